@@ -1,0 +1,55 @@
+"""One unit of work for the inserter: a question, an answer's sentences, candidate pictures, and where they belong."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Placement:
+    """`picture` is an index into the episode's candidates (from 0); slot 0 is before the first sentence, slot i after sentence i."""
+
+    slot: int
+    picture: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A picture that may be placed.
+
+    Attributes:
+        picture: content hash.
+        data: the encoded picture file (PNG, JPEG, GIF or WebP bytes).
+        caption: the author's words for it, often empty.
+        context: text that stands around it in its own document.
+        document: id of the document it comes from.
+        position: index of its block in that document (document order).
+        content: exact description where the picture was generated; else empty.
+    """
+
+    picture: str
+    data: bytes
+    caption: str = ""
+    context: str = ""
+    document: str = ""
+    position: int = 0
+    content: str = ""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A question with its answer and candidates.
+
+    Attributes:
+        sentences: the answer, never changed by the inserter.
+        gold: exact placements, ordered by slot: what rewards and evaluation look at.
+        labels: placements that supervision learns from; equal to gold unless made imperfect on purpose.
+        document: id of the gold document; group: its split unit.
+    """
+
+    id: str
+    question: str
+    sentences: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    gold: tuple[Placement, ...]
+    labels: tuple[Placement, ...]
+    document: str = ""
+    group: str = ""
