@@ -1,0 +1,289 @@
+"""The run configuration: frozen, validated when loaded, read from YAML with dotted overrides on top."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from m2io_jax.config_errors import as_user_error, key_lines
+from m2io_jax.errors import UserError
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """What every part of the configuration shares: nothing unknown is accepted and nothing changes afterwards."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, validate_default=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, value: Any, info) -> Any:
+        # Pydantic reads `true` as 1; in a configuration that is a slip of the pen.
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("must be a number or text, not true or false")
+        return value
+
+
+class BatchConfig(Section):
+    """Static shapes of a batch; what does not fit is dropped on the host, with a count.
+
+    Attributes:
+        prompts: prompts a step.
+        prompt_length, completion_length: tokens.
+        pictures: candidate pictures a prompt.
+        patches: vision patches a picture, before merging.
+        max_pixels: a picture is scaled down to at most this many pixels.
+        max_sentence_tokens: longer sentences are shortened in the prompt; the answer itself never is.
+    """
+
+    prompts: Count = 12
+    prompt_length: Count = 256
+    completion_length: Count = 80
+    pictures: Count = 8
+    patches: Count = 16
+    max_pixels: Count = 3136
+    max_sentence_tokens: Count = 32
+
+
+class RolloutConfig(Section):
+    """Sampling of `group_size` completions a prompt. `top_k` 0 and `top_p` 1 leave the distribution whole."""
+
+    group_size: Count = 8
+    temperature: Positive = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class GRPOConfig(Section):
+    """The objective. `kl_beta` weighs the KL to the frozen reference, `clip_epsilon` bounds the importance ratio."""
+
+    kl_beta: NotNegative = 0.02
+    clip_epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    scale_rewards: bool = True
+    loss_aggregation: Literal["sequence_mean", "token_mean"] = "sequence_mean"
+    updates_per_rollout: Count = 1
+
+
+class OptimizerConfig(Section):
+    """AdamW. `warmup` is a fraction of the run; `schedule` is what the rate does after it."""
+
+    learning_rate: Positive = 1e-4
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: Fraction = 0.0
+    b1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    b2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+
+
+class MeshConfig(Section):
+    """Devices along each mesh axis; -1 takes all that the other axes leave."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        sizes = (self.data, self.fsdp, self.tensor)
+        if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+            raise ValueError("each axis must be 1 or more, or -1 (what the others leave) for one of them")
+        return self
+
+
+class CheckpointConfig(Section):
+    """A checkpoint every `every_steps` steps; the newest `keep` stay."""
+
+    every_steps: Count = 50
+    keep: Count = 2
+
+
+class LoggingConfig(Section):
+    """Metrics every `every_steps` steps, as JSON Lines and, where wanted, for TensorBoard."""
+
+    every_steps: Count = 1
+    tensorboard: bool = True
+
+
+class EvaluateConfig(Section):
+    """Evaluation on `episodes` held-out episodes, `batch_prompts` at a time."""
+
+    episodes: Count = 768
+    batch_prompts: Count = 64
+
+
+class RunConfig(Section):
+    """One training run.
+
+    Attributes:
+        name: names the run and, unless `run` is given, its directory `runs/<name>`.
+        model: a size of `m2io_jax.models.sizes`.
+        init: `base` (the weights that ship), `random`, or the path of a run or checkpoint.
+        episodes: the built episodes to train on.
+        tasks: weight of each task in the mixture.
+        steps, seconds: the run ends at whichever comes first; at least one is given.
+        rewards: weight of each reward part.
+    """
+
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    run: Path = Field(default_factory=lambda given: Path("runs") / given["name"])
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    model: str = "tiny"
+    init: str = "base"
+    episodes: Path | None = None
+    objective: Literal["supervised", "grpo"]
+    tasks: dict[str, NotNegative] = {"inserter": 1.0}
+    steps: Count | None = None
+    seconds: Positive | None = None
+    batch: BatchConfig = BatchConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    grpo: GRPOConfig = GRPOConfig()
+    rewards: dict[str, NotNegative] = {"format": 0.1, "selection": 0.4, "placement": 0.4, "order": 0.1}
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    logging: LoggingConfig = LoggingConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @field_validator("run", mode="before")
+    @classmethod
+    def _run_by_name(cls, run: Any, info) -> Any:
+        return Path("runs") / info.data["name"] if run is None and "name" in info.data else run
+
+    @field_validator("tasks", "rewards")
+    @classmethod
+    def _some_weight(cls, weights: dict[str, float]) -> dict[str, float]:
+        if not any(weights.values()):
+            raise ValueError("must give at least one name a weight above 0")
+        return weights
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.steps is None and self.seconds is None:
+            raise ValueError("steps or seconds must be given, or the run would not end")
+        if self.objective == "grpo" and self.rollout.group_size < 2:
+            raise ValueError("rollout.group_size must be 2 or more for grpo: an advantage is relative to its group")
+        return self
+
+    def to_yaml(self) -> str:
+        """The whole configuration, defaults included; `load_config` reads it back equal."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def resume_key(self) -> dict[str, Any]:
+        """Dotted keys and JSON values that must not change when a run is resumed.
+
+        Where a run stops, how often it saves, logs and evaluates, and which devices it runs on may change. The
+        run's length may change only while the learning rate does not depend on it.
+        """
+        free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate"}
+        if self.optimizer.schedule == "constant" and self.optimizer.warmup == 0:
+            free |= {"steps", "seconds"}
+        return dict(_flatten(self.model_dump(mode="json", exclude=free)))
+
+
+def resume_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Says, one line a key, where two `resume_key()`s differ; empty where a run may go on."""
+    missing = object()
+
+    def show(key: Mapping[str, Any], name: str) -> str:
+        return repr(key[name]) if name in key else "nothing"
+
+    changed = [name for name in {**saved, **current} if saved.get(name, missing) != current.get(name, missing)]
+    return [f"{name}: was {show(saved, name)}, is now {show(current, name)}" for name in changed]
+
+
+def require_resumable(saved: Mapping[str, Any], config: RunConfig) -> None:
+    """Raises UserError, naming every key, where `config` would not continue the run whose `resume_key()` was saved."""
+    changed = resume_differences(saved, config.resume_key())
+    if changed:
+        raise UserError(
+            "The run was started with other settings and cannot be resumed with these:\n  " + "\n  ".join(changed),
+            where=str(config.run),
+            mend="put the settings back, or give another directory with run=...",
+        )
+
+
+def load_config(path: Path | str, overrides: Iterable[str] = ()) -> RunConfig:
+    """Reads a YAML file and applies overrides such as `rollout.group_size=4` (the value is YAML too).
+
+    An override of one name of `tasks` or `rewards` leaves the other names as they are.
+
+    Raises:
+        UserError: naming the key, the value, what is allowed, and the line of the file.
+    """
+    data, lines = _read(Path(path))
+    origins = {key: f"{path}, line {line}" for key, line in lines.items()}
+    for override in overrides:
+        keys, value = _parse_override(override)
+        _set(data, keys, value)
+        origins[".".join(keys)] = f"{override} on the command line"
+    return parse_config(data, origins=origins, source=str(path))
+
+
+def parse_config(data: Mapping[str, Any], *, origins: Mapping[str, str], source: str) -> RunConfig:
+    """Validates nested values; `origins` says where each dotted key was set, `source` where the rest came from."""
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise as_user_error(error, RunConfig, origins, source) from None
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        mend = "give the path of a YAML file, such as configs/tiny.yaml"
+        raise UserError(f"The configuration cannot be read: {reason}.", where=str(path), mend=mend) from None
+    try:
+        lines = key_lines(yaml.compose(text, Loader=yaml.SafeLoader), path)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error)
+        raise UserError(f"The configuration is not valid YAML: {problem}.", where=where, mend="mend it") from None
+    if data is not None and not isinstance(data, dict):
+        raise UserError("The configuration must be a list of `key: value`.", where=str(path), mend="see configs/")
+    return data or {}, lines
+
+
+def _parse_override(override: str) -> tuple[list[str], Any]:
+    key, equals, text = override.partition("=")
+    keys = key.strip().split(".")
+    if not equals or not all(keys):
+        mend = "write key=value, such as steps=20 or rollout.group_size=4"
+        raise UserError(f"`{override}` is not an override.", where="the command line", mend=mend)
+    try:
+        return keys, yaml.safe_load(text)
+    except yaml.YAMLError:
+        return keys, text
+
+
+def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Sets a dotted key, starting from the defaults where the key is one name of a mapping."""
+    field = RunConfig.model_fields.get(keys[0])
+    if len(keys) > 1 and field is not None and isinstance(field.default, dict):
+        data.setdefault(keys[0], dict(field.default))
+    for key in keys[:-1]:
+        if not isinstance(data.get(key), dict):
+            data[key] = {}
+        data = data[key]
+    data[keys[-1]] = value
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

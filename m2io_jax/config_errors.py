@@ -1,0 +1,84 @@
+"""Says what is wrong in a configuration: the key, the value, what is allowed, and the line that set it."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from m2io_jax.errors import UserError
+
+
+def as_user_error(
+    error: ValidationError, model: type[BaseModel], origins: Mapping[str, str], source: str
+) -> UserError:
+    """Turns pydantic's findings into one message; `origins` maps dotted keys to where they were set."""
+    # A default that could not be computed only repeats the complaint about the field it is computed from.
+    found = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
+    said = [(_say(item, model), _origin(item["loc"], origins, source)) for item in found]
+    if len(said) == 1:
+        (what, mend), where = said[0]
+        return UserError(f"The configuration is wrong: {what}.", where=where, mend=mend)
+    listed = "".join(f"\n- {what} ({where})" + (f"\n  {mend}" if mend else "") for (what, mend), where in said)
+    return UserError(f"The configuration is wrong in {len(said)} places:{listed}", where=source)
+
+
+def unknown_name(key: str, name: str, allowed: Iterable[str], where: str | None = None) -> UserError:
+    """The error for a name under `key` that nothing answers to, with the nearest one that something does."""
+    return UserError(f"`{key}` names `{name}`, which is unknown.", where=where, mend=_suggest(name, allowed))
+
+
+def key_lines(node: yaml.Node | None, path: Path, prefix: str = "") -> dict[str, int]:
+    """Maps each dotted key of a YAML document to its line; a key given twice raises UserError."""
+    lines: dict[str, int] = {}
+    if not isinstance(node, yaml.MappingNode):
+        return lines
+    for key, value in node.value:
+        name, line = f"{prefix}{key.value}", key.start_mark.line + 1
+        if name in lines:
+            what = f"`{name}` is set twice, in lines {lines[name]} and {line}."
+            raise UserError(what, where=str(path), mend="keep one of the two")
+        lines[name] = line
+        lines |= key_lines(value, path, f"{name}.")
+    return lines
+
+
+def _say(item: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, str | None]:
+    key, kind, value = ".".join(map(str, item["loc"])), item["type"], item["input"]
+    if kind == "extra_forbidden":
+        section = _section(model, item["loc"][:-1])
+        prefix = ".".join(map(str, (*item["loc"][:-1], "")))
+        return f"`{key}` is not a setting", _suggest(str(item["loc"][-1]), section.model_fields, prefix)
+    if kind == "missing":
+        return f"`{key}` is not set", f"add `{key}: ...` to the file, or {key}=... to the command"
+    if kind == "string_pattern_mismatch":
+        return f"`{key}` is {value!r}", "use letters, digits, `_`, `-` and `.` only"
+    said = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if not key:
+        return said, None
+    if isinstance(value, dict | BaseModel):
+        return f"`{key}`: {said}", None
+    return f"`{key}` is {value!r} but {said}", None
+
+
+def _section(model: type[BaseModel], loc: Iterable[Any]) -> type[BaseModel]:
+    for name in loc:
+        model = model.model_fields[name].annotation
+    return model
+
+
+def _suggest(name: str, allowed: Iterable[str], prefix: str = "") -> str:
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(name, allowed, n=1)
+    guess = f"did you mean `{prefix}{close[0]}`? " if close else ""
+    return f"{guess}allowed: {', '.join(allowed)}"
+
+
+def _origin(loc: tuple[Any, ...], origins: Mapping[str, str], source: str) -> str:
+    for length in range(len(loc), 0, -1):
+        key = ".".join(map(str, loc[:length]))
+        if key in origins:
+            return origins[key]
+    return source

@@ -1,0 +1,134 @@
+"""The configuration: what it accepts, and what it says about what it does not."""
+
+from pathlib import Path
+
+import pytest
+
+from m2io_jax.config import RunConfig, load_config, require_resumable, resume_differences
+from m2io_jax.config_errors import unknown_name
+from m2io_jax.errors import UserError
+
+MINIMAL = "name: x\nobjective: grpo\nsteps: 20\n"
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "run.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def complaint(path: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(path, list(overrides))
+    return str(caught.value)
+
+
+def test_defaults_and_overrides(write):
+    config = load_config(write(MINIMAL), ["steps=7", "rollout.group_size=4", "episodes=runs/x", "seconds=1.5e1"])
+    assert (config.steps, config.rollout.group_size, config.episodes, config.seconds) == (7, 4, Path("runs/x"), 15.0)
+    assert config.run == Path("runs/x")
+    assert config.rollout.temperature == 1.0
+    assert load_config(write(MINIMAL), ["run=elsewhere"]).run == Path("elsewhere")
+    assert load_config(write(MINIMAL), ["run="]).run == Path("runs/x")
+
+
+def test_exponent_without_a_point_is_a_number(write):
+    # YAML 1.1 reads 1e-3 as text.
+    assert load_config(write(MINIMAL + "optimizer: {learning_rate: 1e-3}\n")).optimizer.learning_rate == 0.001
+
+
+def test_one_weight_is_overridden_and_the_others_stay(write):
+    config = load_config(write(MINIMAL), ["rewards.order=0.5"])
+    assert config.rewards == {"format": 0.1, "selection": 0.4, "placement": 0.4, "order": 0.5}
+    assert RunConfig(name="y", objective="grpo", steps=1).rewards["order"] == 0.1
+    given = write(MINIMAL + "tasks: {find: 1}\n")
+    assert load_config(given, ["tasks.describe=2"]).tasks == {"find": 1.0, "describe": 2.0}
+
+
+def test_frozen(write):
+    with pytest.raises(ValueError):
+        load_config(write(MINIMAL)).rollout.group_size = 3
+
+
+def test_yaml_round_trip(write):
+    config = load_config(write(MINIMAL), ["optimizer.eps=1e-9", "seed=3", "episodes=a/b"])
+    assert load_config(write(config.to_yaml())) == config
+
+
+@pytest.mark.parametrize(
+    ("extra", "overrides", "parts"),
+    [
+        ("rolout: {group_size: 4}\n", [], ["`rolout`", "did you mean `rollout`?", "line 4"]),
+        ("rollout:\n  group_sise: 4\n", [], ["`rollout.group_sise`", "`rollout.group_size`", "line 5"]),
+        ("", ["rollout.group_sise=4"], ["`rollout.group_sise`", "rollout.group_sise=4 on the command line"]),
+        ("rollout:\n  group_size: four\n", [], ["`rollout.group_size` is 'four'", "integer", "line 5"]),
+        ("optimizer:\n  schedule: cosin\n", [], ["'cosin'", "'constant', 'cosine' or 'linear'", "line 5"]),
+        ("", ["steps=0"], ["`steps` is 0", "greater than or equal to 1", "steps=0 on the command line"]),
+        ("", ["steps=true"], ["`steps` is True", "not true or false"]),
+        ("", ["seconds=.inf"], ["`seconds` is inf", "finite"]),
+        ("", ["steps="], ["steps or seconds must be given"]),
+        ("", ["rollout.group_size=1"], ["rollout.group_size must be 2 or more"]),
+        ("", ["tasks={inserter: 0}"], ["`tasks`", "above 0"]),
+        ("", ["rewards.order=-1"], ["`rewards.order` is -1", "greater than or equal to 0"]),
+        ("mesh: {data: -1, fsdp: -1}\n", [], ["`mesh`", "for one of them", "line 4"]),
+        ("", ["name=../up"], ["`name` is '../up'", "letters"]),
+        ("", ["steps.more=3"], ["`steps`", "integer"]),
+        ("steps: 30\n", [], ["`steps` is set twice, in lines 3 and 4"]),
+        ("batch: [1\n", [], ["not valid YAML", "line"]),
+        ("", ["steps"], ["`steps` is not an override", "key=value"]),
+    ],
+)
+def test_says_what_is_wrong_where(write, extra, overrides, parts):
+    said = complaint(write(MINIMAL + extra), *overrides)
+    assert [part for part in parts if part not in said] == []
+    assert len(said.splitlines()) <= 5
+
+
+def test_all_mistakes_are_told_at_once(write):
+    said = complaint(write("objective: grop\nsteps: -1\n"))
+    assert "3 places" in said
+    assert all(part in said for part in ("`name` is not set", "'grop'", "`steps` is -1", "line 2"))
+
+
+def test_unreadable_files(tmp_path, write):
+    assert "No such file" in complaint(tmp_path / "none.yaml")
+    assert "directory" in complaint(tmp_path)
+    assert "key: value" in complaint(write("- a\n"))
+    assert "`name` is not set" in complaint(write(""))
+    path = tmp_path / "bytes.yaml"
+    path.write_bytes(b"name: \xff\n")
+    assert "UTF-8" in complaint(path)
+
+
+def test_resume_key_names_what_differs(write):
+    config = load_config(write(MINIMAL))
+    same = load_config(write(MINIMAL), ["steps=99", "run=b", "mesh.data=1", "checkpoint.every_steps=3"])
+    assert resume_differences(config.resume_key(), same.resume_key()) == []
+    other = load_config(write(MINIMAL), ["seed=1", "rewards.order=0.2", "tasks.find=1"])
+    assert resume_differences(config.resume_key(), other.resume_key()) == [
+        "seed: was 0, is now 1",
+        "rewards.order: was 0.1, is now 0.2",
+        "tasks.find: was nothing, is now 1.0",
+    ]
+    with pytest.raises(UserError, match="seed: was 0, is now 1"):
+        require_resumable(config.resume_key(), other)
+
+
+def test_a_decaying_rate_fixes_the_length_of_the_run(write):
+    config = load_config(write(MINIMAL), ["optimizer.schedule=cosine"])
+    longer = load_config(write(MINIMAL), ["optimizer.schedule=cosine", "steps=99"])
+    assert resume_differences(config.resume_key(), longer.resume_key()) == ["steps: was 20, is now 99"]
+
+
+def test_unknown_names_are_met_with_the_nearest():
+    assert "did you mean `placement`?" in str(unknown_name("rewards", "placment", ["placement", "order"]))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs_in_the_repository_load(path):
+    assert load_config(path).name == path.stem
