@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -30,11 +31,8 @@ class MetricsLog:
             self._file = self.path.open("a", encoding="utf-8")
         except OSError as error:
             mend = "give another directory with run=..."
-            raise UserError(
-                f"Metrics cannot be written: {error.strerror}.", where=str(self.path), mend=mend
-            ) from None
-        self._board_dir = self.path.parent / "tensorboard"
-        self._board = SummaryWriter(str(self._board_dir)) if tensorboard else None
+            raise UserError(f"Metrics cannot be written: {error.strerror}.", where=str(self.path), mend=mend) from None
+        self._board = self._new_board() if tensorboard else None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs one step. Arrays of no dimension are taken as numbers; NaN and infinity are logged as null, loudly."""
@@ -64,13 +62,19 @@ class MetricsLog:
         if self._board is not None:
             # TensorBoard hides what an earlier file holds from `purge_step` on.
             self._board.close()
-            self._board = SummaryWriter(str(self._board_dir), purge_step=step + 1)
+            self._board = self._new_board(purge_step=step + 1)
 
     def close(self) -> None:
         """Writes out what is buffered; the log cannot be used afterwards."""
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+    def _new_board(self, purge_step: int | None = None) -> SummaryWriter:
+        # Files are named by the second, and a second file of that name would overwrite the first.
+        unique = f".{time.time_ns()}"
+        folder = self.path.parent / "tensorboard"
+        return SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=unique)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,20 @@
+"""What all tests share: JAX on eight virtual CPU devices, and the folder of shared data where there is one."""
+
+import os
+from pathlib import Path
+
+# JAX reads these when it is first imported, which any test module may do.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of data shared between checkouts: M2IO_SHARED, or `shared` beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    path = Path(os.environ.get("M2IO_SHARED", beside))
+    if not path.is_dir():
+        pytest.skip(f"no shared data: {path} is not a folder (M2IO_SHARED names another)")
+    return path
