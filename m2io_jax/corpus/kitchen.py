@@ -156,18 +156,14 @@ def _steps(config: KitchenConfig, noun: str, pictures: dict[str, bytes], rng: ra
 def _contents(count: int, noun: str, near_rate: float, rng: random.Random) -> list[Content]:
     """Different contents, the first of `noun`, many of them a single property away from an earlier one."""
     nouns = [noun, *rng.sample([other for other in words.NOUNS if other != noun], 2)]
-    contents = [_any_content(noun, rng)]
+    contents = [words.any_content(rng, noun)]
     while len(contents) < count:
         near = rng.random() < near_rate
-        content = _neighbour(rng.choice(contents), nouns, rng) if near else _any_content(rng.choice(nouns), rng)
+        content = _neighbour(rng.choice(contents), nouns, rng) if near else words.any_content(rng, rng.choice(nouns))
         if content not in contents:
             contents.append(content)
     rng.shuffle(contents)
     return contents
-
-
-def _any_content(noun: str, rng: random.Random) -> Content:
-    return Content(rng.randint(1, len(words.COUNTS)), rng.choice(words.COLOURS), noun, rng.choice(words.TOOLS))
 
 
 def _neighbour(content: Content, nouns: list[str], rng: random.Random) -> Content:
@@ -185,8 +181,8 @@ def _neighbour(content: Content, nouns: list[str], rng: random.Random) -> Conten
 
 def _drawable_step(content: Content, full_text_rate: float, rng: random.Random) -> _Step:
     sentences = tuple(sentence.format(things=content.things) for sentence in words.STEP_SENTENCES[content.tool])
-    full = rng.random() < full_text_rate
-    return _Step(content, rng.choice(sentences if full else words.TERSE_STEPS[content.tool]), sentences)
+    terse = words.TERSE_STEPS[content.tool] + words.TERSEST_STEPS
+    return _Step(content, rng.choice(sentences if rng.random() < full_text_rate else terse), sentences)
 
 
 def _plain_step(text: str, paraphrases: tuple[str, ...], rng: random.Random) -> _Step:
@@ -315,6 +311,6 @@ def _absent(steps: list[_Step], rng: random.Random) -> Content:
     """Things that no step of the recipe uses, with whatever tool."""
     used = {step.content.things for step in steps if step.content}
     while True:
-        content = replace(_any_content(rng.choice(words.NOUNS), rng), tool="")
+        content = replace(words.any_content(rng), tool="")
         if content.things not in used:
             return content

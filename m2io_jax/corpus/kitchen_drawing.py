@@ -190,7 +190,7 @@ def _ingredients(
     columns, rows = _grid(content.count, rng)
     cell = np.array([size[0] / columns, size[1] * (band[1] - band[0]) / rows])
     cells = rng.sample([(c, r) for c in range(columns) for r in range(rows)], content.count)
-    radius = min(0.5 * min(cell) * rng.uniform(0.84, 0.96), 0.3 * min(size))
+    radius = min(0.5 * min(cell) * rng.uniform(0.87, 0.97), 0.3 * min(size))
     for column, row in cells:
         free = np.maximum(cell / 2 - radius * 1.04, 0)
         middle = cell * (column + 0.5, row + 0.5) + (0, band[0] * size[1])

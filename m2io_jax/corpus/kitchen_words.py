@@ -4,6 +4,7 @@ The vocabulary is small and regular on purpose (a few hundred words), so that a 
 million parameters can learn it in minutes.
 """
 
+import random
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,6 +49,11 @@ class Content:
     def text(self) -> str:
         """The canonical description, e.g. `three red tomatoes knife`; `parse` reads it back."""
         return f"{self.things} {self.tool}".rstrip()
+
+
+def any_content(rng: random.Random, noun: str | None = None) -> Content:
+    """A content drawn evenly from all there are, or from those of `noun`."""
+    return Content(rng.randint(1, len(COUNTS)), rng.choice(COLOURS), noun or rng.choice(NOUNS), rng.choice(TOOLS))
 
 
 def parse(text: str) -> Content:
@@ -115,25 +121,12 @@ STEP_SENTENCES = {
 
 # What a document says where its picture does the telling: nothing in here names a count, a colour or a noun.
 TERSE_STEPS = {
-    "": (
-        "Next, like this.",
-        "Now this step.",
-        "Prepare as shown.",
-        "Get this ready.",
-        "Go on like this.",
-        "As before.",
-    ),
-    "knife": (
-        "Next, like this.",
-        "Cut as shown.",
-        "Now this step.",
-        "Make small pieces.",
-        "Go on like this.",
-        "As before.",
-    ),
-    "pan": ("Next, like this.", "Into the pan.", "Now this step.", "Cook as shown.", "Go on like this.", "As before."),
-    "bowl": ("Next, like this.", "Into the bowl.", "Now this step.", "Mix as shown.", "Go on like this.", "As before."),
+    "": ("Prepare as shown.", "Get this ready."),
+    "knife": ("Cut as shown.", "Make small pieces."),
+    "pan": ("Into the pan.", "Cook as shown."),
+    "bowl": ("Into the bowl.", "Mix as shown."),
 }
+TERSEST_STEPS = ("Next, like this.", "Now this step.", "Go on like this.", "As before.")
 
 # Steps that no picture shows: the document's own words, then ways to answer with them.
 PLAIN_STEPS = (
