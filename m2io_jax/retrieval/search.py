@@ -1,0 +1,258 @@
+"""Searching a corpus: passages and pictures for a question.
+
+    retrieval.json                    format, version, encoder, and which corpus the index was built from: written last
+    encoder/                          what the encoder needs
+    passages/, pictures/              one vector index each
+    passages.jsonl, pictures.jsonl    what row i of each index is
+
+An index belongs to one state of one corpus and is refused with any other.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from m2io_jax.corpus.store import Corpus
+from m2io_jax.errors import UserError
+from m2io_jax.retrieval.encoder import ENCODERS, Encoder, TfidfEncoder, unit
+from m2io_jax.retrieval.index import VectorIndex
+from m2io_jax.retrieval.passages import PART_WEIGHTS, Passage, PicturePlace, cut_passages, picture_places
+
+FORMAT = "m2io-retrieval"
+VERSION = 1
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class PassageHit:
+    """A passage found for a question; `score` is the cosine of their vectors, in [-1, 1]."""
+
+    score: float
+    passage: Passage
+
+
+@dataclass(frozen=True)
+class PictureHit:
+    """A picture found for a question, at its best-scoring place; `score` as in `PassageHit`."""
+
+    score: float
+    place: PicturePlace
+
+
+def build_index(corpus: Corpus, out: str | Path, *, encoder: Encoder | None = None) -> dict[str, Any]:
+    """Indexes the passages and pictures of `corpus` in folder `out` and returns the index's manifest.
+
+    A former index at `out` is replaced when the new one is complete. Without `encoder` the embedded one is fitted on
+    the corpus.
+
+    Raises:
+        UserError: `out` holds something that is not an index, or cannot be written.
+    """
+    out = Path(os.path.abspath(out))
+    _check_replaceable(out)
+    passages = [passage for document in corpus.documents for passage in cut_passages(document)]
+    places = [place for document in corpus.documents for place in picture_places(document)]
+    titles = {document.id: document.title for document in corpus.documents}
+    texts = [_passage_text(passage, titles[passage.document]) for passage in passages]
+    if encoder is None:
+        encoder = TfidfEncoder.fit(texts + [place.caption for place in places if place.caption])
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "encoder": encoder.kind,
+        "passages": len(passages),
+        "pictures": len(places),
+        "corpus": {"name": corpus.name, "documents": len(corpus.documents), "fingerprint": fingerprint(corpus)},
+    }
+    draft = out.with_name(f".{out.name}.{os.getpid()}.unfinished")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        encoder.save(draft / "encoder")
+        VectorIndex.build(encoder.encode(texts)).save(draft / "passages")
+        VectorIndex.build(picture_vectors(encoder, places)).save(draft / "pictures")
+        _write_rows(draft / "passages.jsonl", passages)
+        _write_rows(draft / "pictures.jsonl", places)
+        (draft / "retrieval.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(out, ignore_errors=True)
+        draft.rename(out)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return manifest
+
+
+class Retriever:
+    """Searches an index that `build_index` wrote; `Retriever.open(folder, corpus)`.
+
+    Attributes:
+        encoder: what texts are compared with.
+        manifest: contents of `retrieval.json`.
+    """
+
+    def __init__(
+        self,
+        manifest: dict[str, Any],
+        encoder: Encoder,
+        passages: tuple[VectorIndex, Sequence[Passage]],
+        pictures: tuple[VectorIndex, Sequence[PicturePlace]],
+    ):
+        self.manifest, self.encoder = manifest, encoder
+        self._passage_index, self._passages = passages
+        self._picture_index, self._pictures = pictures
+
+    @classmethod
+    def open(cls, folder: str | Path, corpus: Corpus) -> "Retriever":
+        """Opens the index in `folder`, which must have been built from `corpus` as it is now.
+
+        Raises:
+            UserError: no index there, a damaged one, one of an unknown version, or one of another corpus.
+        """
+        folder = Path(folder)
+        manifest = _read_manifest(folder)
+        if manifest["corpus"]["fingerprint"] != fingerprint(corpus):
+            raise UserError(
+                f"The index was built from another corpus or another state of it: {manifest['corpus']['name']!r} with "
+                f"{manifest['corpus']['documents']} documents. The corpus given is {corpus.name!r}.",
+                where=str(folder),
+                mend=f"Build the index again for {corpus.path}.",
+            )
+        if manifest["encoder"] not in ENCODERS:
+            what = f"The index was built with the encoder {manifest['encoder']!r}; known are {', '.join(ENCODERS)}."
+            raise UserError(what, where=str(folder / "retrieval.json"), mend="Build the index again.")
+        return cls(
+            manifest,
+            ENCODERS[manifest["encoder"]](folder / "encoder"),
+            _with_rows(VectorIndex.load(folder / "passages"), folder / "passages.jsonl", Passage),
+            _with_rows(VectorIndex.load(folder / "pictures"), folder / "pictures.jsonl", PicturePlace),
+        )
+
+    def passages(self, question: str, k: int) -> list[PassageHit]:
+        """At most `k` passages for `question`, best first."""
+        return self.passages_batch([question], k)[0]
+
+    def pictures(self, question: str, k: int) -> list[PictureHit]:
+        """At most `k` different pictures for `question`, best first."""
+        return self.pictures_batch([question], k)[0]
+
+    def passages_batch(self, questions: Sequence[str], k: int) -> list[list[PassageHit]]:
+        """`passages` for many questions at once."""
+        found = zip(*self._passage_index.search(self.encoder.encode(questions), k), strict=True)
+        return [
+            [PassageHit(float(score), self._passages[row]) for row, score in zip(rows, scores, strict=True) if row >= 0]
+            for rows, scores in found
+        ]
+
+    def pictures_batch(self, questions: Sequence[str], k: int) -> list[list[PictureHit]]:
+        """`pictures` for many questions at once."""
+        vectors = self.encoder.encode(questions)
+        taken, total = k, self._picture_index.n
+        while True:
+            # A picture can stand in many places, and counts once: look further until there are k different ones.
+            taken = min(total, 2 * taken)
+            found = zip(*self._picture_index.search(vectors, taken), strict=True)
+            hits = [self._different(rows, scores, k) for rows, scores in found]
+            if taken == total or all(len(each) == k for each in hits):
+                return hits
+
+    def _different(self, rows: np.ndarray, scores: np.ndarray, k: int) -> list[PictureHit]:
+        best: dict[str, PictureHit] = {}
+        for row, score in zip(rows, scores, strict=True):
+            if row >= 0 and len(best) < k:
+                place = self._pictures[row]
+                best.setdefault(place.picture, PictureHit(float(score), place))
+        return list(best.values())
+
+
+def picture_vectors(encoder: Encoder, places: Sequence[PicturePlace]) -> Float[np.ndarray, "places dim"]:
+    """Unit vectors of pictures: the parts of their description, weighted by `PART_WEIGHTS`."""
+    total = np.zeros((len(places), encoder.dim), np.float32)
+    for part, weight in PART_WEIGHTS.items():
+        texts = [getattr(place, part) for place in places]
+        said = np.array([bool(text.strip()) for text in texts], bool)
+        if said.any():
+            total[said] += weight * encoder.encode([text for text in texts if text.strip()])
+    return unit(total)
+
+
+def fingerprint(corpus: Corpus) -> str:
+    """SHA-256 of the corpus's documents as they lie on disk. Raises UserError where they cannot be read."""
+    path = corpus.path / "documents.jsonl"
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        what = f"The corpus's documents cannot be read: {error.strerror or error}."
+        raise UserError(what, where=str(path), mend="Import the documents again.") from error
+
+
+def _passage_text(passage: Passage, title: str) -> str:
+    headings = passage.section if title in passage.section else (title, *passage.section)
+    return " ".join([*headings, passage.text])
+
+
+def _write_rows(path: Path, rows: Iterable[Passage | PicturePlace]) -> None:
+    # Lists, not objects: the field names would be more than half of the file.
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(astuple(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _with_rows(index: VectorIndex, path: Path, kind: type[Row]) -> tuple[VectorIndex, list[Row]]:
+    try:
+        with open(path, encoding="utf-8", newline="\n") as file:
+            values = [json.loads(line) for line in file]
+        rows = [kind(*[tuple(value) if isinstance(value, list) else value for value in row]) for row in values]
+        if len(rows) != index.n:
+            raise ValueError(f"{len(rows)} rows for {index.n} vectors")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"The index is damaged: {error}", where=str(path), mend="Build the index again.") from error
+    return index, rows
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "retrieval.json"
+    again = "Build the index again."
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        known = manifest["format"] == FORMAT and manifest["version"] == VERSION
+        complete = "encoder" in manifest and {"name", "documents", "fingerprint"} <= set(manifest["corpus"])
+        if not complete:
+            raise KeyError("encoder, corpus")
+    except FileNotFoundError as error:
+        mend = "Build one: m2io index CORPUS"
+        raise UserError("There is no search index here.", where=str(folder), mend=mend) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError("The search index cannot be read.", where=str(path), mend=again) from error
+    if not known:
+        what = f"The index is {manifest['format']} version {manifest['version']}, not {FORMAT} version {VERSION}."
+        raise UserError(what, where=str(path), mend=again)
+    return manifest
+
+
+def _check_replaceable(out: Path) -> None:
+    mend = "Name a new folder, or remove this one yourself."
+    if out.exists() and not out.is_dir():
+        raise UserError("The output is a file; an index is a folder.", where=str(out), mend=mend)
+    try:
+        if out.is_dir() and any(out.iterdir()) and not (out / "retrieval.json").is_file():
+            raise UserError("The output folder holds something that is not a search index.", where=str(out), mend=mend)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> UserError:
+    return UserError(
+        f"The index cannot be written: {error.strerror or error}.",
+        where=str(out),
+        mend="Name a folder that you may write to, on a disk with room.",
+    )

@@ -1,0 +1,117 @@
+"""Indexing and searching a small corpus, as a user would."""
+
+import shutil
+
+import pytest
+
+from m2io_jax.corpus.documents import Document, PictureBlock, TextBlock
+from m2io_jax.corpus.store import Corpus, CorpusWriter
+from m2io_jax.errors import UserError
+from m2io_jax.retrieval import search as module
+from m2io_jax.retrieval.search import Retriever, build_index
+
+TOPICS = {
+    "soil": "connect the soil moisture sensor to the board",
+    "bread": "knead the dough and bake the bread in the oven",
+    "camera": "attach the camera module and take a photograph",
+}
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    with CorpusWriter(tmp_path / "corpus", name="topics") as writer:
+        for topic, text in TOPICS.items():
+            picture = writer.add_picture(topic.encode(), extension="png")
+            logo = writer.add_picture(b"logo", extension="png")
+            blocks = (
+                TextBlock(topic.title(), 1, "heading", 1),
+                PictureBlock(logo, 2, caption="logo"),
+                TextBlock("this page is about " + topic, 3),
+                TextBlock(text, 4),
+                PictureBlock(picture, 5),
+            )
+            writer.add_document(Document(topic, topic.title(), f"{topic}.md", topic, blocks))
+    return Corpus.open(tmp_path / "corpus")
+
+
+def test_finds_passages_and_pictures(corpus, tmp_path):
+    manifest = build_index(corpus, tmp_path / "index")
+    assert (manifest["passages"], manifest["pictures"]) == (3, 6)
+    retriever = Retriever.open(tmp_path / "index", corpus)
+    for topic, text in TOPICS.items():
+        hits = retriever.passages(f"How do I {text}?", 2)
+        assert hits[0].passage.document == topic and hits[0].score >= hits[1].score
+        best = retriever.pictures(f"How do I {text}?", 3)[0]
+        assert (best.place.document, best.place.position) == (topic, 4)
+        assert corpus.picture(best.place.picture) == topic.encode()
+
+
+def test_a_picture_counts_once(corpus, tmp_path):
+    build_index(corpus, tmp_path / "index")
+    retriever = Retriever.open(tmp_path / "index", corpus)
+    found = [hit.place.picture for hit in retriever.pictures("logo", 10)]
+    assert len(found) == len(set(found)) == 4
+    assert len(retriever.pictures("logo", 2)) == 2
+    assert retriever.pictures_batch([], 3) == []
+    assert [len(hits) for hits in retriever.passages_batch(["a", "b"], 1)] == [1, 1]
+
+
+def test_the_index_moves_with_its_corpus(corpus, tmp_path):
+    build_index(corpus, tmp_path / "corpus" / "index")
+    expected = Retriever.open(tmp_path / "corpus" / "index", corpus).pictures("bake", 3)
+    shutil.move(tmp_path / "corpus", tmp_path / "moved")
+    moved = Corpus.open(tmp_path / "moved")
+    assert Retriever.open(tmp_path / "moved" / "index", moved).pictures("bake", 3) == expected
+
+
+def test_another_corpus_is_refused(corpus, tmp_path):
+    build_index(corpus, tmp_path / "index")
+    with CorpusWriter(tmp_path / "other", name="other") as writer:
+        writer.add_document(Document("x", "X", "x.md", "x", (TextBlock("x", 1),)))
+    with pytest.raises(UserError, match="'topics'.*'other'"):
+        Retriever.open(tmp_path / "index", Corpus.open(tmp_path / "other"))
+
+
+def test_an_empty_corpus_can_be_indexed(tmp_path):
+    with CorpusWriter(tmp_path / "corpus", name="nothing"):
+        pass
+    corpus = Corpus.open(tmp_path / "corpus")
+    build_index(corpus, tmp_path / "index")
+    retriever = Retriever.open(tmp_path / "index", corpus)
+    assert retriever.passages("anything", 3) == [] and retriever.pictures("anything", 3) == []
+
+
+def test_building_again_replaces_but_touches_nothing_else(corpus, tmp_path):
+    build_index(corpus, tmp_path / "index")
+    build_index(corpus, tmp_path / "index")
+    assert [path.name for path in tmp_path.iterdir() if "unfinished" in path.name] == []
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="not a search index"):
+        build_index(corpus, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_an_output_that_cannot_be_written_is_named(corpus, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "index"):
+        with pytest.raises(UserError, match=str(out)):
+            build_index(corpus, out)
+
+
+@pytest.mark.parametrize("damage", ["retrieval.json", "passages.jsonl", "pictures.jsonl"])
+def test_a_damaged_index_is_named(corpus, tmp_path, damage):
+    build_index(corpus, tmp_path / "index")
+    file = tmp_path / "index" / damage
+    file.write_text(file.read_text()[:-20])
+    with pytest.raises(UserError, match=damage):
+        Retriever.open(tmp_path / "index", corpus)
+
+
+def test_no_index_and_unknown_ones_are_told_apart(corpus, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="m2io index"):
+        Retriever.open(tmp_path / "nowhere", corpus)
+    build_index(corpus, tmp_path / "index")
+    monkeypatch.setattr(module, "VERSION", 2)
+    with pytest.raises(UserError, match="version 1"):
+        Retriever.open(tmp_path / "index", corpus)
