@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from m2io_jax.config_errors import as_user_error, key_lines
 from m2io_jax.errors import UserError
@@ -14,6 +15,8 @@ Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+
+_EXAMPLE = "give a YAML file of `key: value`, such as configs/tiny.yaml"
 
 
 class Section(BaseModel):
@@ -171,7 +174,8 @@ class RunConfig(Section):
         if self.steps is None and self.seconds is None:
             raise ValueError("steps or seconds must be given, or the run would not end")
         if self.objective == "grpo" and self.rollout.group_size < 2:
-            raise ValueError("rollout.group_size must be 2 or more for grpo: an advantage is relative to its group")
+            said = "`rollout.group_size` is 1 but must be 2 or more for grpo: an advantage is relative to its group"
+            raise PydanticCustomError("group_size", said, {"key": "rollout.group_size"})
         return self
 
     def to_yaml(self) -> str:
@@ -242,8 +246,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        mend = "give the path of a YAML file, such as configs/tiny.yaml"
-        raise UserError(f"The configuration cannot be read: {reason}.", where=str(path), mend=mend) from None
+        raise UserError(f"The configuration cannot be read: {reason}.", where=str(path), mend=_EXAMPLE) from None
     try:
         lines = key_lines(yaml.compose(text, Loader=yaml.SafeLoader), path)
         data = yaml.safe_load(text)
@@ -251,9 +254,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error)
-        raise UserError(f"The configuration is not valid YAML: {problem}.", where=where, mend="mend it") from None
+        raise UserError(f"The configuration is not valid YAML: {problem}.", where=where, mend=_EXAMPLE) from None
     if data is not None and not isinstance(data, dict):
-        raise UserError("The configuration must be a list of `key: value`.", where=str(path), mend="see configs/")
+        raise UserError("The configuration must be a list of `key: value`.", where=str(path), mend=_EXAMPLE)
     return data or {}, lines
 
 

@@ -17,7 +17,7 @@ def as_user_error(
     """Turns pydantic's findings into one message; `origins` maps dotted keys to where they were set."""
     # A default that could not be computed only repeats the complaint about the field it is computed from.
     found = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
-    said = [(_say(item, model), _origin(item["loc"], origins, source)) for item in found]
+    said = [(_say(item, model), _origin(item, origins, source)) for item in found]
     if len(said) == 1:
         (what, mend), where = said[0]
         return UserError(f"The configuration is wrong: {what}.", where=where, mend=mend)
@@ -55,12 +55,20 @@ def _say(item: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, str | No
         return f"`{key}` is not set", f"add `{key}: ...` to the file, or {key}=... to the command"
     if kind == "string_pattern_mismatch":
         return f"`{key}` is {value!r}", "use letters, digits, `_`, `-` and `.` only"
-    said = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    said = _REQUIRED.get(kind) or item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if not key:
         return said, None
     if isinstance(value, dict | BaseModel):
         return f"`{key}`: {said}", None
     return f"`{key}` is {value!r} but {said}", None
+
+
+# Pydantic names Python's types here, which mean nothing to the writer of a YAML file.
+_REQUIRED = {
+    "model_type": "must hold settings of its own, as `key: value`",
+    "dict_type": "must hold names with their weights, as `name: weight`",
+    "path_type": "must be a path",
+}
 
 
 def _section(model: type[BaseModel], loc: Iterable[Any]) -> type[BaseModel]:
@@ -76,9 +84,9 @@ def _suggest(name: str, allowed: Iterable[str], prefix: str = "") -> str:
     return f"{guess}allowed: {', '.join(allowed)}"
 
 
-def _origin(loc: tuple[Any, ...], origins: Mapping[str, str], source: str) -> str:
-    for length in range(len(loc), 0, -1):
-        key = ".".join(map(str, loc[:length]))
-        if key in origins:
-            return origins[key]
-    return source
+def _origin(item: Mapping[str, Any], origins: Mapping[str, str], source: str) -> str:
+    """Where the setting, or what it is part of, or the last of its parts, was set."""
+    loc = item.get("ctx", {}).get("key", ".".join(map(str, item["loc"]))).split(".")
+    parts = [origin for key, origin in origins.items() if key.startswith(".".join(loc) + ".")]
+    wholes = (origins.get(".".join(loc[:length])) for length in range(len(loc), 0, -1))
+    return next(iter(parts[::-1]), None) or next(filter(None, wholes), source)
