@@ -1,0 +1,295 @@
+"""Building episodes from a corpus: answers with their pictures taken out, and candidates to put back in."""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from PIL import Image
+
+from m2io_jax.corpus.documents import Document, PictureBlock, Question
+from m2io_jax.corpus.pictures import PictureError, decode, inspect
+from m2io_jax.episodes.candidates import Place, Pool, Retriever, choose_distractors, context_around
+from m2io_jax.episodes.episode import Candidate, Episode, Placement
+from m2io_jax.episodes.labels import imperfect, seeded
+from m2io_jax.episodes.sections import Draft, Rejected, question_draft, section_drafts
+from m2io_jax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+LISTED_ROWS = 1000
+
+
+class Corpus(Protocol):
+    """What building asks of a corpus."""
+
+    documents: Sequence[Document]
+    questions: Sequence[Question]
+
+    def picture(self, hash: str) -> bytes:
+        """The encoded file. Raises UserError where it is not there."""
+
+
+@dataclass(frozen=True)
+class EpisodeConfig:
+    """How episodes are built.
+
+    Attributes:
+        seed: of every draw; a row's draws depend on this and on its own id alone.
+        source: "questions" are written with the corpus; "sections" takes the pictures out of documents; "auto" takes the
+            questions where there are any.
+        min_candidates, max_candidates: bounds of the drawn number of candidates. An answer with more gold pictures than
+            the greater is dropped; fewer than the smaller happens only where the corpus has no more to offer.
+        max_sentences: of an answer that is a section.
+        empty: share of section episodes without any gold picture.
+        drop_labels, move_labels: see `labels.imperfect`; 0 keeps labels equal to gold.
+        train, validation: shares of the groups; test has the rest.
+        hits: pictures that retrieval is asked for with each sentence, before those of other splits are left out.
+        max_pixels: larger pictures are stored scaled down to this many pixels.
+    """
+
+    seed: int = 0
+    source: Literal["auto", "questions", "sections"] = "auto"
+    min_candidates: int = 4
+    max_candidates: int = 8
+    max_sentences: int = 12
+    empty: float = 0.12
+    drop_labels: float = 0.0
+    move_labels: float = 0.0
+    train: float = 0.8
+    validation: float = 0.05
+    hits: int = 24
+    max_pixels: int = 512 * 512
+
+    def __post_init__(self) -> None:
+        """Raises UserError for the first value that is out of its bounds."""
+        _check(1 <= self.min_candidates <= self.max_candidates, "max_candidates", self, "at least min_candidates, from 1")
+        _check(self.max_sentences >= 1, "max_sentences", self, "at least 1")
+        _check(0 <= self.empty < 1, "empty", self, "from 0, below 1")
+        _check(self.drop_labels >= 0 and self.drop_labels + self.move_labels <= 1, "drop_labels", self, "0 to 1, with move_labels")
+        _check(0 <= self.move_labels <= 1, "move_labels", self, "0 to 1")
+        _check(0 <= self.train <= 1, "train", self, "0 to 1")
+        _check(0 <= self.validation and self.train + self.validation <= 1, "validation", self, "0 to 1, with train")
+        _check(self.hits >= 1, "hits", self, "at least 1")
+        _check(self.max_pixels >= 28 * 28, "max_pixels", self, "at least 784")
+        _check(self.source in ("auto", "questions", "sections"), "source", self, "auto, questions or sections")
+
+    def share(self, split: str) -> float:
+        """The split's share of the groups."""
+        return {"train": self.train, "validation": self.validation, "test": 1 - self.train - self.validation}[split]
+
+
+@dataclass
+class BuildReport:
+    """What happened to every row; filled while episodes are built.
+
+    Attributes:
+        episodes: built, by split. without_gold: of these, by split.
+        candidates: offered in all. short: episodes with fewer candidates than were drawn.
+        dropped: rows by reason. rows: the first `LISTED_ROWS` dropped, as (id, reason).
+        unreadable: pictures that could not be read and were therefore not offered, by hash, with the reason.
+    """
+
+    episodes: Counter[str] = field(default_factory=Counter)
+    without_gold: Counter[str] = field(default_factory=Counter)
+    candidates: int = 0
+    short: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def drop(self, id: str, reason: str) -> None:
+        """Counts a row that makes no episode."""
+        self.dropped[reason] += 1
+        if len(self.rows) < LISTED_ROWS:
+            self.rows.append((id, reason))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self) | {name: dict(getattr(self, name)) for name in ("episodes", "without_gold", "dropped")}
+
+
+def split_of(group: str, config: EpisodeConfig) -> str:
+    """The split of a group: the same for the same seed and shares, whatever else the corpus holds."""
+    digest = hashlib.sha256(f"split\0{config.seed}\0{group}".encode()).digest()
+    point = int.from_bytes(digest[:8], "big") / 2**64
+    if point < config.train:
+        return "train"
+    # Floating-point sums of shares that make 1 must leave nothing over for an empty test split.
+    return "validation" if point < config.train + config.validation or config.share("test") < 1e-9 else "test"
+
+
+def build_episodes(
+    corpus: Corpus,
+    retriever: Retriever | None,
+    config: EpisodeConfig,
+    *,
+    report: BuildReport | None = None,
+    splits: Sequence[str] = SPLITS,
+) -> Iterator[Episode]:
+    """Episodes of the named splits, split by split, in the corpus's order.
+
+    Args:
+        corpus: documents, perhaps with questions.
+        retriever: brings plausible wrong pictures; without one they come from the same document, then by chance.
+        report: filled on the way.
+        splits: of "train", "validation", "test".
+
+    Raises:
+        UserError: the corpus has no documents, or no questions where these were asked for.
+    """
+    if not corpus.documents:
+        raise UserError("The corpus has no documents.", mend="Import documents first.")
+    if config.source == "questions" and not corpus.questions:
+        raise UserError("The corpus has no questions.", where="source: questions", mend="Build with source=sections.")
+    report = BuildReport() if report is None else report
+    by_split: dict[str, list[Document]] = {split: [] for split in SPLITS}
+    for document in corpus.documents:
+        by_split[split_of(document.group, config)].append(document)
+    for split in splits:
+        maker = _Maker(corpus, retriever, config, report, split, by_split)
+        for draft in _drafts(corpus, config, split, by_split, report):
+            episode = maker.make(draft)
+            if isinstance(episode, Rejected):
+                report.drop(episode.id, episode.reason)
+            else:
+                yield episode
+
+
+def _drafts(
+    corpus: Corpus, config: EpisodeConfig, split: str, by_split: dict[str, list[Document]], report: BuildReport
+) -> Iterator[Draft]:
+    use_questions = bool(corpus.questions) if config.source == "auto" else config.source == "questions"
+    documents = by_split[split]
+    rows: Iterator[Draft | Rejected]
+    if use_questions:
+        by_id = {document.id: document for document in documents}
+        rows = (question_draft(q, by_id[q.document]) for q in corpus.questions if q.document in by_id)
+        known = {document.id for document in corpus.documents}
+        if split == SPLITS[0]:
+            for question in corpus.questions:
+                if question.document not in known:
+                    report.drop(question.id, "the question's document is not in the corpus")
+    else:
+        rows = iter(_with_few_empty([r for d in documents for r in section_drafts(d, config.max_sentences)], config))
+    for row in rows:
+        if isinstance(row, Rejected):
+            report.drop(row.id, row.reason)
+        else:
+            yield row
+
+
+def _with_few_empty(rows: list[Draft | Rejected], config: EpisodeConfig) -> list[Draft | Rejected]:
+    """Most sections have no picture: keeps as many of these as make the share `config.empty`, chosen by their ids."""
+    empty = [row.id for row in rows if isinstance(row, Draft) and not row.gold and not row.hidden]
+    full = sum(1 for row in rows if isinstance(row, Draft) and row.gold)
+    wanted = round(full * config.empty / (1 - config.empty))
+    kept = set(sorted(empty, key=lambda id: hashlib.sha256(f"{config.seed}\0{id}".encode()).digest())[:wanted])
+    return [row for row in rows if isinstance(row, Rejected) or row.gold or row.id in kept]
+
+
+class _Maker:
+    """Makes the episodes of one split."""
+
+    def __init__(self, corpus, retriever, config: EpisodeConfig, report: BuildReport, split: str, by_split):
+        self.config, self.report, self.split, self.retriever = config, report, split, retriever
+        foreign = frozenset(
+            block.picture
+            for other, documents in by_split.items()
+            if other != split
+            for document in documents
+            for block in document.blocks
+            if isinstance(block, PictureBlock)
+        )
+        self.documents = {document.id: document for document in by_split[split]}
+        self.pool = Pool(by_split[split], foreign)
+        # A small split loses most of what retrieval brings, so it asks for more: else its wrong pictures would be easier.
+        self.hits = min(int(np.ceil(config.hits / max(config.share(split), 0.02))), 1000)
+        self.load = lru_cache(maxsize=4096)(lambda hash: _stored(corpus, hash, config.max_pixels))
+
+    def make(self, draft: Draft) -> Episode | Rejected:
+        """The draft with candidates, or why it cannot have them."""
+        config, random = self.config, seeded(self.config.seed, "candidates", draft.id)
+        if len(draft.gold) > config.max_candidates:
+            return Rejected(draft.id, f"more than {config.max_candidates} gold pictures")
+        gold = [Place(draft.document.id, p, draft.document.blocks[p]) for p, _ in draft.gold]
+        contents = [place.block.content for place in gold if place.block.content]
+        if len(set(contents)) < len(contents):
+            return Rejected(draft.id, "two gold pictures show the same, so their places are ambiguous")
+        target = max(int(random.integers(config.min_candidates, config.max_candidates + 1)), len(gold))
+        wrong = choose_distractors(
+            draft, target - len(gold), pool=self.pool, retriever=self.retriever, hits=self.hits, random=random
+        )
+        loaded = {place: self._load(place.block.picture) for place in (*gold, *wrong)}
+        if any(loaded[place] is None for place in gold):
+            return Rejected(draft.id, "a gold picture cannot be read")
+        places = [place for place in (*gold, *wrong) if loaded[place] is not None]
+        if not places:
+            return Rejected(draft.id, "no picture to offer")
+        self.report.short += len(places) < target
+        order = [int(i) for i in random.permutation(len(places))]
+        candidates = tuple(self._candidate(places[i], loaded[places[i]]) for i in order)
+        return self._finished(draft, candidates, order)
+
+    def _finished(self, draft: Draft, candidates: tuple[Candidate, ...], order: list[int]) -> Episode:
+        # Gold pictures are the first places, in the order of `draft.gold`: by slot, then as the document has them.
+        gold = tuple(Placement(slot=slot, picture=order.index(i)) for i, (_, slot) in enumerate(draft.gold))
+        drop, move = self.config.drop_labels, self.config.move_labels
+        random = seeded(self.config.seed, "labels", draft.id)
+        labels = imperfect(gold, len(draft.sentences), drop=drop, move=move, random=random)
+        self.report.episodes[self.split] += 1
+        self.report.without_gold[self.split] += not gold
+        self.report.candidates += len(candidates)
+        return Episode(
+            id=draft.id,
+            question=draft.question,
+            sentences=draft.sentences,
+            candidates=candidates,
+            gold=gold,
+            labels=labels,
+            document=draft.document.id,
+            group=draft.document.group,
+        )
+
+    def _load(self, hash: str) -> bytes | None:
+        if hash in self.report.unreadable:
+            return None
+        try:
+            return self.load(hash)
+        except (UserError, OSError, PictureError) as error:
+            self.report.unreadable[hash] = getattr(error, "what", None) or str(error)
+            return None
+
+    def _candidate(self, place: Place, data: bytes) -> Candidate:
+        return Candidate(
+            picture=place.block.picture,
+            data=data,
+            caption=place.block.caption,
+            context=context_around(self.documents[place.document], place.position),
+            document=place.document,
+            position=place.position,
+            content=place.block.content,
+        )
+
+
+def _stored(corpus: Corpus, hash: str, max_pixels: int) -> bytes:
+    """The picture as an episode holds it: as it is, or scaled down where it has more than `max_pixels`."""
+    data = corpus.picture(hash)
+    info = inspect(data)
+    if info.width * info.height <= max_pixels and info.format != "BMP":
+        return data
+    picture = Image.fromarray(decode(data))
+    scale = min(1.0, (max_pixels / (picture.width * picture.height)) ** 0.5)
+    size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
+    kind = "JPEG" if info.format == "JPEG" else "PNG"
+    stored = io.BytesIO()
+    picture.resize(size, Image.Resampling.LANCZOS).save(stored, format=kind, quality=90)
+    return stored.getvalue()
+
+
+def _check(holds: bool, key: str, config: EpisodeConfig, allowed: str) -> None:
+    if not holds:
+        raise UserError(f"{key} is {getattr(config, key)!r}.", where=f"episodes: {key}", mend=f"Allowed: {allowed}.")

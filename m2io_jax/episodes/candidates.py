@@ -1,0 +1,146 @@
+"""Choosing the wrong pictures of an episode: plausible ones, never one that would be right."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Protocol
+
+import numpy as np
+
+from m2io_jax.corpus.documents import Document, PictureBlock, TextBlock
+from m2io_jax.episodes.sections import Draft
+from m2io_jax.retrieval.search import PictureHit
+
+CONTEXT_CHARACTERS = 200
+
+# This share of the wrong pictures is taken by likeness to what the answer describes, where that is known; the rest as
+# retrieval ranks them, since real wrong pictures are not all near misses.
+NEAR_MISSES = 2 / 3
+
+
+class Retriever(Protocol):
+    """What building asks of retrieval: `m2io_jax.retrieval.search.Retriever`, or anything that ranks pictures."""
+
+    def pictures_batch(self, questions: Sequence[str], k: int) -> Sequence[Sequence[PictureHit]]:
+        """For each question at most k pictures, best first."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place of one picture."""
+
+    document: str
+    position: int
+    block: PictureBlock
+
+
+class Pool:
+    """The pictures that the episodes of one split may offer: none that stands in a document of another split too."""
+
+    def __init__(self, documents: Sequence[Document], foreign: frozenset[str]):
+        self.places: dict[tuple[str, int], Place] = {}
+        for document in documents:
+            for place in picture_places(document):
+                if place.block.picture not in foreign:
+                    self.places[document.id, place.position] = place
+        self._all = list(self.places.values())
+
+    def at(self, document: str, position: int) -> Place | None:
+        """The place of that block, None where this split may not show it."""
+        return self.places.get((document, position))
+
+    def of_document(self, document: Document) -> list[Place]:
+        """The pictures of a document that may be offered, in reading order."""
+        return [p for p in picture_places(document) if (document.id, p.position) in self.places]
+
+    def any(self, random: np.random.Generator, tries: int) -> Iterator[Place]:
+        """Pictures drawn blindly, at most `tries`; they fill up where retrieval finds too few."""
+        for _ in range(tries if self._all else 0):
+            yield self._all[int(random.integers(len(self._all)))]
+
+
+def picture_places(document: Document) -> list[Place]:
+    """Every place of every picture of a document, in reading order."""
+    return [Place(document.id, i, block) for i, block in enumerate(document.blocks) if isinstance(block, PictureBlock)]
+
+
+def choose_distractors(
+    draft: Draft, wanted: int, *, pool: Pool, retriever: Retriever | None, hits: int, random: np.random.Generator
+) -> list[Place]:
+    """At most `wanted` wrong pictures.
+
+    Lists of the document's other pictures and of the `hits` best for the question and for each sentence are taken in
+    turn. Never offered: a gold or hidden picture, one that shows what a sentence describes, and one that shows the same
+    as a candidate that was already chosen.
+    """
+    if wanted <= 0:
+        return []
+    found: list[list[Place]] = []
+    if retriever is not None:
+        queries = list(dict.fromkeys((draft.question, *draft.sentences)))
+        for ranked in retriever.pictures_batch(queries, hits):
+            places = [pool.at(hit.place.document, hit.place.position) for hit in ranked]
+            found.append([place for place in places if place])
+    # Sentences take turns in chance order, else the first ones would always get the nearest misses.
+    turns = [found[i] for i in random.permutation(len(found))]
+    in_turn = [place for row in zip_longest(pool.of_document(draft.document), *turns) for place in row if place]
+
+    gold = [draft.document.blocks[position] for position, _ in draft.gold]
+    pictures = {block.picture for block in gold} | {draft.document.blocks[position].picture for position in draft.hidden}
+    shown = {block.content for block in gold} | set(draft.contents) - {""}
+    near = sorted(in_turn, key=lambda place: -_likeness(place.block.content, draft.contents))
+    chosen: list[Place] = []
+    _take(chosen, near, round(wanted * NEAR_MISSES), pictures, shown)
+    _take(chosen, in_turn, wanted, pictures, shown)
+    _take(chosen, pool.any(random, tries=8 * wanted), wanted, pictures, shown)
+    return chosen
+
+
+def context_around(document: Document, position: int) -> str:
+    """The text just before and after a block, at most `CONTEXT_CHARACTERS` a side, joined by an ellipsis in brackets."""
+    before = " ".join(_text(document, range(position - 1, -1, -1), from_end=True).split())
+    after = " ".join(_text(document, range(position + 1, len(document.blocks)), from_end=False).split())
+    return " […] ".join(filter(None, [_last(before), _first(after)]))
+
+
+def _take(chosen: list[Place], places: Iterable[Place], up_to: int, pictures: set[str], shown: set[str]) -> None:
+    """Appends to `chosen` until it has `up_to`, and notes in `pictures` and `shown` what is used up."""
+    for place in places:
+        if len(chosen) >= up_to:
+            return
+        block = place.block
+        if block.picture in pictures or (block.content and block.content in shown):
+            continue
+        chosen.append(place)
+        pictures.add(block.picture)
+        shown.add(block.content)
+
+
+def _likeness(content: str, contents: Sequence[str]) -> float:
+    """Greatest share of words in common (Jaccard) with what any sentence describes."""
+    words = set(content.split())
+    if not words:
+        return 0.0
+    return max((len(words & set(c.split())) / len(words | set(c.split())) for c in contents), default=0.0)
+
+
+def _text(document: Document, positions: range, *, from_end: bool) -> str:
+    """Text of the blocks in that order until there is enough of it."""
+    parts: list[str] = []
+    for position in positions:
+        block = document.blocks[position]
+        if isinstance(block, TextBlock) and block.kind != "code":
+            parts.append(block.text)
+        if sum(map(len, parts)) > CONTEXT_CHARACTERS:
+            break
+    return " ".join(reversed(parts) if from_end else parts)
+
+
+def _last(text: str) -> str:
+    """The last words that fit."""
+    return text if len(text) <= CONTEXT_CHARACTERS else text[-CONTEXT_CHARACTERS:].partition(" ")[2]
+
+
+def _first(text: str) -> str:
+    """The first words that fit."""
+    return text if len(text) <= CONTEXT_CHARACTERS else text[:CONTEXT_CHARACTERS].rpartition(" ")[0]

@@ -1,0 +1,306 @@
+"""Episodes on disk: a versioned TFDS data set in ArrayRecord, read by random access, with no TensorFlow in sight.
+
+    episodes.json                                   provenance, counts, dropped rows; written last
+    1.0.0/dataset_info.json, features.json          TFDS's own description
+    1.0.0/m2io_episodes-train.array_record-00000-of-00001
+"""
+
+import contextlib
+import io
+import itertools
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from m2io_jax.episodes.episode import Candidate, Episode, Placement
+from m2io_jax.errors import UserError
+
+VERSION = "1.0.0"
+FORMAT = "m2io-episodes"
+NAME = "m2io_episodes"
+
+# Bytes without a length or a closing zero cut off, which is what numpy's own byte strings would do to a PNG.
+_BYTES = np.object_
+
+
+class M2ioEpisodes(tfds.core.GeneratorBasedBuilder):
+    """The TFDS builder. `episodes` gives each split's rows when it is built; reading needs none."""
+
+    VERSION = tfds.core.Version(VERSION)
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    name = NAME
+    # Nothing is downloaded, so TFDS need not look for checksums beside this file (for which it wants one more package).
+    url_infos: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, *, episodes: Mapping[str, Callable[[], Iterable[Episode]]] | None = None, **options: Any):
+        self._episodes = episodes or {}
+        super().__init__(file_format="array_record", **options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Questions, answers' sentences and candidate pictures, with the places where the pictures belong.",
+            features=episode_features(),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+        # TFDS orders a split by the hash of these keys, so its first rows are a fair sample of it.
+        return {split: ((row.id, to_example(row)) for row in rows()) for split, rows in self._episodes.items()}
+
+    def _generate_examples(self) -> None:
+        raise NotImplementedError("every split brings its own rows")
+
+
+def episode_features() -> tfds.features.FeaturesDict:
+    """The features of `Episode`; gold and labels are int32 [placements, 2], each row (slot, picture)."""
+    features = tfds.features
+    placements = features.Tensor(shape=(None, 2), dtype=np.int32)
+    return features.FeaturesDict(
+        {
+            "id": features.Text(),
+            "question": features.Text(),
+            "sentences": features.Sequence(features.Text()),
+            "candidates": features.Sequence(
+                {
+                    "picture": features.Text(),
+                    "data": features.Tensor(shape=(), dtype=_BYTES),
+                    "caption": features.Text(),
+                    "context": features.Text(),
+                    "document": features.Text(),
+                    "position": features.Scalar(np.int32),
+                    "content": features.Text(),
+                }
+            ),
+            "gold": placements,
+            "labels": placements,
+            "document": features.Text(),
+            "group": features.Text(),
+        }
+    )
+
+
+def to_example(episode: Episode) -> dict[str, Any]:
+    """An episode as TFDS takes it."""
+    return {
+        **{name: getattr(episode, name) for name in ("id", "question", "document", "group")},
+        "sentences": list(episode.sentences),
+        "candidates": [dict(vars(candidate)) for candidate in episode.candidates],
+        "gold": _pairs(episode.gold),
+        "labels": _pairs(episode.labels),
+    }
+
+
+def from_example(example: Mapping[str, Any]) -> Episode:
+    """The inverse of `to_example`, of an example as TFDS's data source returns it."""
+    columns = example["candidates"]
+    rows = ({name: column[i] for name, column in columns.items()} for i in range(len(columns["picture"])))
+    return Episode(
+        id=_text(example["id"]),
+        question=_text(example["question"]),
+        sentences=tuple(map(_text, example["sentences"])),
+        candidates=tuple(_candidate(row) for row in rows),
+        gold=_placements(example["gold"]),
+        labels=_placements(example["labels"]),
+        document=_text(example["document"]),
+        group=_text(example["group"]),
+    )
+
+
+def write_episodes(
+    episodes_by_split: Mapping[str, Iterable[Episode]], out_dir: str | Path, metadata: Callable[[], Mapping[str, Any]]
+) -> dict[str, int]:
+    """Writes the data set into folder `out_dir`; a data set that was there is replaced.
+
+    Args:
+        episodes_by_split: rows of each split, read once and one after the other. Splits without rows are left out, since
+            TFDS has no empty ones.
+        out_dir: a new or empty folder, or one that this function wrote.
+        metadata: called when all rows are written; what it returns goes into `episodes.json` (plain JSON values).
+
+    Returns:
+        The number of episodes in each split, 0 included.
+
+    Raises:
+        UserError: the folder holds something else or cannot be written, or there is no episode at all.
+    """
+    out = Path(out_dir)
+    _clear(out)
+    counts = dict.fromkeys(episodes_by_split, 0)
+    rows = {split: itertools.chain(head, rest) for split, (head, rest) in _begun(episodes_by_split, counts).items()}
+    if not rows:
+        raise UserError("There is no episode to write.", where=str(out), mend="See the reasons for dropped rows.")
+    try:
+        with _quiet():
+            builder = M2ioEpisodes(
+                episodes={split: (lambda split=split: rows[split]) for split in rows}, data_dir=str(out / "building")
+            )
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        # TFDS nests folders by name; a data set of ours has a folder to itself.
+        Path(builder.data_dir).rename(out / VERSION)
+        shutil.rmtree(out / "building")
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "episodes": counts,
+            **metadata(),
+        }
+        (out / "episodes.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    return counts
+
+
+class EpisodeSource:
+    """One split, read by random access. Safe to read from several threads.
+
+    Attributes:
+        split: its name.
+    """
+
+    def __init__(self, records: Any, split: str):
+        self._records, self.split = records, split
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Episode:
+        """Raises IndexError past either end; negative indices count from the end, as in a list."""
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"episode {index} of {len(self)} in {self.split}")
+        return from_example(self._records[int(position)])
+
+    def __iter__(self) -> Iterator[Episode]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"EpisodeSource({self.split!r}, {len(self)} episodes)"
+
+
+def open_episodes(folder: str | Path, split: str) -> EpisodeSource:
+    """Opens one split of a data set written by `write_episodes`.
+
+    Raises:
+        UserError: no such folder, not a data set or an unfinished one, another version, no such split, or a damaged file.
+    """
+    folder = Path(folder)
+    counts = read_manifest(folder)["episodes"]
+    if not counts.get(split):
+        known = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
+        what = f"The data set has no split {split!r}." if split not in counts else f"Split {split!r} has no episode."
+        raise UserError(what, where=str(folder), mend=f"Splits with episodes: {known}.")
+    try:
+        with _quiet():
+            builder = tfds.builder_from_directory(str(folder / VERSION))
+            return EpisodeSource(builder.as_data_source(split), split)
+    except Exception as error:  # TFDS raises many types on missing and damaged files
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        what = f"The data set cannot be read: {first_line}"
+        raise UserError(what, where=str(folder / VERSION), mend="Build the episodes again.") from error
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """What `episodes.json` says. Raises UserError as `open_episodes` does."""
+    folder = Path(folder)
+    mend = "Build them with: m2io episodes CORPUS " + str(folder)
+    if not folder.is_dir():
+        raise UserError("There are no episodes here: no such folder.", where=str(folder), mend=mend)
+    file = folder / "episodes.json"
+    if not file.is_file():
+        unfinished = (folder / "building").exists() or (folder / VERSION).exists()
+        what = "The episodes are unfinished." if unfinished else "This folder holds no episodes: it has no episodes.json."
+        raise UserError(what, where=str(folder), mend=mend)
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        known = manifest["format"] == FORMAT and isinstance(manifest["episodes"], dict)
+        version = manifest["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError("The data set's episodes.json cannot be read.", where=str(file), mend=mend) from error
+    if not known or version != VERSION:
+        what = f"The data set is {manifest['format']} version {version}; this program reads {FORMAT} version {VERSION}."
+        raise UserError(what, where=str(file), mend=mend)
+    return manifest
+
+
+def _begun(
+    episodes_by_split: Mapping[str, Iterable[Episode]], counts: dict[str, int]
+) -> dict[str, tuple[list[Episode], Iterator[Episode]]]:
+    """Each split that has a first row, as that row and the rest; counts rows in `counts` as they are read."""
+
+    def counted(split: str, rows: Iterable[Episode]) -> Iterator[Episode]:
+        for row in rows:
+            counts[split] += 1
+            yield row
+
+    begun = {}
+    for split, rows in episodes_by_split.items():
+        rest = counted(split, rows)
+        head = list(itertools.islice(rest, 1))
+        if head:
+            begun[split] = (head, rest)
+    return begun
+
+
+def _clear(out: Path) -> None:
+    """Makes `out` an empty folder; only what `write_episodes` wrote is removed."""
+    ours = {"episodes.json", "building", VERSION}
+    try:
+        foreign = sorted(path.name for path in out.iterdir() if path.name not in ours) if out.exists() else []
+        if foreign:
+            what = f"The output folder holds something that is not a data set of episodes: {foreign[0]}."
+            raise UserError(what, where=str(out), mend="Name a new folder, or remove this one yourself.")
+        out.mkdir(parents=True, exist_ok=True)
+        # The manifest goes first, so that what is left of a killed build is known to be unfinished.
+        (out / "episodes.json").unlink(missing_ok=True)
+        for name in ("building", VERSION):
+            if (out / name).exists():
+                shutil.rmtree(out / name)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> UserError:
+    return UserError(
+        f"The episodes cannot be written: {error.strerror or error}.",
+        where=str(error.filename or out),
+        mend="Name a folder that you may write to, on a disk with room.",
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """TFDS without its progress bars and announcements, which know nothing of ours."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _pairs(placements: Iterable[Placement]) -> np.ndarray:
+    return np.array([(p.slot, p.picture) for p in placements], np.int32).reshape(-1, 2)
+
+
+def _placements(pairs: np.ndarray) -> tuple[Placement, ...]:
+    return tuple(Placement(slot=int(slot), picture=int(picture)) for slot, picture in np.asarray(pairs).reshape(-1, 2))
+
+
+def _candidate(row: Mapping[str, Any]) -> Candidate:
+    texts = ("picture", "caption", "context", "document", "content")
+    return Candidate(data=bytes(row["data"]), position=int(row["position"]), **{name: _text(row[name]) for name in texts})
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,145 @@
+"""From a corpus to answers with their pictures taken out: written questions, or the sections of any document."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from m2io_jax.corpus.documents import Block, Document, PictureBlock, Question, TextBlock
+from m2io_jax.episodes.sentences import block_sentences
+
+# First words of headings that are instructions ("Connect the sensor"), which read well after "How do I".
+_IMPERATIVES = frozenset(
+    "add adjust attach bake build calibrate calculate call capture change check choose clean combine configure connect"
+    " convert cook create cut debug define delete deploy design detect develop display download enable export find get"
+    " import improve install join load make manage measure mix monitor move open plot prepare program publish read"
+    " receive register remove run save secure select send serve set setup show split start stop store subscribe test"
+    " train transform translate turn update upload use validate visualize wire work write".split()
+)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An answer before it has candidates.
+
+    Attributes:
+        gold: (index of the picture's block in the document, slot), each picture once, by slot then document order.
+        contents: what the sentences describe, where that is known exactly.
+        hidden: blocks of the document whose pictures must not be offered: they belong at the edge of a cut answer.
+    """
+
+    id: str
+    question: str
+    sentences: tuple[str, ...]
+    gold: tuple[tuple[int, int], ...]
+    document: Document
+    contents: tuple[str, ...] = ()
+    hidden: frozenset[int] = field(default=frozenset())
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that makes no episode, and why."""
+
+    id: str
+    reason: str
+
+
+def question_draft(question: Question, document: Document) -> Draft | Rejected:
+    """A written question; its pictures are looked up in its document, the first place where they stand there."""
+    if not question.sentences:
+        return Rejected(question.id, "the answer has no sentence")
+    places: dict[str, int] = {}
+    for position, block in enumerate(document.blocks):
+        if isinstance(block, PictureBlock):
+            places.setdefault(block.picture, position)
+    slots: dict[str, int] = {}
+    for answer_picture in question.pictures:
+        if answer_picture.picture not in places:
+            return Rejected(question.id, "a gold picture does not stand in the document")
+        if not 0 <= answer_picture.slot <= len(question.sentences):
+            return Rejected(question.id, "a gold slot is outside the answer")
+        slots.setdefault(answer_picture.picture, answer_picture.slot)
+    gold = sorted(((places[picture], slot) for picture, slot in slots.items()), key=lambda pair: (pair[1], pair[0]))
+    return Draft(question.id, question.question, question.sentences, tuple(gold), document, question.contents)
+
+
+def section_drafts(document: Document, max_sentences: int) -> Iterator[Draft | Rejected]:
+    """One draft for each section (a heading and what follows it), with its pictures taken out.
+
+    A section longer than `max_sentences` is cut to the window that holds most pictures. Sections with neither text nor
+    pictures are passed over; one with pictures and no text is rejected.
+    """
+    start = 0
+    for number, stop in enumerate(_section_ends(document.blocks)):
+        blocks = list(enumerate(document.blocks))[start:stop]
+        start = stop
+        id = f"{document.id}#{number}"
+        sentences, pictures = _take_out(blocks)
+        if not sentences:
+            if pictures:
+                yield Rejected(id, "the section has pictures and no text")
+            continue
+        first = window(len(sentences), [slot for _, slot in pictures], max_sentences)
+        last = min(first + max_sentences, len(sentences))
+        # A picture just before the window's first sentence illustrates a sentence that was cut off.
+        gold = tuple((p, slot - first) for p, slot in pictures if (first < slot or first == 0) and slot <= last)
+        kept = {position for position, _ in gold}
+        yield Draft(
+            id=id,
+            question=ask(document.title, _heading(blocks)),
+            sentences=tuple(sentences[first:last]),
+            gold=gold,
+            document=document,
+            hidden=frozenset(position for position, _ in pictures if position not in kept),
+        )
+
+
+def window(sentences: int, slots: Sequence[int], length: int) -> int:
+    """First sentence of the window of `length` that holds most of `slots`; of several, the one they are most central in."""
+    if sentences <= length or not slots:
+        return 0
+
+    def merit(first: int) -> tuple[int, float, int]:
+        inside = [slot for slot in slots if (first < slot or first == 0) and slot <= first + length]
+        eccentric = abs(sum(inside) / len(inside) - (first + length / 2)) if inside else float("inf")
+        return len(inside), -eccentric, -first
+
+    return max(range(sentences - length + 1), key=merit)
+
+
+def ask(title: str, heading: str) -> str:
+    """A question that a section answers, from its document's title and its heading."""
+    title, heading = " ".join(title.split()), " ".join(heading.split()).rstrip(":.")
+    if not heading or heading.casefold() == title.casefold():
+        return title if title.endswith("?") else f"What is there to know about {title}?"
+    if heading.endswith("?"):
+        return f"{title}: {heading}"
+    first, _, rest = heading.partition(" ")
+    if first.casefold() in _IMPERATIVES and rest:
+        return f"How do I {first.casefold()} {rest}, in {title}?"
+    if first.casefold().endswith("ing") and rest:
+        return f"How does {first.casefold()} {rest} go, in {title}?"
+    return f"What does {title} say about {heading}?"
+
+
+def _section_ends(blocks: Sequence[Block]) -> Iterator[int]:
+    for position, block in enumerate(blocks):
+        if position and isinstance(block, TextBlock) and block.kind == "heading":
+            yield position
+    yield len(blocks)
+
+
+def _heading(blocks: Sequence[tuple[int, Block]]) -> str:
+    block = blocks[0][1] if blocks else None
+    return block.text if isinstance(block, TextBlock) and block.kind == "heading" else ""
+
+
+def _take_out(blocks: Sequence[tuple[int, Block]]) -> tuple[list[str], list[tuple[int, int]]]:
+    """A section's sentences, and for each of its pictures (the first time it stands there) its block and slot."""
+    sentences: list[str] = []
+    pictures: dict[str, tuple[int, int]] = {}
+    for position, block in blocks:
+        if isinstance(block, PictureBlock):
+            pictures.setdefault(block.picture, (position, len(sentences)))
+        else:
+            sentences.extend(block_sentences(block))
+    return sentences, list(pictures.values())
