@@ -39,8 +39,8 @@ class EpisodeConfig:
 
     Attributes:
         seed: of every draw; a row's draws depend on this and on its own id alone.
-        source: "questions" are written with the corpus; "sections" takes the pictures out of documents; "auto" takes the
-            questions where there are any.
+        source: "questions" are written with the corpus; "sections" takes the pictures out of documents; "auto" takes
+            the questions where there are any.
         min_candidates, max_candidates: bounds of the drawn number of candidates. An answer with more gold pictures than
             the greater is dropped; fewer than the smaller happens only where the corpus has no more to offer.
         max_sentences: of an answer that is a section.
@@ -66,11 +66,13 @@ class EpisodeConfig:
 
     def __post_init__(self) -> None:
         """Raises UserError for the first value that is out of its bounds."""
-        _check(1 <= self.min_candidates <= self.max_candidates, "max_candidates", self, "at least min_candidates, from 1")
+        fits = 1 <= self.min_candidates <= self.max_candidates
+        _check(fits, "max_candidates", self, "at least min_candidates, which is at least 1")
         _check(self.max_sentences >= 1, "max_sentences", self, "at least 1")
         _check(0 <= self.empty < 1, "empty", self, "from 0, below 1")
-        _check(self.drop_labels >= 0 and self.drop_labels + self.move_labels <= 1, "drop_labels", self, "0 to 1, with move_labels")
         _check(0 <= self.move_labels <= 1, "move_labels", self, "0 to 1")
+        fits = 0 <= self.drop_labels <= 1 - self.move_labels
+        _check(fits, "drop_labels", self, "0 to 1, and with move_labels at most 1")
         _check(0 <= self.train <= 1, "train", self, "0 to 1")
         _check(0 <= self.validation and self.train + self.validation <= 1, "validation", self, "0 to 1, with train")
         _check(self.hits >= 1, "hits", self, "at least 1")
@@ -206,7 +208,7 @@ class _Maker:
         )
         self.documents = {document.id: document for document in by_split[split]}
         self.pool = Pool(by_split[split], foreign)
-        # A small split loses most of what retrieval brings, so it asks for more: else its wrong pictures would be easier.
+        # A small split loses most of what retrieval brings, so it asks for more: else its wrong pictures are easier.
         self.hits = min(int(np.ceil(config.hits / max(config.share(split), 0.02))), 1000)
         self.load = lru_cache(maxsize=4096)(lambda hash: _stored(corpus, hash, config.max_pixels))
 

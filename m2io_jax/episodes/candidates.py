@@ -86,7 +86,8 @@ def choose_distractors(
     in_turn = [place for row in zip_longest(pool.of_document(draft.document), *turns) for place in row if place]
 
     gold = [draft.document.blocks[position] for position, _ in draft.gold]
-    pictures = {block.picture for block in gold} | {draft.document.blocks[position].picture for position in draft.hidden}
+    hidden = [draft.document.blocks[position] for position in draft.hidden]
+    pictures = {block.picture for block in (*gold, *hidden)}
     shown = {block.content for block in gold} | set(draft.contents) - {""}
     near = sorted(in_turn, key=lambda place: -_likeness(place.block.content, draft.contents))
     chosen: list[Place] = []
@@ -97,7 +98,7 @@ def choose_distractors(
 
 
 def context_around(document: Document, position: int) -> str:
-    """The text just before and after a block, at most `CONTEXT_CHARACTERS` a side, joined by an ellipsis in brackets."""
+    """The text just before and after a block, at most `CONTEXT_CHARACTERS` a side, joined by "[…]"."""
     before = " ".join(_text(document, range(position - 1, -1, -1), from_end=True).split())
     after = " ".join(_text(document, range(position + 1, len(document.blocks)), from_end=False).split())
     return " […] ".join(filter(None, [_last(before), _first(after)]))

@@ -46,7 +46,7 @@ class M2ioEpisodes(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Questions, answers' sentences and candidate pictures, with the places where the pictures belong.",
+            description="Questions, answers' sentences and candidate pictures, and where the pictures belong.",
             features=episode_features(),
         )
 
@@ -119,8 +119,8 @@ def write_episodes(
     """Writes the data set into folder `out_dir`; a data set that was there is replaced.
 
     Args:
-        episodes_by_split: rows of each split, read once and one after the other. Splits without rows are left out, since
-            TFDS has no empty ones.
+        episodes_by_split: rows of each split, read once and one after the other. Splits without rows are left out,
+            since TFDS has no empty ones.
         out_dir: a new or empty folder, or one that this function wrote.
         metadata: called when all rows are written; what it returns goes into `episodes.json` (plain JSON values).
 
@@ -189,7 +189,7 @@ def open_episodes(folder: str | Path, split: str) -> EpisodeSource:
     """Opens one split of a data set written by `write_episodes`.
 
     Raises:
-        UserError: no such folder, not a data set or an unfinished one, another version, no such split, or a damaged file.
+        UserError: no such folder, not a data set, an unfinished one, another version, no such split, a damaged file.
     """
     folder = Path(folder)
     counts = read_manifest(folder)["episodes"]
@@ -216,7 +216,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     file = folder / "episodes.json"
     if not file.is_file():
         unfinished = (folder / "building").exists() or (folder / VERSION).exists()
-        what = "The episodes are unfinished." if unfinished else "This folder holds no episodes: it has no episodes.json."
+        what = "The episodes are unfinished." if unfinished else "This folder holds no episodes.json."
         raise UserError(what, where=str(folder), mend=mend)
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
@@ -299,7 +299,8 @@ def _placements(pairs: np.ndarray) -> tuple[Placement, ...]:
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:
     texts = ("picture", "caption", "context", "document", "content")
-    return Candidate(data=bytes(row["data"]), position=int(row["position"]), **{name: _text(row[name]) for name in texts})
+    words = {name: _text(row[name]) for name in texts}
+    return Candidate(data=bytes(row["data"]), position=int(row["position"]), **words)
 
 
 def _text(value: bytes | str) -> str:

@@ -1,4 +1,4 @@
-"""Imperfect labels on purpose: real documents have pictures missing or out of place, and supervision learns from those."""
+"""Labels made imperfect on purpose, as those of real documents are: pictures missing or out of place."""
 
 import hashlib
 from collections.abc import Sequence

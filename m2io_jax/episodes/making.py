@@ -21,8 +21,8 @@ def make_episodes(
 ) -> dict[str, Any]:
     """Builds and writes episodes; returns what `episodes.json` holds.
 
-    Its keys: format, version, made, episodes (by split), corpus (path, name, fingerprint), index (the retrieval manifest
-    or None), config, report (as `BuildReport`).
+    Its keys: format, version, made, episodes (by split), corpus (path, name, fingerprint), index (the retrieval
+    manifest or None), config, report (as `BuildReport`).
 
     Raises:
         UserError: as `build_episodes` and `write_episodes`.

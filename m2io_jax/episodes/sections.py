@@ -94,7 +94,7 @@ def section_drafts(document: Document, max_sentences: int) -> Iterator[Draft | R
 
 
 def window(sentences: int, slots: Sequence[int], length: int) -> int:
-    """First sentence of the window of `length` that holds most of `slots`; of several, the one they are most central in."""
+    """First sentence of the window of `length` that holds most of `slots`, where they are most central."""
     if sentences <= length or not slots:
         return 0
 

@@ -3,7 +3,8 @@
 Rules, enough for English Markdown prose:
 
 - A sentence ends at `.`, `!`, `?` or `…` (with closing quotes or brackets) before white space and something that can
-  begin a sentence: a capital, a digit, a quote, a bracket, Markdown emphasis or code. `。！？` end one without white space.
+  begin a sentence: a capital or digit, perhaps after a quote, a bracket, Markdown emphasis or a code mark.
+- The full-width marks of Chinese and Japanese end one without white space.
 - It does not end after an abbreviation, a single initial, a list number at the start, or inside `code`.
 - A list item is one sentence, however many it holds. So is a code block or table of at most `MAX_VERBATIM` characters;
   a longer one is left out, since no reader looks for a picture in its middle.

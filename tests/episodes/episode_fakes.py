@@ -63,7 +63,7 @@ THINGS = ("tomato", "onion", "egg", "pepper", "carrot")
 
 
 def kitchen(dishes: int = 60, seed: int = 0) -> FakeCorpus:
-    """Recipes of four steps, each with its picture; a question on the first three steps and one that no picture answers."""
+    """Recipes of four steps, each with its picture; a question on three of them and one that no picture answers."""
     random = np.random.default_rng(seed)
     documents, questions, files, counter = [], [], {}, 0
     for dish in range(dishes):

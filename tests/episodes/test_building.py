@@ -4,6 +4,7 @@ import pytest
 from episode_fakes import FakeCorpus, WordRetriever, kitchen, name_of, png
 
 from m2io_jax.corpus.documents import AnswerPicture, Document, PictureBlock, TextBlock
+from m2io_jax.corpus.pictures import inspect
 from m2io_jax.episodes.building import SPLITS, BuildReport, EpisodeConfig, build_episodes, split_of
 from m2io_jax.episodes.candidates import context_around
 from m2io_jax.episodes.episode import Placement
@@ -160,7 +161,8 @@ def test_a_gold_picture_that_cannot_be_read_drops_the_row_and_others_are_left_ou
 
 def test_sections_lose_their_pictures_and_remember_where_they_stood():
     heading = TextBlock("Connect the sensor", 1, "heading", 2)
-    corpus = section_corpus("Intro. More.", heading, 1, "First. Second.", 2, 1, TextBlock("a. b", 1, "item"), 3, others=4)
+    item = TextBlock("a. b", 1, "item")
+    corpus = section_corpus("Intro. More.", heading, 1, "First. Second.", 2, 1, item, 3, others=4)
     config = EpisodeConfig(train=1, validation=0, empty=0)
     episode = next(build_episodes(corpus, None, config))
     assert episode.question == "How do I connect the sensor, in Doc 0?"
@@ -209,8 +211,6 @@ def test_large_pictures_are_scaled_down():
     name = next(iter(corpus.files))
     corpus.files[name] = png(1, size=(400, 100))
     episode = next(build_episodes(corpus, None, EpisodeConfig(train=1, validation=0, max_pixels=10_000)))
-    from m2io_jax.corpus.pictures import inspect
-
     info = inspect(episode.candidates[0].data)
     assert (info.width, info.height) == (200, 50) and episode.candidates[0].picture == name
     assert episode.gold == (Placement(slot=1, picture=0),)
@@ -235,7 +235,9 @@ def test_questions_from_headings(title, heading, question):
     assert ask(title, heading) == question
 
 
-@pytest.mark.parametrize("wrong", [{"max_candidates": 3}, {"train": 1.2}, {"empty": 1.0}, {"drop_labels": 0.9, "move_labels": 0.2}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_candidates": 3}, {"train": 1.2}, {"empty": 1.0}, {"drop_labels": 0.9, "move_labels": 0.2}]
+)
 def test_wrong_values_name_their_key(wrong):
     with pytest.raises(UserError, match=next(iter(wrong)).split("_")[0]):
         EpisodeConfig(**wrong)

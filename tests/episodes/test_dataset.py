@@ -90,14 +90,15 @@ def test_what_the_user_can_mend_is_said(written, tmp_path):
     folder = written[0]
     with pytest.raises(UserError, match="no such folder"):
         open_episodes(tmp_path / "nowhere", "train")
-    with pytest.raises(UserError, match="no episodes.json"):
+    with pytest.raises(UserError, match="holds no episodes.json"):
         open_episodes(tmp_path, "train")
     with pytest.raises(UserError, match=r"(?s)no split 'dev'.*train \(\d+\), test"):
         open_episodes(folder, "dev")
     with pytest.raises(UserError, match="'validation' has no episode"):
         open_episodes(folder, "validation")
     manifest = json.loads((folder / "episodes.json").read_text())
-    for text, message in [(json.dumps(manifest | {"version": "9.0.0"}), "version 9.0.0"), ('{"format"', "cannot be read")]:
+    other = json.dumps(manifest | {"version": "9.0.0"})
+    for text, message in [(other, "version 9.0.0"), ('{"format"', "cannot be read")]:
         (tmp_path / "episodes.json").write_text(text)
         with pytest.raises(UserError, match=message):
             open_episodes(tmp_path, "train")
