@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 Fault = Literal["broken", "unsupported"]
 
@@ -142,7 +142,18 @@ def _unidentified(data: bytes) -> PictureError:
             return PictureError("unsupported", f"{name} is not decoded")
     if data[4:12] in (b"ftypavif", b"ftypheic", b"ftypheix", b"ftypmif1"):
         return PictureError("unsupported", "AVIF or HEIC is not decoded")
+    if data.startswith(b"\x89PNG"):
+        return PictureError("broken", _png_reason(data))
     return PictureError("broken", f"not a whole {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture")
+
+
+def _png_reason(data: bytes) -> str:
+    """What is wrong with a PNG's header, which Pillow's `open` keeps to itself."""
+    try:
+        PngImagePlugin.PngImageFile(io.BytesIO(data)).close()
+    except Exception as error:
+        return _reason(error)
+    return "not a whole PNG picture"
 
 
 def _upright(picture: Image.Image) -> Image.Image:

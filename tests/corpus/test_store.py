@@ -7,6 +7,9 @@ import os
 import pytest
 
 from m2io_jax.corpus.documents import AnswerPicture, Document, PictureBlock, Question, TextBlock
+from m2io_jax.corpus.importing import import_kitchen
+from m2io_jax.corpus.kitchen import KitchenConfig, generate
+from m2io_jax.corpus.pictures import decode
 from m2io_jax.corpus.store import Corpus, CorpusWriter
 from m2io_jax.errors import UserError
 
@@ -165,3 +168,15 @@ def test_absent_things_are_named(tmp_path):
         writer.add_document(document())
         with pytest.raises(ValueError, match="soup"):
             writer.add_document(document())
+
+
+def test_the_kitchen_is_imported(tmp_path):
+    config = KitchenConfig(documents=3, seed=5)
+    report = import_kitchen(config, tmp_path / "c")
+    corpus, recipes = Corpus.open(tmp_path / "c"), list(generate(config))
+    assert corpus.documents == tuple(recipe.document for recipe in recipes)
+    assert corpus.questions == tuple(question for recipe in recipes for question in recipe.questions)
+    shown = [block.picture for d in corpus.documents for block in d.blocks if isinstance(block, PictureBlock)]
+    assert all(decode(corpus.picture(hash)).ndim == 3 for hash in shown)
+    assert report.pictures["references"] == report.pictures["kept"] == len(shown) > 0
+    assert json.loads((tmp_path / "c" / "import_report.json").read_text())["documents"] == 3
