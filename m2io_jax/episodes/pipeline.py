@@ -3,8 +3,8 @@
     source ─ shuffle(seed, epoch) ─ repeat ─ transform(row, its own generator) ─ every n-th row from the i-th ─ iterator
 
 for process i of n. A row's generator depends on the seed and its position in the whole stream, so neither threads nor
-the number of processes change what a row becomes. Rows that `transform` refuses are counted where they are consumed, and
-the counts are part of the iterator's state: a resumed run counts each once, although threads had read ahead.
+the number of processes change what a row becomes. Rows that `transform` refuses are counted where they are consumed,
+and the counts are part of the iterator's state: a resumed run counts each once, although threads had read ahead.
 """
 
 from collections import Counter

@@ -1,5 +1,6 @@
 """From a corpus to answers with their pictures taken out: written questions, or the sections of any document."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,9 @@ _IMPERATIVES = frozenset(
     " receive register remove run save secure select send serve set setup show split start stop store subscribe test"
     " train transform translate turn update upload use validate visualize wire work write".split()
 )
+
+# "Task - ", "Step 2: ", "3. ": where a heading stands in its document, which says nothing of what it is about.
+_LABEL = re.compile(r"^(?:(?:task|step|part|exercise|lab)\s*\d*\s*[-–—:.]|\d+(?:\.\d+)+[.)]?|\d+[.)])\s+(?=\S)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def window(sentences: int, slots: Sequence[int], length: int) -> int:
 
 def ask(title: str, heading: str) -> str:
     """A question that a section answers, from its document's title and its heading."""
-    title, heading = " ".join(title.split()), " ".join(heading.split()).rstrip(":.")
+    title, heading = " ".join(title.split()), _LABEL.sub("", " ".join(heading.split())).rstrip(":.")
     if not heading or heading.casefold() == title.casefold():
         return title if title.endswith("?") else f"What is there to know about {title}?"
     if heading.endswith("?"):

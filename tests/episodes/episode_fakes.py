@@ -62,7 +62,7 @@ COLOURS = ("red", "green", "blue", "white")
 THINGS = ("tomato", "onion", "egg", "pepper", "carrot")
 
 
-def kitchen(dishes: int = 60, seed: int = 0) -> FakeCorpus:
+def kitchen(dishes: int = 40, seed: int = 0) -> FakeCorpus:
     """Recipes of four steps, each with its picture; a question on three of them and one that no picture answers."""
     random = np.random.default_rng(seed)
     documents, questions, files, counter = [], [], {}, 0
