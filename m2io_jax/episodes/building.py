@@ -2,10 +2,10 @@
 
 import hashlib
 import io
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import Image
 
 from m2io_jax.corpus.documents import Document, PictureBlock, Question
 from m2io_jax.corpus.pictures import PictureError, decode, inspect
-from m2io_jax.episodes.candidates import Place, Pool, Retriever, choose_distractors, context_around
+from m2io_jax.episodes.candidates import Place, Pool, Retriever, choose_distractors, context_around, search
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.episodes.labels import imperfect, seeded
 from m2io_jax.episodes.sections import Draft, Rejected, question_draft, section_drafts
@@ -21,6 +21,9 @@ from m2io_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 LISTED_ROWS = 1000
+
+SEARCHED_TOGETHER = 64
+HELD_BYTES = 256 * 2**20  # pictures kept in memory, since most are offered several times
 
 
 class Corpus(Protocol):
@@ -152,13 +155,15 @@ def build_episodes(
     for document in corpus.documents:
         by_split[split_of(document.group, config)].append(document)
     for split in splits:
-        maker = _Maker(corpus, retriever, config, report, split, by_split)
-        for draft in _drafts(corpus, config, split, by_split, report):
-            episode = maker.make(draft)
-            if isinstance(episode, Rejected):
-                report.drop(episode.id, episode.reason)
-            else:
-                yield episode
+        maker = _Maker(corpus, config, report, split, by_split)
+        drafts = _drafts(corpus, config, split, by_split, report)
+        while some := list(itertools.islice(drafts, SEARCHED_TOGETHER)):
+            for draft, found in zip(some, search(some, retriever, maker.pool, maker.hits), strict=True):
+                episode = maker.make(draft, found)
+                if isinstance(episode, Rejected):
+                    report.drop(episode.id, episode.reason)
+                else:
+                    yield episode
 
 
 def _drafts(
@@ -196,8 +201,15 @@ def _with_few_empty(rows: list[Draft | Rejected], config: EpisodeConfig) -> list
 class _Maker:
     """Makes the episodes of one split."""
 
-    def __init__(self, corpus, retriever, config: EpisodeConfig, report: BuildReport, split: str, by_split):
-        self.config, self.report, self.split, self.retriever = config, report, split, retriever
+    def __init__(
+        self,
+        corpus: Corpus,
+        config: EpisodeConfig,
+        report: BuildReport,
+        split: str,
+        by_split: Mapping[str, Sequence[Document]],
+    ):
+        self.corpus, self.config, self.report, self.split = corpus, config, report, split
         foreign = frozenset(
             block.picture
             for other, documents in by_split.items()
@@ -210,9 +222,10 @@ class _Maker:
         self.pool = Pool(by_split[split], foreign)
         # A small split loses most of what retrieval brings, so it asks for more: else its wrong pictures are easier.
         self.hits = min(int(np.ceil(config.hits / max(config.share(split), 0.02))), 1000)
-        self.load = lru_cache(maxsize=4096)(lambda hash: _stored(corpus, hash, config.max_pixels))
+        self.stored: dict[str, bytes] = {}
+        self.held = 0
 
-    def make(self, draft: Draft) -> Episode | Rejected:
+    def make(self, draft: Draft, found: Sequence[Sequence[Place]]) -> Episode | Rejected:
         """The draft with candidates, or why it cannot have them."""
         config, random = self.config, seeded(self.config.seed, "candidates", draft.id)
         if len(draft.gold) > config.max_candidates:
@@ -222,9 +235,7 @@ class _Maker:
         if len(set(contents)) < len(contents):
             return Rejected(draft.id, "two gold pictures show the same, so their places are ambiguous")
         target = max(int(random.integers(config.min_candidates, config.max_candidates + 1)), len(gold))
-        wrong = choose_distractors(
-            draft, target - len(gold), pool=self.pool, retriever=self.retriever, hits=self.hits, random=random
-        )
+        wrong = choose_distractors(draft, target - len(gold), pool=self.pool, found=found, random=random)
         loaded = {place: self._load(place.block.picture) for place in (*gold, *wrong)}
         if any(loaded[place] is None for place in gold):
             return Rejected(draft.id, "a gold picture cannot be read")
@@ -259,11 +270,16 @@ class _Maker:
     def _load(self, hash: str) -> bytes | None:
         if hash in self.report.unreadable:
             return None
-        try:
-            return self.load(hash)
-        except (UserError, OSError, PictureError) as error:
-            self.report.unreadable[hash] = getattr(error, "what", None) or str(error)
-            return None
+        if hash not in self.stored:
+            if self.held > HELD_BYTES:
+                self.stored, self.held = {}, 0
+            try:
+                self.stored[hash] = _stored(self.corpus, hash, self.config.max_pixels)
+            except (UserError, OSError, PictureError) as error:
+                self.report.unreadable[hash] = getattr(error, "what", None) or str(error)
+                return None
+            self.held += len(self.stored[hash])
+        return self.stored[hash]
 
     def _candidate(self, place: Place, data: bytes) -> Candidate:
         return Candidate(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Protocol
 
@@ -64,23 +65,32 @@ def picture_places(document: Document) -> list[Place]:
     return [Place(document.id, i, block) for i, block in enumerate(document.blocks) if isinstance(block, PictureBlock)]
 
 
+def search(drafts: Sequence[Draft], retriever: Retriever | None, pool: Pool, hits: int) -> list[list[list[Place]]]:
+    """For each draft, for its question and each sentence: the best of the `hits` best pictures that the pool has.
+
+    Many drafts at once, since searching costs more a call than a question.
+    """
+    if retriever is None:
+        return [[] for _ in drafts]
+    queries = [list(dict.fromkeys((draft.question, *draft.sentences))) for draft in drafts]
+    different = list(dict.fromkeys(query for each in queries for query in each))
+    found = {}
+    for query, ranked in zip(different, retriever.pictures_batch(different, hits), strict=True):
+        places = (pool.at(hit.place.document, hit.place.position) for hit in ranked)
+        found[query] = [place for place in places if place]
+    return [[found[query] for query in each] for each in queries]
+
+
 def choose_distractors(
-    draft: Draft, wanted: int, *, pool: Pool, retriever: Retriever | None, hits: int, random: np.random.Generator
+    draft: Draft, wanted: int, *, pool: Pool, found: Sequence[Sequence[Place]], random: np.random.Generator
 ) -> list[Place]:
     """At most `wanted` wrong pictures.
 
-    Lists of the document's other pictures and of the `hits` best for the question and for each sentence are taken in
-    turn. Never offered: a gold or hidden picture, one that shows what a sentence describes, and one that shows the same
-    as a candidate that was already chosen.
+    The document's other pictures and the lists that `search` found are taken in turn. Never offered: a gold or hidden
+    picture, one that shows what a sentence describes, and one that shows the same as a candidate already chosen.
     """
     if wanted <= 0:
         return []
-    found: list[list[Place]] = []
-    if retriever is not None:
-        queries = list(dict.fromkeys((draft.question, *draft.sentences)))
-        for ranked in retriever.pictures_batch(queries, hits):
-            places = [pool.at(hit.place.document, hit.place.position) for hit in ranked]
-            found.append([place for place in places if place])
     # Sentences take turns in chance order, else the first ones would always get the nearest misses.
     turns = [found[i] for i in random.permutation(len(found))]
     in_turn = [place for row in zip_longest(pool.of_document(draft.document), *turns) for place in row if place]
@@ -89,7 +99,8 @@ def choose_distractors(
     hidden = [draft.document.blocks[position] for position in draft.hidden]
     pictures = {block.picture for block in (*gold, *hidden)}
     shown = {block.content for block in gold} | set(draft.contents) - {""}
-    near = sorted(in_turn, key=lambda place: -_likeness(place.block.content, draft.contents))
+    likeness = {content: _likeness(content, draft.contents) for content in {place.block.content for place in in_turn}}
+    near = sorted(in_turn, key=lambda place: -likeness[place.block.content])
     chosen: list[Place] = []
     _take(chosen, near, round(wanted * NEAR_MISSES), pictures, shown)
     _take(chosen, in_turn, wanted, pictures, shown)
@@ -119,10 +130,15 @@ def _take(chosen: list[Place], places: Iterable[Place], up_to: int, pictures: se
 
 def _likeness(content: str, contents: Sequence[str]) -> float:
     """Greatest share of words in common (Jaccard) with what any sentence describes."""
-    words = set(content.split())
+    words = _words(content)
     if not words:
         return 0.0
-    return max((len(words & set(c.split())) / len(words | set(c.split())) for c in contents), default=0.0)
+    return max((len(words & _words(other)) / len(words | _words(other)) for other in contents), default=0.0)
+
+
+@lru_cache(maxsize=65_536)
+def _words(content: str) -> frozenset[str]:
+    return frozenset(content.split())
 
 
 def _text(document: Document, positions: range, *, from_end: bool) -> str:

@@ -17,7 +17,9 @@ _IMPERATIVES = frozenset(
 )
 
 # "Task - ", "Step 2: ", "3. ": where a heading stands in its document, which says nothing of what it is about.
-_LABEL = re.compile(r"^(?:(?:task|step|part|exercise|lab)\s*\d*\s*[-–—:.]|\d+(?:\.\d+)+[.)]?|\d+[.)])\s+(?=\S)", re.IGNORECASE)
+_LABEL = re.compile(
+    r"^(?:(?:task|step|part|exercise|lab)\s*\d*\s*[-–—:.]|\d+(?:\.\d+)+[.)]?|\d+[.)])\s+(?=\S)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
