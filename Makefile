@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-# JAX compiles for most of a test's time, and one compilation keeps one core busy: a worker a core, two at most.
+# JAX compiles for most of a test's time, and one compilation keeps one core busy: two workers by default.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -47,7 +47,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 		echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
 		echo "Name another one: make PYTHON=python3.12 ..."; exit 1; }
-	@echo "Installing the pinned packages into $(VENV) (once; about 1 GB, a few minutes)."
+	@echo "Installing the pinned packages into $(VENV) (once; 1.4 GB, a few minutes)."
 	@rm -f $(STAMP)
 	@$(PYTHON) -m venv --clear $(VENV) || { \
 		echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
