@@ -25,6 +25,7 @@ from m2io_jax.errors import UserError
 VERSION = "1.0.0"
 FORMAT = "m2io-episodes"
 NAME = "m2io_episodes"
+OURS = {"episodes.json", "building", VERSION}
 
 # Bytes without a length or a closing zero cut off, which is what numpy's own byte strings would do to a PNG.
 _BYTES = np.object_
@@ -131,11 +132,12 @@ def write_episodes(
         UserError: the folder holds something else or cannot be written, or there is no episode at all.
     """
     out = Path(out_dir)
-    _clear(out)
+    _check_replaceable(out)
     counts = dict.fromkeys(episodes_by_split, 0)
     rows = {split: itertools.chain(head, rest) for split, (head, rest) in _begun(episodes_by_split, counts).items()}
     if not rows:
         raise UserError("There is no episode to write.", where=str(out), mend="See the reasons for dropped rows.")
+    _clear(out)
     try:
         with _quiet():
             builder = M2ioEpisodes(
@@ -249,14 +251,23 @@ def _begun(
     return begun
 
 
-def _clear(out: Path) -> None:
-    """Makes `out` an empty folder; only what `write_episodes` wrote is removed."""
-    ours = {"episodes.json", "building", VERSION}
+def _check_replaceable(out: Path) -> None:
+    """Raises UserError where `out` holds anything but what `write_episodes` wrote."""
+    mend = "Name a new folder, or remove this one yourself."
+    if out.exists() and not out.is_dir():
+        raise UserError("The output is a file; a data set is a folder.", where=str(out), mend=mend)
     try:
-        foreign = sorted(path.name for path in out.iterdir() if path.name not in ours) if out.exists() else []
-        if foreign:
-            what = f"The output folder holds something that is not a data set of episodes: {foreign[0]}."
-            raise UserError(what, where=str(out), mend="Name a new folder, or remove this one yourself.")
+        foreign = sorted(path.name for path in out.iterdir() if path.name not in OURS) if out.exists() else []
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    if foreign:
+        what = f"The output folder holds something that is not a data set of episodes: {foreign[0]}."
+        raise UserError(what, where=str(out), mend=mend)
+
+
+def _clear(out: Path) -> None:
+    """Makes `out` an empty folder."""
+    try:
         out.mkdir(parents=True, exist_ok=True)
         # The manifest goes first, so that what is left of a killed build is known to be unfinished.
         (out / "episodes.json").unlink(missing_ok=True)

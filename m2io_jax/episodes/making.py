@@ -1,6 +1,6 @@
 """From a corpus folder and its index to a data set of episodes: what the command `m2io episodes` does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from m2io_jax.corpus.store import Corpus
 from m2io_jax.episodes.building import SPLITS, BuildReport, EpisodeConfig, build_episodes
 from m2io_jax.episodes.dataset import read_manifest, write_episodes
+from m2io_jax.episodes.episode import Episode
 from m2io_jax.retrieval.search import Retriever, fingerprint
 
 
@@ -18,8 +19,9 @@ def make_episodes(
     config: EpisodeConfig,
     *,
     splits: Sequence[str] = SPLITS,
+    on_episode: Callable[[Episode], None] | None = None,
 ) -> dict[str, Any]:
-    """Builds and writes episodes; returns what `episodes.json` holds.
+    """Builds and writes episodes; returns what `episodes.json` holds. `on_episode` is called for each (progress).
 
     Its keys: format, version, made, episodes (by split), corpus (path, name, fingerprint), index (the retrieval
     manifest or None), config, report (as `BuildReport`).
@@ -28,7 +30,12 @@ def make_episodes(
         UserError: as `build_episodes` and `write_episodes`.
     """
     report = BuildReport()
-    rows = {split: build_episodes(corpus, retriever, config, report=report, splits=(split,)) for split in splits}
+
+    def rows(split: str) -> Iterator[Episode]:
+        for episode in build_episodes(corpus, retriever, config, report=report, splits=(split,)):
+            if on_episode:
+                on_episode(episode)
+            yield episode
 
     def provenance() -> dict[str, Any]:
         return {
@@ -38,5 +45,5 @@ def make_episodes(
             "report": report.to_json(),
         }
 
-    write_episodes(rows, out_dir, provenance)
+    write_episodes({split: rows(split) for split in splits}, out_dir, provenance)
     return read_manifest(out_dir)

@@ -10,6 +10,7 @@ from episode_fakes import WordRetriever, kitchen
 from m2io_jax.episodes.building import EpisodeConfig, build_episodes
 from m2io_jax.episodes.dataset import open_episodes, read_manifest, write_episodes
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
+from m2io_jax.episodes.pipeline import episode_pipeline
 from m2io_jax.errors import UserError
 
 ODD = Episode("odd/é", "", ("One ü.",), (Candidate("p", b"\x00a\x00\x00"),), (), (Placement(1, 0),))
@@ -68,9 +69,29 @@ def test_an_older_data_set_is_replaced_and_another_folder_is_not_touched(tmp_pat
     assert (tmp_path / "other" / "thesis.txt").read_text() == "precious"
 
 
-def test_nothing_to_write(tmp_path):
+def test_nothing_to_write_leaves_the_former_data_set(tmp_path):
+    write_episodes({"train": [ODD]}, tmp_path / "e", dict)
     with pytest.raises(UserError, match="no episode"):
         write_episodes({"train": []}, tmp_path / "e", dict)
+    assert list(open_episodes(tmp_path / "e", "train")) == [ODD]
+
+
+def test_outputs_that_cannot_be_folders(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        write_episodes({"train": [ODD]}, tmp_path / "file", dict)
+    with pytest.raises(UserError, match="cannot be written"):
+        write_episodes({"train": [ODD]}, tmp_path / "file" / "below", dict)
+
+
+def test_threads_read_the_same_as_one(written):
+    source = open_episodes(written[0], "train")
+
+    def same(episode, random):
+        return episode
+
+    alone = list(episode_pipeline(source, seed=1, transform=same, epochs=3, threads=0))
+    assert list(episode_pipeline(source, seed=1, transform=same, epochs=3, threads=8)) == alone
 
 
 def test_an_error_among_the_rows_leaves_no_data_set(tmp_path):
