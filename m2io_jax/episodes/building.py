@@ -4,7 +4,7 @@ import hashlib
 import io
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -119,12 +119,19 @@ class BuildReport:
 
 def split_of(group: str, config: EpisodeConfig) -> str:
     """The split of a group: the same for the same seed and shares, whatever else the corpus holds."""
-    digest = hashlib.sha256(f"split\0{config.seed}\0{group}".encode()).digest()
-    point = int.from_bytes(digest[:8], "big") / 2**64
+    point = _point(group, config.seed)
     if point < config.train:
         return "train"
     # Floating-point sums of shares that make 1 must leave nothing over for an empty test split.
     return "validation" if point < config.train + config.validation or config.share("test") < 1e-9 else "test"
+
+
+def split_groups(groups: Iterable[str], config: EpisodeConfig) -> dict[str, str]:
+    """The split of each group: `split_of`, except that a corpus of few groups always has one to train on."""
+    splits = {group: split_of(group, config) for group in groups}
+    if splits and config.train > 0 and "train" not in splits.values():
+        splits[min(splits, key=lambda group: _point(group, config.seed))] = "train"
+    return splits
 
 
 def build_episodes(
@@ -152,8 +159,9 @@ def build_episodes(
         raise UserError("The corpus has no questions.", where="source: questions", mend="Build with source=sections.")
     report = BuildReport() if report is None else report
     by_split: dict[str, list[Document]] = {split: [] for split in SPLITS}
+    split_by_group = split_groups((document.group for document in corpus.documents), config)
     for document in corpus.documents:
-        by_split[split_of(document.group, config)].append(document)
+        by_split[split_by_group[document.group]].append(document)
     for split in splits:
         maker = _Maker(corpus, config, report, split, by_split)
         drafts = _drafts(corpus, config, split, by_split, report)
@@ -164,6 +172,11 @@ def build_episodes(
                     report.drop(episode.id, episode.reason)
                 else:
                     yield episode
+
+
+def _point(group: str, seed: int) -> float:
+    """Where a group stands in [0, 1)."""
+    return int.from_bytes(hashlib.sha256(f"split\0{seed}\0{group}".encode()).digest()[:8], "big") / 2**64
 
 
 def _drafts(

@@ -5,7 +5,7 @@ from episode_fakes import FakeCorpus, WordRetriever, kitchen, name_of, png
 
 from m2io_jax.corpus.documents import AnswerPicture, Document, PictureBlock, TextBlock
 from m2io_jax.corpus.pictures import inspect
-from m2io_jax.episodes.building import SPLITS, BuildReport, EpisodeConfig, build_episodes, split_of
+from m2io_jax.episodes.building import SPLITS, BuildReport, EpisodeConfig, build_episodes, split_groups, split_of
 from m2io_jax.episodes.candidates import context_around
 from m2io_jax.episodes.episode import Placement
 from m2io_jax.episodes.sections import Draft, ask, section_drafts, window
@@ -118,6 +118,15 @@ def test_splits_have_about_their_shares_and_do_not_move_when_groups_are_added():
     splits = [split_of(f"g{i}", config) for i in range(4000)]
     assert abs(splits.count("train") / 4000 - 0.8) < 0.02 and abs(splits.count("validation") / 4000 - 0.05) < 0.011
     assert {split_of(f"g{i}", EpisodeConfig(train=0.9, validation=0.1)) for i in range(999)} == {"train", "validation"}
+
+
+def test_a_corpus_of_few_groups_has_something_to_train_on():
+    for seed in range(30):
+        config = EpisodeConfig(seed=seed, train=0.3)
+        assert split_groups(["only"], config) == {"only": "train"}
+        several = split_groups(["a", "b", "c"], config)
+        assert "train" in several.values()
+        assert sum(several[group] != split_of(group, config) for group in several) <= 1
 
 
 def test_imperfect_labels_leave_gold_alone(corpus, built):
