@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from threadpoolctl import threadpool_limits
 
 from m2io_jax.errors import UserError
 
@@ -65,6 +66,8 @@ class TfidfEncoder:
     ):
         self.words = list(words)
         self.projection = np.asarray(projection, np.float32)
+        # Sparse times dense copies a transposed operand at every call, which is most of the time of a single question.
+        self._by_word = np.ascontiguousarray(self.projection.T)
         self.dim = self.projection.shape[0]
         self._vectoriser = _vectoriser(vocabulary={word: column for column, word in enumerate(self.words)})
         self._vectoriser.idf_ = np.asarray(idf, np.float32)
@@ -89,8 +92,9 @@ class TfidfEncoder:
         if weights.shape[1] == 1:
             projection = np.ones((1, 1), np.float32)  # TruncatedSVD wants two words
         else:
-            # Equal texts have no variance; its share, which TruncatedSVD divides by zero then, is not used here.
-            with np.errstate(invalid="ignore", divide="ignore"):
+            # One thread: the result must not depend on the number of cores, and threads that wait for each other on a
+            # busy machine take longer. Equal texts have no variance; TruncatedSVD divides by it, in vain.
+            with threadpool_limits(1), np.errstate(invalid="ignore", divide="ignore"):
                 projection = TruncatedSVD(dim, n_iter=7, random_state=SEED).fit(weights).components_
         return cls(vectoriser.get_feature_names_out().tolist(), vectoriser.idf_, projection)
 
@@ -99,7 +103,7 @@ class TfidfEncoder:
         vectors = np.zeros((len(texts), self.dim), np.float32)
         for start in range(0, len(texts), ENCODE_ROWS):
             rows = texts[start : start + ENCODE_ROWS]
-            vectors[start : start + len(rows)] = self._vectoriser.transform(rows) @ self.projection.T
+            vectors[start : start + len(rows)] = self._vectoriser.transform(rows) @ self._by_word
         return unit(vectors)
 
     def save(self, folder: str | Path) -> None:
