@@ -66,6 +66,9 @@ class VectorIndex:
     def build(cls, vectors: Float[np.ndarray, "n dim"], *, method: Method | None = None) -> "VectorIndex":
         """Indexes `vectors` (float32, finite). `method` is chosen by size where it is None; n = 0 is allowed.
 
+        ScaNN trains a tree in threads and not the same way every time: two trees of the same vectors may differ in
+        which neighbours they miss. "exact" never differs.
+
         Raises:
             ValueError: not a matrix, or values that are not finite.
         """
@@ -98,9 +101,9 @@ class VectorIndex:
         take = min(k, self.n)
         if take and len(queries):
             found, products = self._search(queries, take)
-            known = np.isfinite(products)  # ScaNN fills up with NaN
-            ids[:, :take] = np.where(known, found.astype(np.int64), -1)
-            scores[:, :take] = np.where(known, products, -np.inf)
+            filled = np.isfinite(products)  # ScaNN pads a batch with NaN, and returns fewer for one query
+            ids[:, : found.shape[1]] = np.where(filled, found.astype(np.int64), -1)
+            scores[:, : found.shape[1]] = np.where(filled, products, -np.inf)
         return ids, scores
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,8 +113,7 @@ class VectorIndex:
         effort = {} if self.method == "exact" else {"leaves_to_search": leaves, "pre_reorder_num_neighbors": reorder}
         if len(queries) == 1:
             ids, scores = self._searcher.search(queries[0], final_num_neighbors=k, **effort)
-            missing = (0, k - len(ids))
-            return np.pad(ids, missing)[None], np.pad(scores, missing, constant_values=np.nan)[None]
+            return ids[None], scores[None]
         many = len(queries) >= PARALLEL_FROM
         search = self._searcher.search_batched_parallel if many else self._searcher.search_batched
         return search(queries, final_num_neighbors=k, **effort)
