@@ -1,8 +1,8 @@
 """The mesh: devices arranged along the axes `data`, `fsdp` and `tensor`.
 
-    data     copies of the model, each with rows of its own
-    fsdp     rows of its own too, and a part of every weight, gathered when it is needed (arXiv 2304.11277)
-    tensor   the same rows, and a part of every head and hidden layer (arXiv 1909.08053)
+data     copies of the model, each with rows of its own
+fsdp     rows of its own too, and a part of every weight, gathered when it is needed (arXiv 2304.11277)
+tensor   the same rows, and a part of every head and hidden layer (arXiv 1909.08053)
 """
 
 import math

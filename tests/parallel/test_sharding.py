@@ -77,7 +77,9 @@ def test_placed_weights_are_equal_and_take_a_device_their_part(params, cube):
 
 
 def optimizer():
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(1.0, 0.0, 9), weight_decay=0.1))
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(1.0, 0.0, 9), weight_decay=0.1)
+    )
 
 
 def test_optimizer_state_lies_as_its_weights_do(params, cube):
