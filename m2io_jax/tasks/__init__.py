@@ -1,0 +1,20 @@
+"""Tasks by name. A new task is one file and one line here."""
+
+from m2io_jax.config_errors import unknown_name
+from m2io_jax.tasks.describe import DescribeTask
+from m2io_jax.tasks.find import FindTask
+from m2io_jax.tasks.inserter import InserterTask
+from m2io_jax.tasks.task import Task
+
+TASKS: dict[str, Task] = {task.name: task for task in (InserterTask(), DescribeTask(), FindTask())}
+
+
+def find_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in TASKS:
+        raise unknown_name("tasks", name, list(TASKS))
+    return TASKS[name]

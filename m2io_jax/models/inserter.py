@@ -1,0 +1,73 @@
+"""The vision-language model: pictures encoded into the language model's sequence. The policy of everything here."""
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Float
+
+from m2io_jax.models.attention import GroupLayout
+from m2io_jax.models.inputs import Completions, PromptBatch
+from m2io_jax.models.language import LanguageModel
+from m2io_jax.models.sizes import ModelConfig
+from m2io_jax.models.vision import VisionTower
+
+NEVER = -1e30  # logit of a token that is never sampled and never given probability
+
+
+class Inserter(nnx.Module):
+    """Qwen2.5-VL (arXiv 2502.13923). One class for every size."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.vision = VisionTower(config.vision, rngs=rngs, std=config.text.initializer_range)
+        self.language = LanguageModel(config.text, rngs=rngs)
+
+    def embed_prompt(self, prompts: PromptBatch) -> Float[Array, "rows prompt size"]:
+        """Token embeddings with every picture's embeddings in the places of its tokens."""
+        text = self.language.embed(prompts.tokens)
+        flat = "rows pictures ... -> (rows pictures) ..."
+        pictures = self.vision(
+            rearrange(prompts.patches, flat), rearrange(prompts.patch_positions, flat), rearrange(prompts.windows, flat)
+        )
+        pictures = rearrange(pictures, "(rows pictures) tokens size -> rows (pictures tokens) size", rows=prompts.rows)
+        is_media = prompts.media_index >= 0
+        gathered = jnp.take_along_axis(pictures, jnp.maximum(prompts.media_index, 0)[..., None], axis=1)
+        return jnp.where(is_media[..., None], gathered.astype(text.dtype), text)
+
+    def next_token_logits(self, hidden: Float[Array, "... size"]) -> Float[Array, "... vocab"]:
+        """Logits a completion's token is drawn from: tokens that stand for pictures have none of the probability."""
+        logits = self.language.logits(hidden)
+        media = jnp.asarray(self.config.special.media)
+        return logits.at[..., media].set(NEVER)
+
+    def completion_log_probs(
+        self, prompts: PromptBatch, completions: Completions, temperature: float = 1.0
+    ) -> tuple[Float[Array, "rows group time"], Float[Array, "rows group time"]]:
+        """Log-probability of every completion token, and the entropy of the distribution it was drawn from, in nats.
+
+        The prompt runs once for its whole group: one sequence [prompt | c1 | ... | cG] a row.
+        """
+        rows, group, time = completions.tokens.shape
+        layout = GroupLayout(prompts.tokens.shape[1], group, time)
+        own = self.language.embed(rearrange(completions.tokens, "rows group time -> rows (group time)"))
+        x = jnp.concatenate([self.embed_prompt(prompts), own], axis=1)
+        own_positions = prompts.next_position[:, None, None] + jnp.arange(time)
+        own_positions = jnp.broadcast_to(own_positions, (rows, group, time)).reshape(rows, 1, -1)
+        own_positions = jnp.broadcast_to(own_positions, (rows, 3, group * time))
+        positions = jnp.concatenate([prompts.positions, own_positions], axis=2)
+        hidden = self.language.group(x, positions.transpose(1, 0, 2), layout, prompts.mask)
+
+        last = jnp.take_along_axis(hidden, prompts.mask.sum(1)[:, None, None] - 1, axis=1)
+        last = jnp.broadcast_to(last[:, None], (rows, group, 1, hidden.shape[-1]))
+        own_hidden = rearrange(hidden[:, layout.prompt :], "rows (group time) size -> rows group time size", group=group)
+        predicts = jnp.concatenate([last, own_hidden[:, :, :-1]], axis=2)
+        return token_log_probs(self.next_token_logits(predicts), completions.tokens, temperature)
+
+
+def token_log_probs(logits, tokens, temperature: float = 1.0):
+    """Log-probability of `tokens` and entropy under `softmax(logits / temperature)`; float32, nats."""
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature, axis=-1)
+    chosen = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+    entropy = -jnp.sum(jnp.exp(log_probs) * jnp.maximum(log_probs, NEVER), axis=-1)
+    return chosen, entropy

@@ -1,0 +1,132 @@
+"""The language model of Qwen2.5-VL: grouped-query attention, three-dimensional rotary positions, SwiGLU.
+
+One set of blocks serves three passes: over whole groups (training), over prompts (prefill), and over one new token a
+completion (decode). The passes differ only in how a block attends, which they hand to it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from m2io_jax.models.attention import GroupLayout, causal_attention, decode_attention, group_attention
+from m2io_jax.models.layers import Linear, RMSNorm, SwiGLU, weight
+from m2io_jax.models.rope import Rotation, rotate, token_rotation
+from m2io_jax.models.sizes import TextConfig
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class KeysValues:
+    """Rotated keys and values of every layer: a cache. Batch dimensions stand for [rows] or [rows, group]."""
+
+    keys: Float[Array, "layers *batch time kv_heads head_dim"]
+    values: Float[Array, "layers *batch time kv_heads head_dim"]
+
+
+class DecoderBlock(nnx.Module):
+    """Attention, then SwiGLU, each after a normalisation and added to its input."""
+
+    def __init__(self, config: TextConfig, *, rngs, std, stack=None):
+        size, dim = config.hidden_size, config.head_dim
+        common = dict(rngs=rngs, std=std, stack=stack)
+        self.norm1 = RMSNorm(size, rngs=rngs, eps=config.rms_norm_eps, stack=stack)
+        self.norm2 = RMSNorm(size, rngs=rngs, eps=config.rms_norm_eps, stack=stack)
+        self.q = Linear((size, config.num_attention_heads * dim), ("embed", "heads"), bias=True, **common)
+        self.k = Linear((size, config.num_key_value_heads * dim), ("embed", "kv_heads"), bias=True, **common)
+        self.v = Linear((size, config.num_key_value_heads * dim), ("embed", "kv_heads"), bias=True, **common)
+        self.o = Linear((config.num_attention_heads * dim, size), ("heads", "embed"), **common)
+        self.mlp = SwiGLU(size, config.intermediate_size, **common)
+        self.head_dim = dim
+
+    def __call__(self, x: Float[Array, "rows time size"], rotation: Rotation, attend: Callable):
+        """`attend(q, k, v)` returns what the heads read. Also returns this block's new keys and values."""
+        y = self.norm1(x)
+        q, k, v = (project(y).reshape(*x.shape[:2], -1, self.head_dim) for project in (self.q, self.k, self.v))
+        q, k = rotate(q, rotation), rotate(k, rotation)
+        x = x + self.o(attend(q, k, v).reshape(*x.shape[:2], -1))
+        return x + self.mlp(self.norm2(x)), (k, v)
+
+
+class LanguageModel(nnx.Module):
+    """Token embeddings, stacked decoder blocks, final normalisation, output head (tied or not)."""
+
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
+        std = config.initializer_range
+        self.config = config
+        self.embedding = weight(rngs, (config.vocab_size, config.hidden_size), ("vocab", "embed"), std)
+        self.blocks = DecoderBlock(config, rngs=rngs, std=std, stack=config.num_hidden_layers)
+        self.norm = RMSNorm(config.hidden_size, rngs=rngs, eps=config.rms_norm_eps)
+        untied = not config.tie_word_embeddings
+        sizes = (config.hidden_size, config.vocab_size)
+        self.head = Linear(sizes, ("embed", "vocab"), rngs=rngs, std=std) if untied else None
+
+    def embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... size"]:
+        return self.embedding[...][tokens]
+
+    def logits(self, hidden: Float[Array, "... size"]) -> Float[Array, "... vocab"]:
+        """Unnormalised log-probabilities, in float32."""
+        kernel = self.embedding[...].T if self.head is None else self.head.kernel[...]
+        return jnp.einsum("...e,ev->...v", self.norm(hidden), kernel, preferred_element_type=jnp.float32)
+
+    def group(
+        self,
+        x: Float[Array, "rows length size"],
+        positions: Int[Array, "3 rows length"],
+        layout: GroupLayout,
+        prompt_mask: Bool[Array, "rows prompt"],
+    ) -> Float[Array, "rows length size"]:
+        """Training: whole groups, each one sequence [prompt | c1 | ... | cG]."""
+
+        def attend(q, k, v, _):
+            return group_attention(q, k, v, layout, prompt_mask)
+
+        hidden, _ = self._run(x, positions, attend, keep=lambda kv: None)
+        return hidden
+
+    def prefill(
+        self, x: Float[Array, "rows time size"], positions: Int[Array, "3 rows time"]
+    ) -> tuple[Float[Array, "rows time size"], KeysValues]:
+        """Sampling: prompts, once each; returns their hidden states and the cache that completions share."""
+        hidden, kept = self._run(x, positions, lambda q, k, v, _: causal_attention(q, k, v), keep=lambda kv: kv)
+        return hidden, KeysValues(*kept)
+
+    def decode(
+        self,
+        x: Float[Array, "rows group size"],
+        positions: Int[Array, "3 rows group"],
+        prompt: KeysValues,
+        prompt_mask: Bool[Array, "rows prompt"],
+        own: KeysValues,
+        step: Int[Array, ""],
+    ) -> tuple[Float[Array, "rows group size"], KeysValues]:
+        """Sampling: one new token a completion. Returns hidden states and the completions' cache with `step` written."""
+
+        def attend(q, k, v, cache):
+            prompt_layer, own_layer = cache
+            return decode_attention(q, k, v, prompt_layer, own_layer, prompt_mask, step)
+
+        caches = ((prompt.keys, prompt.values), (own.keys, own.values))
+        hidden, (keys, values) = self._run(x, positions, attend, caches, keep=lambda kv: kv)
+
+        def write(cache, new):  # one write for all layers, outside the scan, so that it happens in place
+            return jax.lax.dynamic_update_index_in_dim(cache, new, step, axis=3)
+
+        return hidden, KeysValues(write(own.keys, keys), write(own.values, values))
+
+    def _run(self, x, positions, attend, caches=None, *, keep):
+        config = self.config
+        rotation = token_rotation(positions, config.head_dim, config.mrope_section, config.rope_theta)
+        structure, weights = nnx.split(self.blocks)
+
+        def run_block(x, layer):
+            layer_weights, cache = layer
+            block = nnx.merge(structure, layer_weights)
+            x, kv = block(x, rotation, lambda q, k, v: attend(q, k, v, cache))
+            return x, keep(kv)
+
+        with jax.named_scope("language_blocks"):
+            return jax.lax.scan(run_block, x, (weights, caches))

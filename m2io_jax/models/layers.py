@@ -1,0 +1,69 @@
+"""The two layers everything is made of, and the one place where a weight is declared.
+
+A weight is declared once: shape, logical axes, initialiser. Its sharding, its abstract shape and its place in a
+checkpoint are derived from that. `stack` adds a leading axis for the layers of a tower, which are run by `lax.scan`.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+
+def weight(
+    rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], std: float | None, stack: int | None = None
+) -> nnx.Param:
+    """Declares one parameter.
+
+    Args:
+        shape: of one layer.
+        axes: the logical name of each dimension (parallel/sharding.py maps names to mesh axes).
+        std: of the normal distribution it starts from; None starts it at one, 0 at zero.
+        stack: how many layers share this declaration; they lie along a new first axis called "layers".
+    """
+    if stack is not None:
+        shape, axes = (stack, *shape), ("layers", *axes)
+    if std is None:
+        value = jnp.ones(shape)
+    else:
+        value = jax.random.normal(rngs.params(), shape) * std if std else jnp.zeros(shape)
+    return nnx.Param(value, axes=axes)
+
+
+class Linear(nnx.Module):
+    """`y = x @ kernel + bias`, kernel stored as [in, out]."""
+
+    def __init__(self, sizes: tuple[int, int], axes: tuple[str | None, str | None], *, rngs, std, bias=False, stack=None):
+        self.kernel = weight(rngs, sizes, axes, std, stack)
+        self.bias = weight(rngs, sizes[1:], axes[1:], 0.0, stack) if bias else None
+
+    def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
+        # two-dimensional on purpose: XLA's CPU backend runs the gradient of the three-dimensional product at half the speed
+        y = (x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)).reshape(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square normalisation, computed in float32."""
+
+    def __init__(self, size: int, *, rngs, eps: float = 1e-6, stack=None):
+        self.scale = weight(rngs, (size,), (None,), None, stack)
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "... size"]) -> Float[Array, "... size"]:
+        wide = x.astype(jnp.float32)
+        wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
+        return self.scale[...].astype(x.dtype) * wide.astype(x.dtype)
+
+
+class SwiGLU(nnx.Module):
+    """`down(silu(gate(x)) * up(x))`."""
+
+    def __init__(self, size: int, hidden: int, *, rngs, std, bias=False, stack=None):
+        inner = dict(rngs=rngs, std=std, bias=bias, stack=stack)
+        self.gate = Linear((size, hidden), ("embed", "mlp"), **inner)
+        self.up = Linear((size, hidden), ("embed", "mlp"), **inner)
+        self.down = Linear((hidden, size), ("mlp", "embed"), **inner)
+
+    def __call__(self, x: Float[Array, "... size"]) -> Float[Array, "... size"]:
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))

@@ -1,0 +1,47 @@
+"""Pixels to patches on the host, as Qwen2-VL's image processor does it (arXiv 2409.12191; bicubic, CLIP statistics)."""
+
+import numpy as np
+from PIL import Image
+
+from m2io_jax.models.inputs import PictureGrid
+from m2io_jax.models.sizes import VisionConfig
+
+CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+MAX_ASPECT_RATIO = 200
+
+
+def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Nearest multiples of `factor` whose product lies between the bounds, with nearly the same proportions.
+
+    Raises:
+        ValueError: one side is more than 200 times the other.
+    """
+    if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
+        raise ValueError(f"a picture of {width} x {height} pixels is too narrow (at most {MAX_ASPECT_RATIO} to 1)")
+    new_height, new_width = (max(factor, round(side / factor) * factor) for side in (height, width))
+    if new_height * new_width > max_pixels:
+        shrink = (height * width / max_pixels) ** 0.5
+        new_height, new_width = (max(factor, int(side / shrink // factor) * factor) for side in (height, width))
+    elif new_height * new_width < min_pixels:
+        grow = (min_pixels / (height * width)) ** 0.5
+        new_height, new_width = (int(np.ceil(side * grow / factor)) * factor for side in (height, width))
+    return new_height, new_width
+
+
+def preprocess(pixels: np.ndarray, vision: VisionConfig, *, min_pixels: int, max_pixels: int) -> PictureGrid:
+    """A picture's normalised patches, neighbours that will be merged together.
+
+    Args:
+        pixels: [height, width, 3] uint8.
+    """
+    patch, merge = vision.patch_size, vision.spatial_merge_size
+    height, width = smart_resize(*pixels.shape[:2], patch * merge, min_pixels, max_pixels)
+    if (height, width) != pixels.shape[:2]:
+        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+    normalised = (pixels.astype(np.float32) / 255 - CLIP_MEAN) / CLIP_STD
+    rows, columns = height // patch, width // patch
+    blocks = normalised.reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3)
+    blocks = blocks.transpose(0, 3, 1, 4, 6, 2, 5)  # unit row, unit column, row in unit, column in unit, channel, y, x
+    frames = np.repeat(blocks.reshape(rows * columns, 3, 1, patch, patch), vision.temporal_patch_size, axis=2)
+    return PictureGrid(frames.reshape(rows * columns, -1), rows, columns)

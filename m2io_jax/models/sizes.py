@@ -1,0 +1,174 @@
+"""Dimensions of every model size: one dataclass a tower, one table of sizes.
+
+`tiny` ships with the package. The others are the published Qwen2.5-VL sizes (arXiv 2502.13923, and each model's config.json).
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from m2io_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The vision transformer. Lengths `patch_size` and `window_size` are pixels."""
+
+    depth: int
+    hidden_size: int
+    num_heads: int
+    intermediate_size: int
+    out_hidden_size: int
+    fullatt_block_indexes: tuple[int, ...]
+    patch_size: int = 14
+    temporal_patch_size: int = 2
+    spatial_merge_size: int = 2
+    window_size: int = 112
+    in_channels: int = 3
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def patch_features(self) -> int:
+        """Numbers in one flattened patch."""
+        return self.in_channels * self.temporal_patch_size * self.patch_size**2
+
+    @property
+    def merge_unit(self) -> int:
+        """Patches that become one language token."""
+        return self.spatial_merge_size**2
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The language model. `mrope_section` splits half of `head_dim` between time, height and width."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    mrope_section: tuple[int, int, int] = (16, 24, 24)
+    head_dim: int = 128
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 1e6
+    tie_word_embeddings: bool = False
+    max_position_embeddings: int = 128_000
+    initializer_range: float = 0.02
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of the tokens that steer the model rather than say something."""
+
+    pad: int = 151643
+    eos: int = 151645
+    image_pad: int = 151655
+    video_pad: int = 151656
+    vision_start: int = 151652
+    vision_end: int = 151653
+
+    @property
+    def media(self) -> tuple[int, ...]:
+        """Tokens that stand for pictures: never sampled, never given a probability."""
+        return (self.image_pad, self.video_pad, self.vision_start, self.vision_end)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that fixes the shapes of a model."""
+
+    vision: VisionConfig
+    text: TextConfig
+    special: SpecialTokens = field(default_factory=SpecialTokens)
+
+    def __post_init__(self):
+        text, vision = self.text, self.vision
+        if sum(text.mrope_section) * 2 != text.head_dim:
+            raise UserError(f"mrope_section {text.mrope_section} must add up to half of head_dim {text.head_dim}")
+        if text.num_attention_heads % text.num_key_value_heads:
+            raise UserError("num_attention_heads must be a multiple of num_key_value_heads")
+        if vision.out_hidden_size != text.hidden_size:
+            raise UserError("the vision tower's out_hidden_size must equal the language model's hidden_size")
+        if vision.head_dim % 4:
+            raise UserError("the vision tower's head size must be a multiple of 4 (two axes, pairs of numbers)")
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "ModelConfig":
+        raw = json.loads(path.read_text())
+        return cls(
+            vision=VisionConfig(**_tuples(raw["vision"])),
+            text=TextConfig(**_tuples(raw["text"])),
+            special=SpecialTokens(**raw["special"]),
+        )
+
+
+def _tuples(values: dict) -> dict:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def _vision(out: int, intermediate: int = 3456) -> VisionConfig:
+    return VisionConfig(
+        depth=32,
+        hidden_size=1280,
+        num_heads=16,
+        intermediate_size=intermediate,
+        out_hidden_size=out,
+        fullatt_block_indexes=(7, 15, 23, 31),
+    )
+
+
+def _text(hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, **more) -> TextConfig:
+    return TextConfig(
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        **({"vocab_size": 152064} | more),
+    )
+
+
+TINY_TOKENS = SpecialTokens(pad=0, eos=2, image_pad=5, video_pad=6, vision_start=3, vision_end=4)
+
+SIZES: dict[str, ModelConfig] = {
+    "tiny": ModelConfig(
+        vision=VisionConfig(
+            depth=4,
+            hidden_size=128,
+            num_heads=4,
+            intermediate_size=256,
+            out_hidden_size=192,
+            fullatt_block_indexes=(1, 3),
+        ),
+        text=_text(
+            192, 512, 6, 6, 2, vocab_size=1024, head_dim=32, mrope_section=(4, 6, 6), tie_word_embeddings=True,
+            max_position_embeddings=4096,
+        ),
+        special=TINY_TOKENS,
+    ),
+    "3b": ModelConfig(
+        _vision(2048, 3420), _text(2048, 11008, 36, 16, 2, vocab_size=151936, tie_word_embeddings=True)
+    ),
+    "7b": ModelConfig(_vision(3584, 3420), _text(3584, 18944, 28, 28, 4)),
+    "32b": ModelConfig(_vision(5120), _text(5120, 27648, 64, 40, 8)),
+    "72b": ModelConfig(_vision(8192), _text(8192, 29568, 80, 64, 8)),
+}
+
+
+def model_config(size: str) -> ModelConfig:
+    """The configuration of a named size.
+
+    Raises:
+        UserError: the name is not in `SIZES`.
+    """
+    if size not in SIZES:
+        raise UserError(f"no model size is called {size!r}", where="model", mend=f"one of: {', '.join(SIZES)}")
+    return SIZES[size]

@@ -1,0 +1,87 @@
+"""The vision transformer of Qwen2.5-VL (arXiv 2502.13923, 2.1.1): patches in, language-sized embeddings out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from m2io_jax.models.attention import segment_attention
+from m2io_jax.models.layers import Linear, RMSNorm, SwiGLU
+from m2io_jax.models.rope import Rotation, patch_rotation, rotate
+from m2io_jax.models.sizes import VisionConfig
+
+
+class VisionBlock(nnx.Module):
+    """Attention inside segments, then SwiGLU, each after a normalisation and added to its input."""
+
+    def __init__(self, config: VisionConfig, *, rngs, std, stack=None):
+        size = config.hidden_size
+        self.norm1 = RMSNorm(size, rngs=rngs, stack=stack)
+        self.norm2 = RMSNorm(size, rngs=rngs, stack=stack)
+        self.qkv = Linear((size, 3 * size), ("embed", "heads"), rngs=rngs, std=std, bias=True, stack=stack)
+        self.proj = Linear((size, size), ("heads", "embed"), rngs=rngs, std=std, bias=True, stack=stack)
+        self.mlp = SwiGLU(size, config.intermediate_size, rngs=rngs, std=std, bias=True, stack=stack)
+        self.heads = config.num_heads
+
+    def __call__(
+        self, x: Float[Array, "rows patches size"], rotation: Rotation, segments: Int[Array, "rows patches"]
+    ) -> Float[Array, "rows patches size"]:
+        qkv = self.qkv(self.norm1(x)).reshape(*x.shape[:2], 3, self.heads, -1)
+        q, k, v = (qkv[:, :, part] for part in range(3))
+        out = segment_attention(rotate(q, rotation), rotate(k, rotation), v, segments)
+        x = x + self.proj(out.reshape(x.shape))
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchMerger(nnx.Module):
+    """Joins the `merge_unit` neighbouring patches into one embedding of the language model's width."""
+
+    def __init__(self, config: VisionConfig, *, rngs, std):
+        joined = config.hidden_size * config.merge_unit
+        self.norm = RMSNorm(config.hidden_size, rngs=rngs)
+        self.fc1 = Linear((joined, joined), ("embed", "mlp"), rngs=rngs, std=std, bias=True)
+        self.fc2 = Linear((joined, config.out_hidden_size), ("mlp", "embed"), rngs=rngs, std=std, bias=True)
+
+    def __call__(self, x: Float[Array, "rows patches size"]) -> Float[Array, "rows tokens out"]:
+        x = self.norm(x).reshape(x.shape[0], -1, self.fc1.kernel.shape[0])
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class VisionTower(nnx.Module):
+    """Encodes pictures, one a row, padded to the same number of patches.
+
+    Every block runs by one `lax.scan`; a block looks at windows or at the whole picture, by the segments it is given.
+    """
+
+    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, std: float = 0.02):
+        self.config = config
+        self.patch_embed = Linear((config.patch_features, config.hidden_size), (None, "embed"), rngs=rngs, std=std)
+        self.blocks = VisionBlock(config, rngs=rngs, std=std, stack=config.depth)
+        self.merger = PatchMerger(config, rngs=rngs, std=std)
+
+    def __call__(
+        self,
+        patches: Float[Array, "rows patches features"],
+        positions: Int[Array, "rows patches 2"],
+        windows: Int[Array, "rows patches"],
+    ) -> Float[Array, "rows tokens out"]:
+        """Args:
+        patches: normalised pixels, in the order of the image processor (merge units together).
+        positions: row and column of each patch.
+        windows: the attention window of each patch inside its picture, -1 for padding.
+        """
+        x = self.patch_embed(patches)
+        rotation = patch_rotation(positions, self.config.head_dim)
+        whole = jnp.minimum(windows, 0)
+        is_full = np.isin(np.arange(self.config.depth), self.config.fullatt_block_indexes)
+        structure, weights = nnx.split(self.blocks)
+
+        def run_block(x, layer):
+            layer_weights, full = layer
+            block = nnx.merge(structure, layer_weights)
+            return block(x, rotation, jnp.where(full, whole, windows)), None
+
+        with jax.named_scope("vision_blocks"):
+            x, _ = jax.lax.scan(run_block, x, (weights, jnp.asarray(is_full)))
+        return self.merger(x)

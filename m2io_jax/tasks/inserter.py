@@ -1,0 +1,107 @@
+"""The inserter's task: say where each picture belongs, after looking at it.
+
+    <think>
+    A three red tomatoes knife=2
+    B one blue egg=none
+    </think>
+    <answer>
+    A:2
+    </answer>
+
+`A:2` places picture A in slot 2, after the second sentence; slot 0 is before the first. `none` alone places nothing.
+The M2IO-R1 paper's prompt, tags and rewards are not public: these are this project's own.
+"""
+
+import re
+from dataclasses import dataclass
+
+from m2io_jax.episodes.episode import Episode, Placement
+from m2io_jax.evaluation.pictures import order_score, precision_recall_f1, reading_order
+from m2io_jax.tasks.task import Prompt, description, label, number_sentences, show_pictures, unlabel
+
+COMPLETION = re.compile(
+    r"<think>\n(?P<think>(?:(?!</?think>|</?answer>).)*)</think>\n<answer>\n(?P<answer>none\n|(?:[A-Z]+:\d+\n)+)</answer>",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a completion says. `placements` keeps the order of mention; `thinking` is the text between the tags."""
+
+    placements: tuple[Placement, ...]
+    thinking: str
+
+
+def write(lines: list[str], placements: tuple[Placement, ...]) -> str:
+    """A completion in the grammar that `parse` reads."""
+    answer = "".join(f"{label(placement.picture)}:{placement.slot}\n" for placement in placements) or "none\n"
+    return "<think>\n" + "".join(line + "\n" for line in lines) + "</think>\n<answer>\n" + answer + "</answer>"
+
+
+def parse(completion: str, episode: Episode) -> Parsed | None:
+    """The placements of a completion, or None where it breaks the grammar, names a picture or slot that does not exist,
+    or places a picture twice."""
+    match = COMPLETION.fullmatch(completion)
+    if match is None:
+        return None
+    lines = [] if match["answer"] == "none\n" else match["answer"].split()
+    pairs = [line.split(":") for line in lines]
+    if any(len(slot) > 6 for _, slot in pairs):
+        return None
+    placements = tuple(Placement(slot=int(slot), picture=unlabel(letters)) for letters, slot in pairs)
+    pictures = [placement.picture for placement in placements]
+    in_range = all(p.picture < len(episode.candidates) and p.slot <= len(episode.sentences) for p in placements)
+    return Parsed(placements, match["think"]) if in_range and len(set(pictures)) == len(pictures) else None
+
+
+def selection_reward(placed: tuple[Placement, ...], gold: tuple[Placement, ...]) -> float:
+    """F1 of the set of pictures; 1 for rightly placing none."""
+    return precision_recall_f1((p.picture for p in placed), (p.picture for p in gold))[2]
+
+
+def placement_reward(placed: tuple[Placement, ...], gold: tuple[Placement, ...]) -> float:
+    """As F1, where a picture in its slot counts 1, in a neighbouring slot one half, elsewhere 0."""
+    if not placed and not gold:
+        return 1.0
+    slots = {p.picture: p.slot for p in gold}
+    distances = [abs(slots[p.picture] - p.slot) for p in placed if p.picture in slots]
+    credit = sum(1.0 if distance == 0 else 0.5 if distance == 1 else 0.0 for distance in distances)
+    return 2 * credit / (len(placed) + len(gold))
+
+
+def order_reward(placed: tuple[Placement, ...], gold: tuple[Placement, ...]) -> float:
+    """MRAMG-Bench's ordering score (arXiv 2502.04176) of the pictures in the order a reader meets them."""
+    return order_score(reading_order(placed), reading_order(gold))
+
+
+class InserterTask:
+    """Place the pictures (design.md, decisions 5 and 6)."""
+
+    name = "inserter"
+    rewards = ("format", "selection", "placement", "order")
+
+    def prompt(self, episode: Episode) -> Prompt:
+        return Prompt(
+            "Place the pictures.", (episode.question + "\n", *number_sentences(episode), *show_pictures(episode))
+        )
+
+    def target(self, episode: Episode) -> str:
+        slots = {placement.picture: placement.slot for placement in episode.labels}
+        lines = [
+            f"{label(index)} {description(candidate)}={slots.get(index, 'none')}"
+            for index, candidate in enumerate(episode.candidates)
+        ]
+        return write(lines, tuple(sorted(episode.labels)))
+
+    def score(self, completion: str, episode: Episode) -> dict[str, float]:
+        parsed = parse(completion, episode)
+        if parsed is None:
+            return dict.fromkeys(self.rewards, 0.0)
+        placed, gold = parsed.placements, episode.gold
+        return {
+            "format": 1.0,
+            "selection": selection_reward(placed, gold),
+            "placement": placement_reward(placed, gold),
+            "order": order_reward(placed, gold),
+        }

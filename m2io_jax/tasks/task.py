@@ -1,0 +1,97 @@
+"""What a policy is trained on. One file a task: its prompt, the completion it teaches, and how a completion is scored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from m2io_jax.episodes.episode import Episode
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The place of a candidate picture in a prompt."""
+
+    candidate: int
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """Text that may be cut to the run's `batch.max_sentence_tokens`; everything else in a prompt is kept whole."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A chat of one turn: the instruction, then text and pictures in reading order."""
+
+    system: str
+    user: tuple[str | Shortened | Picture, ...]
+
+
+class Task(Protocol):
+    """A task over episodes. Pure: what it returns depends on its arguments alone."""
+
+    name: str
+    rewards: tuple[str, ...]
+
+    def prompt(self, episode: Episode) -> Prompt:
+        """What the model reads."""
+        ...
+
+    def target(self, episode: Episode) -> str | None:
+        """The completion that supervision teaches, from the episode's labels; None where it has nothing to teach."""
+        ...
+
+    def score(self, completion: str, episode: Episode) -> Mapping[str, float]:
+        """Reward parts by name, each in [0, 1], against the episode's exact gold."""
+        ...
+
+
+def label(index: int) -> str:
+    """The name of a candidate in prompts and completions: A, B, ... Z, AA, AB, ..."""
+    letters = ""
+    while index >= 0:
+        index, letter = index // 26 - 1, index % 26
+        letters = chr(ord("A") + letter) + letters
+    return letters
+
+
+def unlabel(letters: str) -> int:
+    """The inverse of `label`."""
+    index = 0
+    for letter in letters:
+        index = index * 26 + ord(letter) - ord("A") + 1
+    return index - 1
+
+
+def description(candidate) -> str:
+    """What a candidate shows, in words: its exact content where that is known, else the start of its caption."""
+    words = (candidate.content or candidate.caption).split()
+    return " ".join(words[:8]).replace("=", "-")
+
+
+def show_pictures(episode: Episode) -> tuple[str | Shortened | Picture, ...]:
+    """Every candidate on a line of its own: label, picture, caption."""
+    parts: list[str | Shortened | Picture] = []
+    for index, candidate in enumerate(episode.candidates):
+        parts += [label(index) + " ", Picture(index)]
+        parts += [" ", Shortened(" ".join(candidate.caption.split())), "\n"] if candidate.caption else ["\n"]
+    return tuple(parts)
+
+
+def number_sentences(episode: Episode) -> tuple[str | Shortened | Picture, ...]:
+    """Every sentence on a line of its own, numbered from 1: sentence i stands before slot i."""
+    parts: list[str | Shortened | Picture] = []
+    for number, sentence in enumerate(episode.sentences, start=1):
+        parts += [f"{number} ", Shortened(" ".join(sentence.split())), "\n"]
+    return tuple(parts)
+
+
+def choose(mixture: Mapping[str, float], random: np.random.Generator) -> str:
+    """Draws a task's name by weight."""
+    names = list(mixture)
+    weights = np.array([mixture[name] for name in names])
+    return names[int(random.choice(len(names), p=weights / weights.sum()))]
