@@ -30,87 +30,116 @@ class GroupLayout:
         return self.prompt + self.group * self.completion
 
 
-def _grouped(q: Float[Array, "... heads dim"], kv_heads: int) -> Float[Array, "... kv_heads share dim"]:
-    return q.reshape(*q.shape[:-2], kv_heads, q.shape[-2] // kv_heads, q.shape[-1])
+@dataclass(frozen=True)
+class Reading:
+    """What queries read from one set of keys, before normalisation: two readings can be merged exactly.
+
+    With s the scores: peak = max(s), total = sum(exp(s - peak)), value = sum(exp(s - peak) v).
+    """
+
+    value: Float[Array, "*batch share time dim"]
+    peak: Float[Array, "*batch share time 1"]
+    total: Float[Array, "*batch share time 1"]
+
+    def finish(self) -> Float[Array, "*batch share time dim"]:
+        return (self.value / self.total).astype(self.value.dtype)
 
 
-def _softmax(scores: Float[Array, "... keys"], dtype) -> Float[Array, "... keys"]:
-    return jax.nn.softmax(scores, axis=-1).astype(dtype)
+def read(
+    q: Float[Array, "*batch share time dim"],
+    k: Float[Array, "*batch keys dim"],
+    v: Float[Array, "*batch keys dim"],
+    bias: Float[Array, "..."],
+) -> Reading:
+    """Reads from keys that `share` query heads have in common. `bias` is 0 where a query may look, else BLOCKED."""
+    *batch, share, time, dim = q.shape
+    flat = (*batch, share * time)
+    scores = jnp.matmul(q.reshape(*flat, dim), jnp.swapaxes(k, -1, -2), preferred_element_type=jnp.float32)
+    scores = scores.reshape(*batch, share, time, -1) * dim**-0.5 + bias
+    peak = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - peak)
+    value = jnp.matmul(weights.reshape(*flat, -1).astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return Reading(value.reshape(q.shape), peak, jnp.sum(weights, axis=-1, keepdims=True))
+
+
+def merge(a: Reading, b: Reading) -> Reading:
+    """The reading from both sets of keys together (online softmax, arXiv 1805.02867)."""
+    peak = jnp.maximum(a.peak, b.peak)
+    scale_a, scale_b = jnp.exp(a.peak - peak), jnp.exp(b.peak - peak)
+    return Reading(a.value * scale_a + b.value * scale_b, peak, a.total * scale_a + b.total * scale_b)
+
+
+def _allow(mask: Bool[Array, "..."]) -> Float[Array, "..."]:
+    return jnp.where(mask, 0.0, BLOCKED)
+
+
+def _past(time: int) -> Float[Array, "time time"]:
+    return _allow(jnp.tril(jnp.ones((time, time), bool)))
 
 
 def segment_attention(
-    q: Float[Array, "rows time heads dim"],
-    k: Float[Array, "rows time heads dim"],
-    v: Float[Array, "rows time heads dim"],
+    q: Float[Array, "rows heads time dim"],
+    k: Float[Array, "rows heads time dim"],
+    v: Float[Array, "rows heads time dim"],
     segments: Int[Array, "rows time"],
-) -> Float[Array, "rows time heads dim"]:
+) -> Float[Array, "rows heads time dim"]:
     """Everything sees everything of its own segment: windows and pictures of the vision tower. Padding has segment -1."""
-    scores = jnp.einsum("rqhd,rkhd->rhqk", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
-    same = segments[:, None, :, None] == segments[:, None, None, :]
-    probabilities = _softmax(jnp.where(same, scores, BLOCKED), v.dtype)
-    return jnp.einsum("rhqk,rkhd->rqhd", probabilities, v)
+    same = segments[:, None, None, :, None] == segments[:, None, None, None, :]
+    return read(q[:, :, None], k, v, _allow(same)).finish()[:, :, 0].astype(q.dtype)
 
 
 def causal_attention(
-    q: Float[Array, "rows time heads dim"],
-    k: Float[Array, "rows time kv_heads dim"],
-    v: Float[Array, "rows time kv_heads dim"],
-) -> Float[Array, "rows time heads dim"]:
+    q: Float[Array, "rows kv_heads share time dim"],
+    k: Float[Array, "rows kv_heads time dim"],
+    v: Float[Array, "rows kv_heads time dim"],
+) -> Float[Array, "rows kv_heads share time dim"]:
     """Plain causal attention; prompts are padded on the right, so that padding is never seen by a real token."""
-    time = q.shape[1]
-    grouped = _grouped(q, k.shape[2])
-    scores = jnp.einsum("rqhsd,rkhd->rhsqk", grouped, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
-    past = jnp.tril(jnp.ones((time, time), bool))
-    probabilities = _softmax(jnp.where(past, scores, BLOCKED), v.dtype)
-    return jnp.einsum("rhsqk,rkhd->rqhsd", probabilities, v).reshape(q.shape)
+    return read(q, k, v, _past(q.shape[-2])).finish().astype(q.dtype)
 
 
 def group_attention(
-    q: Float[Array, "rows length heads dim"],
-    k: Float[Array, "rows length kv_heads dim"],
-    v: Float[Array, "rows length kv_heads dim"],
+    q: Float[Array, "rows kv_heads share length dim"],
+    k: Float[Array, "rows kv_heads length dim"],
+    v: Float[Array, "rows kv_heads length dim"],
     layout: GroupLayout,
     prompt_mask: Bool[Array, "rows prompt"],
-) -> Float[Array, "rows length heads dim"]:
+) -> Float[Array, "rows kv_heads share length dim"]:
     """Tree attention over [prompt | c1 | ... | cG] without ever forming a [length, length] array."""
+    prompt, group = layout.prompt, layout.group
+    (rows, kv_heads, share, _, dim), time = q.shape, layout.completion
+    prompt_k, prompt_v = k[:, :, :prompt], v[:, :, :prompt]
+    prompt_out = causal_attention(q[:, :, :, :prompt], prompt_k, prompt_v)
 
-    def completions(x):
-        return x[:, layout.prompt :].reshape(x.shape[0], layout.group, layout.completion, *x.shape[2:])
-
-    prompt_k, prompt_v = k[:, : layout.prompt], v[:, : layout.prompt]
-    prompt_out = causal_attention(q[:, : layout.prompt], prompt_k, prompt_v)
-    own_k, own_v, own_q = completions(k), completions(v), _grouped(completions(q), k.shape[2])
-    scale = q.shape[-1] ** -0.5
-    to_prompt = jnp.einsum("rgqhsd,rkhd->rhsgqk", own_q, prompt_k, preferred_element_type=jnp.float32) * scale
-    to_own = jnp.einsum("rgqhsd,rgkhd->rhsgqk", own_q, own_k, preferred_element_type=jnp.float32) * scale
-    to_prompt = jnp.where(prompt_mask[:, None, None, None, None, :], to_prompt, BLOCKED)
-    to_own = jnp.where(jnp.tril(jnp.ones((layout.completion,) * 2, bool)), to_own, BLOCKED)
-    probabilities = _softmax(jnp.concatenate([to_prompt, to_own], axis=-1), v.dtype)
-    out = jnp.einsum("rhsgqk,rkhd->rgqhsd", probabilities[..., : layout.prompt], prompt_v)
-    out += jnp.einsum("rhsgqk,rgkhd->rgqhsd", probabilities[..., layout.prompt :], own_v)
-    return jnp.concatenate([prompt_out, out.reshape(q.shape[0], -1, *q.shape[2:])], axis=1)
+    own_k, own_v = (x[:, :, prompt:].reshape(rows, kv_heads, group, time, dim) for x in (k, v))
+    own_q = q[:, :, :, prompt:].reshape(rows, kv_heads, share, group, time, dim).swapaxes(2, 3)
+    to_own = read(own_q, own_k, own_v, _past(time))
+    shared_q = own_q.reshape(rows, kv_heads, group * share, time, dim)
+    to_prompt = read(shared_q, prompt_k, prompt_v, _allow(prompt_mask)[:, None, None, None, :])
+    out = merge(to_own, _reshaped(to_prompt, own_q.shape)).finish().astype(q.dtype)
+    out = out.swapaxes(2, 3).reshape(rows, kv_heads, share, group * time, dim)
+    return jnp.concatenate([prompt_out, out], axis=3)
 
 
 def decode_attention(
-    q: Float[Array, "rows group heads dim"],
-    k: Float[Array, "rows group kv_heads dim"],
-    v: Float[Array, "rows group kv_heads dim"],
-    prompt_cache: tuple[Float[Array, "rows prompt kv_heads dim"], Float[Array, "rows prompt kv_heads dim"]],
-    own_cache: tuple[Float[Array, "rows group time kv_heads dim"], Float[Array, "rows group time kv_heads dim"]],
+    q: Float[Array, "rows kv_heads share group dim"],
+    k: Float[Array, "rows kv_heads group dim"],
+    v: Float[Array, "rows kv_heads group dim"],
+    prompt_cache: tuple[Float[Array, "rows kv_heads prompt dim"], Float[Array, "rows kv_heads prompt dim"]],
+    own_cache: tuple[Float[Array, "rows kv_heads group time dim"], Float[Array, "rows kv_heads group time dim"]],
     prompt_mask: Bool[Array, "rows prompt"],
     step: Int[Array, ""],
-) -> Float[Array, "rows group heads dim"]:
+) -> Float[Array, "rows kv_heads share group dim"]:
     """One new token a completion sees the shared prompt, the completion's `step` cached tokens and itself."""
     (prompt_k, prompt_v), (own_k, own_v) = prompt_cache, own_cache
-    grouped, scale = _grouped(q, k.shape[2]), q.shape[-1] ** -0.5
-    to_prompt = jnp.einsum("rghsd,rkhd->rhgsk", grouped, prompt_k, preferred_element_type=jnp.float32) * scale
-    to_own = jnp.einsum("rghsd,rgkhd->rhgsk", grouped, own_k, preferred_element_type=jnp.float32) * scale
-    to_self = jnp.einsum("rghsd,rghd->rhgs", grouped, k, preferred_element_type=jnp.float32)[..., None] * scale
-    to_prompt = jnp.where(prompt_mask[:, None, None, None, :], to_prompt, BLOCKED)
-    to_own = jnp.where(jnp.arange(own_k.shape[2]) < step, to_own, BLOCKED)
-    probabilities = _softmax(jnp.concatenate([to_prompt, to_own, to_self], axis=-1), v.dtype)
-    prompt_length = prompt_k.shape[1]
-    out = jnp.einsum("rhgsk,rkhd->rghsd", probabilities[..., :prompt_length], prompt_v)
-    out += jnp.einsum("rhgsk,rgkhd->rghsd", probabilities[..., prompt_length:-1], own_v)
-    out += jnp.einsum("rhgs,rghd->rghsd", probabilities[..., -1], v)
-    return out.reshape(q.shape)
+    own_q = q.swapaxes(2, 3)[..., None, :]
+    to_cache = read(own_q, own_k, own_v, _allow(jnp.arange(own_k.shape[3]) < step))
+    to_self = read(own_q, k[..., None, :], v[..., None, :], jnp.zeros(()))
+    to_prompt = read(q, prompt_k, prompt_v, _allow(prompt_mask)[:, None, None, None, :])
+    to_prompt = Reading(*(x.swapaxes(2, 3)[..., None, :] for x in (to_prompt.value, to_prompt.peak, to_prompt.total)))
+    out = merge(merge(to_cache, to_self), to_prompt).finish().astype(q.dtype)
+    return out[..., 0, :].swapaxes(2, 3)
+
+
+def _reshaped(reading: Reading, shape: tuple[int, ...]) -> Reading:
+    lead = shape[:-1]
+    return Reading(reading.value.reshape(shape), reading.peak.reshape(*lead, 1), reading.total.reshape(*lead, 1))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -21,10 +22,10 @@ from m2io_jax.models.sizes import TextConfig
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class KeysValues:
-    """Rotated keys and values of every layer: a cache. Batch dimensions stand for [rows] or [rows, group]."""
+    """Rotated keys and values of every layer: a cache, of prompts, or of each prompt's group of completions."""
 
-    keys: Float[Array, "layers *batch time kv_heads head_dim"]
-    values: Float[Array, "layers *batch time kv_heads head_dim"]
+    keys: Float[Array, "layers rows kv_heads *group time dim"]
+    values: Float[Array, "layers rows kv_heads *group time dim"]
 
 
 class DecoderBlock(nnx.Module):
@@ -40,14 +41,15 @@ class DecoderBlock(nnx.Module):
         self.v = Linear((size, config.num_key_value_heads * dim), ("embed", "kv_heads"), bias=True, **common)
         self.o = Linear((config.num_attention_heads * dim, size), ("heads", "embed"), **common)
         self.mlp = SwiGLU(size, config.intermediate_size, **common)
-        self.head_dim = dim
+        self.head_dim, self.kv_heads = dim, config.num_key_value_heads
 
     def __call__(self, x: Float[Array, "rows time size"], rotation: Rotation, attend: Callable):
         """`attend(q, k, v)` returns what the heads read. Also returns this block's new keys and values."""
-        y = self.norm1(x)
-        q, k, v = (project(y).reshape(*x.shape[:2], -1, self.head_dim) for project in (self.q, self.k, self.v))
+        y, sizes = self.norm1(x), dict(heads=self.kv_heads, dim=self.head_dim)
+        q = rearrange(self.q(y), "rows time (heads share dim) -> rows heads share time dim", **sizes)
+        k, v = (rearrange(f(y), "rows time (heads dim) -> rows heads time dim", **sizes) for f in (self.k, self.v))
         q, k = rotate(q, rotation), rotate(k, rotation)
-        x = x + self.o(attend(q, k, v).reshape(*x.shape[:2], -1))
+        x = x + self.o(rearrange(attend(q, k, v), "rows heads share time dim -> rows time (heads share dim)"))
         return x + self.mlp(self.norm2(x)), (k, v)
 
 
@@ -113,7 +115,7 @@ class LanguageModel(nnx.Module):
         hidden, (keys, values) = self._run(x, positions, attend, caches, keep=lambda kv: kv)
 
         def write(cache, new):  # one write for all layers, outside the scan, so that it happens in place
-            return jax.lax.dynamic_update_index_in_dim(cache, new, step, axis=3)
+            return jax.lax.dynamic_update_index_in_dim(cache, new, step, axis=4)
 
         return hidden, KeysValues(write(own.keys, keys), write(own.values, values))
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-Rotation = tuple[Float[Array, "... time head_dim"], Float[Array, "... time head_dim"]]  # cosines and sines
+Rotation = tuple[Float[Array, "rows time dim"], Float[Array, "rows time dim"]]  # cosines and sines
 
 
 def patch_rotation(positions: Int[Array, "... patches 2"], head_dim: int, theta: float = 1e4) -> Rotation:
@@ -31,9 +31,10 @@ def _rotation(angle: Float[Array, "... half"]) -> Rotation:
     return jnp.cos(twice), jnp.sin(twice)
 
 
-def rotate(x: Float[Array, "... time heads head_dim"], rotation: Rotation) -> Float[Array, "... time heads head_dim"]:
-    """Turns the pairs (x_i, x_{i + half}) of every head by the position's angles, in float32."""
-    cosine, sine = (part[..., None, :] for part in rotation)
+def rotate(x: Float[Array, "rows *heads time dim"], rotation: Rotation) -> Float[Array, "rows *heads time dim"]:
+    """Turns the pairs (x_i, x_{i + dim/2}) of every head by the position's angles, in float32."""
+    heads = (1,) * (x.ndim - 3)
+    cosine, sine = (part.reshape(part.shape[0], *heads, *part.shape[1:]) for part in rotation)
     wide = x.astype(jnp.float32)
     first, second = jnp.split(wide, 2, axis=-1)
     return (wide * cosine + jnp.concatenate([-second, first], axis=-1) * sine).astype(x.dtype)

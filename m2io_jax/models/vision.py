@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -27,10 +28,10 @@ class VisionBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "rows patches size"], rotation: Rotation, segments: Int[Array, "rows patches"]
     ) -> Float[Array, "rows patches size"]:
-        qkv = self.qkv(self.norm1(x)).reshape(*x.shape[:2], 3, self.heads, -1)
-        q, k, v = (qkv[:, :, part] for part in range(3))
+        split = "rows patches (part heads dim) -> part rows heads patches dim"
+        q, k, v = rearrange(self.qkv(self.norm1(x)), split, part=3, heads=self.heads)
         out = segment_attention(rotate(q, rotation), rotate(k, rotation), v, segments)
-        x = x + self.proj(out.reshape(x.shape))
+        x = x + self.proj(rearrange(out, "rows heads patches dim -> rows patches (heads dim)"))
         return x + self.mlp(self.norm2(x))
 
 

@@ -106,7 +106,7 @@ def sample(model: Inserter, prompts: PromptBatch, config: SamplingConfig, *, key
 
 
 def sample_token(
-    logits: Float[Array, "rows group vocab"], temperatures: Float[Array, "group"], keys: Key[Array, "rows group"]
+    logits: Float[Array, "rows group vocab"], temperatures: Float[Array, " group"], keys: Key[Array, "rows group"]
 ) -> tuple[Int[Array, "rows group"], Float[Array, "rows group"]]:
     """One token a row, and its log-probability at the row's temperature (1 where greedy)."""
     scale = jnp.where(temperatures > 0, temperatures, 1.0)[:, None]
@@ -118,8 +118,8 @@ def sample_token(
 
 def _empty_state(model: Inserter, prompts: PromptBatch, config: SamplingConfig, prompt_cache: KeysValues) -> DecodeState:
     shape = (prompts.rows, config.group, config.max_length)
-    layers, rows, _, heads, dim = prompt_cache.keys.shape
-    cache = jnp.zeros((layers, rows, config.group, config.max_length, heads, dim), prompt_cache.keys.dtype)
+    layers, rows, heads, _, dim = prompt_cache.keys.shape
+    cache = jnp.zeros((layers, rows, heads, config.group, config.max_length, dim), prompt_cache.keys.dtype)
     return DecodeState(
         step=jnp.zeros((), jnp.int32),
         tokens=jnp.full(shape, model.config.special.pad, jnp.int32),
