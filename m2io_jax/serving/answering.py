@@ -1,0 +1,240 @@
+"""From a question to an answer with pictures: find the text, offer pictures, let an inserter place them."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from m2io_jax.corpus.documents import Document, PictureBlock, Question, TextBlock
+from m2io_jax.corpus.pictures import PictureError, decode
+from m2io_jax.corpus.store import Corpus
+from m2io_jax.episodes.candidates import Place, Pool, choose_distractors, context_around, picture_places, search
+from m2io_jax.episodes.episode import Candidate, Episode, Placement
+from m2io_jax.episodes.labels import seeded
+from m2io_jax.episodes.sections import Draft
+from m2io_jax.episodes.sentences import block_sentences
+from m2io_jax.errors import UserError
+from m2io_jax.retrieval.search import PassageHit, Retriever
+from m2io_jax.serving.answer import Answer, Source
+
+MAX_CANDIDATES = 8
+MAX_SENTENCES = 12
+PASSAGES = 8
+PICTURE_HITS = 24
+
+# Cosine from which a written question is taken for the one that was asked.
+NEARLY = 0.95
+
+_log = logging.getLogger(__name__)
+
+Placer = Callable[[Episode], tuple[Sequence[Placement], str]]
+
+
+@dataclass(frozen=True)
+class Text:
+    """The text of an answer and where it is from: sentences, the document, and its blocks [start, stop)."""
+
+    sentences: tuple[str, ...]
+    document: Document
+    start: int
+    stop: int
+
+
+class Answerer:
+    """Answers questions from one corpus; what is shared by questions is made once.
+
+    Args:
+        corpus: documents, perhaps with questions whose answers are written.
+        retriever: opened for this corpus.
+        max_candidates: pictures offered to the inserter.
+        max_sentences: of a text that is taken out of a document.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        retriever: Retriever,
+        *,
+        max_candidates: int = MAX_CANDIDATES,
+        max_sentences: int = MAX_SENTENCES,
+    ):
+        self.corpus, self.retriever = corpus, retriever
+        self.max_candidates, self.max_sentences = max_candidates, max_sentences
+        self._pool = Pool(corpus.documents, frozenset())
+
+    def answer(self, question: str, place: Placer) -> Answer:
+        """Answers `question`; `place` returns placements and the words that led to them.
+
+        Raises:
+            UserError: an empty question, or one that no passage answers.
+        """
+        episode, text = self.episode(question)
+        placements, reasoning = place(episode) if episode.candidates else ((), "")
+        return Answer.of(
+            episode, placements, reasoning=reasoning, sources=self._sources(text, episode.candidates, placements)
+        )
+
+    def episode(self, question: str) -> tuple[Episode, Text]:
+        """What the inserter is given: the question with its text and candidates, and where the text is from.
+
+        The candidates are the pictures that stand in the text's part of the document, then others of the document and
+        what retrieval brings, in chance order as in training. Raises UserError as `answer` does.
+        """
+        question = " ".join(question.split())
+        if not question:
+            raise UserError("The question is empty.", mend="Ask something.")
+        written = self._written(question)
+        text = self._written_text(written) if written else self._extract(question)
+        candidates = self._candidates(question, text)
+        episode = Episode(
+            id="answer",
+            question=question,
+            sentences=text.sentences,
+            candidates=candidates,
+            gold=(),
+            labels=(),
+            document=text.document.id,
+            group=text.document.group,
+        )
+        return episode, text
+
+    @cached_property
+    def _questions(self) -> tuple[tuple[Question, ...], dict[str, Question], np.ndarray]:
+        """Written questions with an answer: all, by their words, and as vectors."""
+        known = tuple(question for question in self.corpus.questions if question.sentences)
+        by_words: dict[str, Question] = {}
+        for question in known:
+            by_words.setdefault(_plain(question.question), question)
+        vectors = self.retriever.encoder.encode([question.question for question in known]) if known else np.zeros(0)
+        return known, by_words, vectors
+
+    def _written(self, question: str) -> Question | None:
+        known, by_words, vectors = self._questions
+        if not known:
+            return None
+        if _plain(question) in by_words:
+            return by_words[_plain(question)]
+        likeness = vectors @ self.retriever.encoder.encode([question])[0]
+        best = int(np.argmax(likeness))
+        return known[best] if likeness[best] >= NEARLY else None
+
+    def _written_text(self, question: Question) -> Text:
+        document = self.corpus.document(question.document)
+        return Text(question.sentences, document, 0, len(document.blocks))
+
+    def _extract(self, question: str) -> Text:
+        for hit in self.retriever.passages(question, PASSAGES):
+            text = self._section(hit) if hit.score > 0 else None
+            if text:
+                return text
+        raise UserError(
+            "No passage of the corpus answers this question.",
+            where=str(self.corpus.path),
+            mend="Ask in words that the documents use.",
+        )
+
+    def _section(self, hit: PassageHit) -> Text | None:
+        """The section around a passage; of a long one the sentences from the passage on. None where it has no text."""
+        document = self.corpus.document(hit.passage.document)
+        start, stop = section_bounds(document, hit.passage.start)
+        said = [
+            (position, sentence)
+            for position in range(start, stop)
+            if isinstance(block := document.blocks[position], TextBlock)
+            for sentence in block_sentences(block)
+        ]
+        if not said:
+            return None
+        if len(said) > self.max_sentences:
+            before = sum(position < hit.passage.start for position, _ in said)
+            first = min(before, len(said) - self.max_sentences)
+            said = said[first : first + self.max_sentences]
+            start, stop = said[0][0], _past_pictures(document, said[-1][0] + 1, stop)
+        return Text(tuple(sentence for _, sentence in said), document, start, stop)
+
+    def _candidates(self, question: str, text: Text) -> tuple[Candidate, ...]:
+        own: dict[str, Place] = {}
+        for place in picture_places(text.document):
+            if text.start <= place.position < text.stop:
+                own.setdefault(place.block.picture, place)
+        near = list(own.values())[: self.max_candidates]
+        # A draft is what choosing looks at; its "gold" are the pictures that are offered already.
+        draft = Draft("answer", question, text.sentences, tuple((p.position, 0) for p in near), text.document)
+        random = seeded(0, "answer", question)
+        (found,) = search([draft], self.retriever, self._pool, PICTURE_HITS)
+        wanted = self.max_candidates - len(near)
+        places = [*near, *choose_distractors(draft, wanted, pool=self._pool, found=found, random=random)]
+        offered = [self._candidate(places[int(i)]) for i in random.permutation(len(places))]
+        return tuple(candidate for candidate in offered if candidate)
+
+    def _candidate(self, place: Place) -> Candidate | None:
+        """The place's picture; None, with a warning, where it cannot be decoded."""
+        try:
+            data = self.corpus.picture(place.block.picture)
+            decode(data)
+        except (UserError, OSError, PictureError) as error:
+            _log.warning("picture %s of %s is not offered: %s", place.block.picture[:12], place.document, error)
+            return None
+        return Candidate(
+            picture=place.block.picture,
+            data=data,
+            caption=place.block.caption,
+            context=context_around(self.corpus.document(place.document), place.position),
+            document=place.document,
+            position=place.position,
+            content=place.block.content,
+        )
+
+    def _sources(
+        self, text: Text, candidates: Sequence[Candidate], placements: Sequence[Placement]
+    ) -> tuple[Source, ...]:
+        first = text.document
+        sources = {first.id: Source(first.id, first.title, first.source, first.blocks[text.start].line)}
+        for placement in placements:
+            candidate = candidates[placement.picture]
+            document = self.corpus.document(candidate.document)
+            line = document.blocks[candidate.position].line
+            sources.setdefault(document.id, Source(document.id, document.title, document.source, line))
+        return tuple(sources.values())
+
+
+def answer_question(
+    question: str,
+    corpus: Corpus,
+    retriever: Retriever,
+    place: Placer,
+    *,
+    max_candidates: int = MAX_CANDIDATES,
+    max_sentences: int = MAX_SENTENCES,
+) -> Answer:
+    """Answers one question; a service keeps an `Answerer`. Raises UserError as `Answerer.answer` does."""
+    answerer = Answerer(corpus, retriever, max_candidates=max_candidates, max_sentences=max_sentences)
+    return answerer.answer(question, place)
+
+
+def section_bounds(document: Document, position: int) -> tuple[int, int]:
+    """The blocks [start, stop) from the heading at or before `position` to the next one."""
+    start, stop = position, position + 1
+    while start > 0 and not _is_heading(document, start):
+        start -= 1
+    while stop < len(document.blocks) and not _is_heading(document, stop):
+        stop += 1
+    return start, stop
+
+
+def _is_heading(document: Document, position: int) -> bool:
+    block = document.blocks[position]
+    return isinstance(block, TextBlock) and block.kind == "heading"
+
+
+def _past_pictures(document: Document, position: int, stop: int) -> int:
+    while position < stop and isinstance(document.blocks[position], PictureBlock):
+        position += 1
+    return position
+
+
+def _plain(question: str) -> str:
+    """The question's words, without case and without marks at its end."""
+    return " ".join(question.casefold().split()).rstrip("?!. ")

@@ -1,0 +1,136 @@
+"""Answering from a small corpus on disk, with the real retrieval."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from m2io_jax.corpus.documents import AnswerPicture, Document, PictureBlock, Question, TextBlock
+from m2io_jax.corpus.store import Corpus, CorpusWriter
+from m2io_jax.episodes.episode import Placement
+from m2io_jax.errors import UserError
+from m2io_jax.retrieval.search import Retriever, build_index
+from m2io_jax.serving.answering import Answerer, answer_question, section_bounds
+
+THINGS = ("sensor", "lamp", "motor", "camera", "button", "buzzer")
+
+
+def png(value):
+    stored = io.BytesIO()
+    Image.new("RGB", (8, 8), (value, 40, 90)).save(stored, format="PNG")
+    return stored.getvalue()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return {}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, pictures):
+    """Six documents about connecting a thing; each has a section with two pictures and a long one without."""
+    folder = tmp_path_factory.mktemp("answering")
+    with CorpusWriter(folder / "corpus", name="things") as writer:
+        for number, thing in enumerate(THINGS):
+            first, second = (writer.add_picture(png(10 * number + i), extension="png") for i in (1, 2))
+            pictures[thing] = (first, second)
+            long = [TextBlock(f"The {thing} has rule {i} of care and storage.", 20 + i, "item") for i in range(30)]
+            blocks = (
+                TextBlock(f"The {thing}", 1, "heading", 1),
+                TextBlock(f"Connect the {thing}", 3, "heading", 2),
+                TextBlock(f"Plug the {thing} cable into the board. Turn the {thing} on.", 5),
+                PictureBlock(first, 7),
+                TextBlock(f"Check that the {thing} works.", 9),
+                PictureBlock(second, 11),
+                TextBlock("Store it", 13, "heading", 2),
+                *long,
+            )
+            writer.add_document(Document(thing, f"The {thing}", f"{thing}.md", thing, blocks))
+        placed = (AnswerPicture(pictures["lamp"][0], 1),)
+        said = ("Put the lamp in.", "It glows.")
+        writer.add_question(Question("q", "lamp", "Why does the lamp glow so brightly?", said, placed))
+    corpus = Corpus.open(folder / "corpus")
+    build_index(corpus, folder / "index")
+    return corpus, Retriever.open(folder / "index", corpus)
+
+
+def place_nothing(episode):
+    return (), ""
+
+
+def test_the_section_that_answers_is_the_text_and_its_pictures_are_candidates(made, pictures):
+    answer = answer_question("How do I connect the motor cable?", *made, place_nothing)
+    assert answer.sentences == (
+        "Plug the motor cable into the board.",
+        "Turn the motor on.",
+        "Check that the motor works.",
+    )
+    offered = [candidate.picture for candidate in answer.candidates]
+    assert set(pictures["motor"]) <= set(offered)
+    assert len(offered) == len(set(offered)) == 8
+    assert answer.sources[0].document == "motor" and answer.sources[0].line == 3
+
+
+def test_placements_and_reasoning_are_the_inserters(made):
+    seen = []
+
+    def place(episode):
+        seen.append(episode)
+        foreign = next(i for i, c in enumerate(episode.candidates) if c.document != "motor")
+        return [Placement(2, foreign)], "because"
+
+    answer = answer_question("How do I connect the motor cable?", *made, place)
+    assert answer.reasoning == "because" and answer.placements[0].slot == 2
+    assert seen[0].gold == seen[0].labels == () and seen[0].candidates == answer.candidates
+    assert [source.document for source in answer.sources] == [
+        "motor",
+        answer.candidates[answer.placements[0].picture].document,
+    ]
+
+
+def test_a_long_section_is_cut_from_the_passage_on(made):
+    answerer = Answerer(*made, max_sentences=4, max_candidates=3)
+    episode, text = answerer.episode("Rule 27 of care and storage of the camera?")
+    assert len(episode.sentences) == 4 and len(episode.candidates) == 3
+    assert text.document.id == "camera" and text.start > 6
+
+
+@pytest.mark.parametrize("asked", ["Why does the lamp glow so brightly?", " why does the LAMP glow  so brightly"])
+def test_a_question_that_was_answered_in_writing_gets_that_answer(made, pictures, asked):
+    answer = answer_question(asked, *made, place_nothing)
+    assert answer.sentences == ("Put the lamp in.", "It glows.")
+    assert set(pictures["lamp"]) <= {candidate.picture for candidate in answer.candidates}
+
+
+def test_another_question_does_not_get_it(made):
+    assert "It glows." not in answer_question("How do I plug in the lamp cable?", *made, place_nothing).sentences
+
+
+def test_the_same_question_is_answered_the_same_way(made):
+    first, second = (answer_question("Check the buzzer works", *made, place_nothing) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize("asked", ["", "  ", "xyzzy qwertz"])
+def test_what_cannot_be_answered_is_said(made, asked):
+    with pytest.raises(UserError):
+        answer_question(asked, *made, place_nothing)
+
+
+def test_unreadable_pictures_are_not_offered(made, pictures):
+    corpus, retriever = made
+    path = corpus.picture_path(pictures["motor"][0])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40])
+    try:
+        answer = answer_question("How do I connect the motor cable?", corpus, retriever, place_nothing)
+    finally:
+        path.write_bytes(whole)
+    assert pictures["motor"][0] not in {candidate.picture for candidate in answer.candidates}
+
+
+def test_section_bounds_are_the_headings(made):
+    document = made[0].document("motor")
+    assert section_bounds(document, 4) == (1, 6)
+    assert section_bounds(document, 0) == (0, 1)
+    assert section_bounds(document, 6) == (6, len(document.blocks))
