@@ -1,0 +1,265 @@
+"""From scored episodes to a run's results: means with intervals, the file that keeps them, and the table."""
+
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from m2io_jax.episodes.episode import Episode, Placement
+from m2io_jax.errors import UserError
+from m2io_jax.evaluation.bootstrap import bootstrap_mean
+from m2io_jax.evaluation.pictures import abstention, picture_scores, placement_accuracy, reading_order
+
+METRICS = ("f1", "precision", "recall", "order", "placement", "f1_with_gold", "abstention", "validity", "reward")
+
+# Columns of a terminal from which every metric stands on one line with its interval.
+WIDE = 120
+
+Scores = Mapping[str, Mapping[str, float]]
+
+# The order and the names under which policies stand in a table; others follow under their own names.
+POLICIES = {
+    "base": "Base",
+    "grpo": "GRPO",
+    "sft_same_time": "SFT, same time",
+    "grpo_pixels_shuffled": "GRPO, shuffled",
+    "rules": "Rule",
+}
+_SHORT = {
+    "precision": "prec.",
+    "recall": "rec.",
+    "placement": "place",
+    "f1_with_gold": "F1 g.",
+    "abstention": "abst.",
+    "validity": "valid",
+    "reward": "rew.",
+}
+_FACTS = ("seconds", "seed", "episodes", "config", "commands")
+
+
+def score_episode(
+    episode: Episode,
+    placements: Sequence[Placement] | None,
+    rewards: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> dict[str, float | None]:
+    """Every metric of one episode in [0, 1]; None where it does not apply.
+
+    Args:
+        placements: in the order of mention; None where the completion was not valid, which counts as nothing inserted.
+        rewards: reward parts by name; None where there are none.
+        weights: of the parts, 0 where not named; None for equal ones. The reward is their weighted mean.
+    """
+    placed = tuple(placements or ())
+    ids, gold = reading_order(placed), reading_order(episode.gold)
+    scores = picture_scores(ids, gold)
+    return {
+        "f1": scores.f1,
+        "precision": scores.precision,
+        "recall": scores.recall,
+        "order": scores.order,
+        "placement": placement_accuracy(placed, episode.gold),
+        "f1_with_gold": scores.f1 if gold else None,
+        "abstention": abstention(ids, gold),
+        "validity": float(placements is not None),
+        "reward": weighted_reward(rewards, weights) if rewards else None,
+    }
+
+
+def weighted_reward(rewards: Mapping[str, float], weights: Mapping[str, float] | None = None) -> float:
+    """Mean of the reward parts by `weights` (0 where not named, equal for None); 0 where all weights are 0."""
+    weights = dict.fromkeys(rewards, 1.0) if weights is None else weights
+    total = sum(weights.get(name, 0.0) for name in rewards)
+    return sum(weights.get(name, 0.0) * value for name, value in rewards.items()) / total if total else 0.0
+
+
+def summarise(scores: Iterable[Mapping[str, float | None]], seed: int = 0) -> dict[str, dict[str, float]]:
+    """Mean and bootstrap interval (`low`, `high`) of each metric over episodes, in points from 0 to 100.
+
+    Episodes that a metric does not apply to are left out of its mean; a metric that applies to none is left out.
+
+    Raises:
+        ValueError: no episodes.
+    """
+    rows = list(scores)
+    if not rows:
+        raise ValueError("there are no episodes to summarise")
+    summary = {}
+    for metric in METRICS:
+        values = [100 * row[metric] for row in rows if row.get(metric) is not None]
+        if values:
+            interval = bootstrap_mean(values, seed=seed)
+            summary[metric] = {"mean": interval.mean, "low": interval.low, "high": interval.high}
+    return summary
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `results.json` holds.
+
+    Attributes:
+        scores: policy → decoding (for `rules`: the rule) → metric → {mean, low, high}.
+        seed: of the run.
+        seconds: that the run took; None for a command that adds to another's results.
+        episodes: how many were scored.
+        config: the run's configuration.
+        commands: that made the results.
+    """
+
+    scores: Mapping[str, Mapping[str, Scores]] = field(default_factory=dict)
+    seed: int | None = None
+    seconds: float | None = None
+    episodes: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: the facts, and beside them one key a policy."""
+        facts = {name: getattr(self, name) for name in _FACTS}
+        return {name: list(fact) if name == "commands" else fact for name, fact in facts.items()} | dict(self.scores)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Results":
+        """The inverse of `to_json`. Raises TypeError or AttributeError for a row of another shape."""
+        scores = {name: value for name, value in row.items() if name not in _FACTS}
+        for policy in scores.values():
+            for decoding in policy.values():
+                if not all({"mean", "low", "high"} <= set(value) for value in decoding.values()):
+                    raise TypeError("a metric needs mean, low and high")
+        facts = {name: row[name] for name in _FACTS if name in row}
+        return cls(scores=scores, **facts | {"commands": tuple(row.get("commands") or ())})
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Results":
+        """Reads `results.json`. Raises UserError where it is missing or damaged."""
+        mend = "Evaluate the run again."
+        try:
+            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except OSError as error:
+            what = f"The results cannot be read: {error.strerror}."
+            raise UserError(what, where=str(path), mend=mend) from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"The results are damaged: {error}", where=str(path), mend=mend) from error
+
+    def write(self, path: str | Path) -> None:
+        """Writes to `path` in one step: a reader finds the former results or these. Raises UserError."""
+        write_at_once(path, json.dumps(self.to_json(), indent=2, default=str) + "\n", what="results")
+
+    def merged(self, later: "Results") -> "Results":
+        """These results with `later` ones added; where both have a policy's decoding, or a fact, the later one's."""
+        scores = {policy: dict(each) for policy, each in self.scores.items()}
+        for policy, each in later.scores.items():
+            scores[policy] = scores.get(policy, {}) | dict(each)
+        facts = {name: getattr(later, name) for name in _FACTS if getattr(later, name) not in (None, {}, ())}
+        facts["commands"] = tuple(dict.fromkeys((*self.commands, *later.commands)))
+        return replace(self, scores=scores, **facts)
+
+
+def merge_into(path: str | Path, results: Results) -> Results:
+    """Adds `results` to the file at `path`, or begins it, and returns what it then holds.
+
+    Raises:
+        UserError: the file cannot be read or written, or its results are of another seed or number of episodes.
+    """
+    path = Path(path)
+    if path.exists():
+        former = Results.read(path)
+        for name in ("seed", "episodes"):
+            old, new = getattr(former, name), getattr(results, name)
+            if None not in (old, new) and old != new:
+                what = f"The results there have {name} {old}, the new ones {new}: they cannot stand in one table."
+                raise UserError(what, where=str(path), mend="Use the same, or another run folder.")
+        results = former.merged(results)
+    results.write(path)
+    return results
+
+
+def write_at_once(path: str | Path, text: str, *, what: str) -> None:
+    """Writes a file so that a reader finds the former text or this one, never a part.
+
+    Raises:
+        UserError: it cannot be written; `what` says what it holds.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        mend = "Name a file that you may write, on a disk with room."
+        raise UserError(f"The {what} cannot be written: {error.strerror}.", where=str(path), mend=mend) from error
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `cells` has one for each metric: (mean, half the interval's width), or None."""
+
+    policy: str
+    decoding: str
+    cells: tuple[tuple[float, float] | None, ...]
+
+
+def rows(results: Results, metrics: Sequence[str] = METRICS) -> list[Row]:
+    """The table's lines, in the order of `POLICIES`."""
+    order = [*filter(results.scores.__contains__, POLICIES), *(p for p in results.scores if p not in POLICIES)]
+    return [
+        Row(POLICIES.get(policy, policy), decoding, tuple(_cell(scores.get(metric)) for metric in metrics))
+        for policy in order
+        for decoding, scores in results.scores[policy].items()
+    ]
+
+
+def table(results: Results, metrics: Sequence[str] = METRICS, *, narrow: bool = False) -> Table:
+    """For a terminal: means in points, each with half the width of its 95% interval.
+
+    Args:
+        narrow: intervals stand under their means, for a terminal of less than `WIDE` columns.
+    """
+    title = f"Points of 100 over {results.episodes} episodes" if results.episodes else "Points of 100"
+    made = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    made.add_column("policy")
+    made.add_column("decoding")
+    for metric in metrics:
+        made.add_column(_SHORT.get(metric, heading(metric)), justify="right")
+    previous = None
+    for row in rows(results, metrics):
+        if previous not in (None, row.policy):
+            made.add_row()
+        # Text, not markup: names may come from a file.
+        name = "" if row.policy == previous else row.policy
+        cells = (_shown(cell, "\n" if narrow else " ") for cell in row.cells)
+        made.add_row(Text(name), Text(row.decoding), *cells)
+        previous = row.policy
+    return made
+
+
+def plain_table(results: Results, metrics: Sequence[str] = METRICS, width: int = 160) -> str:
+    """The same table as text without colours, for `width` columns; 80 are enough for all metrics."""
+    written = io.StringIO()
+    made = table(results, metrics, narrow=width < WIDE)
+    Console(file=written, width=width, color_system=None, force_terminal=False).print(made)
+    return "".join(line.rstrip() + "\n" for line in written.getvalue().splitlines())
+
+
+def heading(metric: str) -> str:
+    """A metric's name as a column's heading."""
+    return {"f1": "F1", "f1_with_gold": "F1 with gold"}.get(metric, metric.replace("_", " "))
+
+
+def _cell(value: Mapping[str, float] | None) -> tuple[float, float] | None:
+    return None if value is None else (value["mean"], (value["high"] - value["low"]) / 2)
+
+
+def _shown(cell: tuple[float, float] | None, between: str) -> str:
+    return "–" if cell is None else f"{cell[0]:.1f}{between}±{cell[1]:.1f}"
