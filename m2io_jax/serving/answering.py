@@ -21,6 +21,7 @@ from m2io_jax.serving.answer import Answer, Source
 
 MAX_CANDIDATES = 8
 MAX_SENTENCES = 12
+FEW_SENTENCES = 3
 PASSAGES = 8
 PICTURE_HITS = 24
 
@@ -117,8 +118,9 @@ class Answerer:
         if _plain(question) in by_words:
             return by_words[_plain(question)]
         likeness = vectors @ self.retriever.encoder.encode([question])[0]
-        best = int(np.argmax(likeness))
-        return known[best] if likeness[best] >= NEARLY else None
+        near = [known[int(i)] for i in np.flatnonzero(likeness >= NEARLY)]
+        # The encoder knows the documents' words, not those of asking: "begin" and "finish" may be the same to it.
+        return max(near, key=lambda other: _shared_words(question, other.question), default=None)
 
     def _written_text(self, question: Question) -> Text:
         document = self.corpus.document(question.document)
@@ -136,15 +138,16 @@ class Answerer:
         )
 
     def _section(self, hit: PassageHit) -> Text | None:
-        """The section around a passage; of a long one the sentences from the passage on. None where it has no text."""
+        """The section around a passage; None where it has no text.
+
+        A section of few sentences goes on into its subsections; of a long one the sentences from the passage on.
+        """
         document = self.corpus.document(hit.passage.document)
         start, stop = section_bounds(document, hit.passage.start)
-        said = [
-            (position, sentence)
-            for position in range(start, stop)
-            if isinstance(block := document.blocks[position], TextBlock)
-            for sentence in block_sentences(block)
-        ]
+        said = _said(document, start, stop)
+        while len(said) < FEW_SENTENCES and _level(document, stop) > _level(document, start):
+            first, stop = stop, section_bounds(document, stop)[1]
+            said += _said(document, first, stop)
         if not said:
             return None
         if len(said) > self.max_sentences:
@@ -224,6 +227,21 @@ def section_bounds(document: Document, position: int) -> tuple[int, int]:
     return start, stop
 
 
+def _said(document: Document, start: int, stop: int) -> list[tuple[int, str]]:
+    """The sentences of blocks [start, stop), each with its block's position."""
+    return [
+        (position, sentence)
+        for position in range(start, stop)
+        if isinstance(block := document.blocks[position], TextBlock)
+        for sentence in block_sentences(block)
+    ]
+
+
+def _level(document: Document, position: int) -> int:
+    """Depth of the heading at `position`; 0 where there is none."""
+    return document.blocks[position].level if position < len(document.blocks) and _is_heading(document, position) else 0
+
+
 def _is_heading(document: Document, position: int) -> bool:
     block = document.blocks[position]
     return isinstance(block, TextBlock) and block.kind == "heading"
@@ -233,6 +251,12 @@ def _past_pictures(document: Document, position: int, stop: int) -> int:
     while position < stop and isinstance(document.blocks[position], PictureBlock):
         position += 1
     return position
+
+
+def _shared_words(one: str, other: str) -> float:
+    """Share of the words of both questions that both have."""
+    first, second = set(_plain(one).split()), set(_plain(other).split())
+    return len(first & second) / max(1, len(first | second))
 
 
 def _plain(question: str) -> str:

@@ -134,3 +134,42 @@ def test_section_bounds_are_the_headings(made):
     assert section_bounds(document, 4) == (1, 6)
     assert section_bounds(document, 0) == (0, 1)
     assert section_bounds(document, 6) == (6, len(document.blocks))
+
+
+def test_a_short_section_goes_on_into_its_subsections(tmp_path):
+    def heading(text, level):
+        return TextBlock(text, 1, "heading", level)
+
+    with CorpusWriter(tmp_path / "corpus", name="deep") as writer:
+        picture = writer.add_picture(png(3), extension="png")
+        blocks = (
+            heading("Valve", 1),
+            heading("Fit the valve", 2),
+            TextBlock("The valve fits the pipe.", 2),
+            heading("Task", 3),
+            TextBlock("Turn it left. Press it in.", 3),
+            PictureBlock(picture, 4),
+            heading("Hose", 2),
+            TextBlock("Roll up the hose.", 5),
+        )
+        writer.add_document(Document("d", "Valve", "d.md", "d", blocks))
+    corpus = Corpus.open(tmp_path / "corpus")
+    build_index(corpus, tmp_path / "index")
+    retriever = Retriever.open(tmp_path / "index", corpus)
+    answer = answer_question("Which pipe does the valve fit?", corpus, retriever, place_nothing)
+    assert answer.sentences == ("The valve fits the pipe.", "Turn it left.", "Press it in.")
+    assert [candidate.picture for candidate in answer.candidates] == [picture]
+
+
+def test_of_near_questions_the_one_with_most_words_in_common_is_taken(tmp_path):
+    with CorpusWriter(tmp_path / "corpus", name="near") as writer:
+        writer.add_document(Document("d", "Lemon tart", "d.md", "d", (TextBlock("A lemon tart with cream.", 1),)))
+        for word in ("begin", "finish"):
+            writer.add_question(Question(word, "d", f"How do I {word} the lemon tart?", (f"Do {word}.",), ()))
+    corpus = Corpus.open(tmp_path / "corpus")
+    build_index(corpus, tmp_path / "index")
+    retriever = Retriever.open(tmp_path / "index", corpus)
+    for word in ("begin", "finish"):
+        assert answer_question(f"So how do I {word} the lemon tart?", corpus, retriever, place_nothing).sentences == (
+            f"Do {word}.",
+        )
