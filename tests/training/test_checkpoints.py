@@ -1,0 +1,219 @@
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from m2io_jax.episodes.episode import Episode
+from m2io_jax.episodes.pipeline import RowError, episode_pipeline
+from m2io_jax.errors import UserError
+from m2io_jax.training.checkpoints import Checkpoints
+
+ROWS = [Episode(str(i), "", (), (), (), ()) for i in range(11)]
+EXTRA = {"resume_key": {"seed": 3, "init": None, "tasks.inserter": 0.5}, "seconds": 1.25, "counters": {"dropped": 2}}
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Keys:
+    sampling: jax.Array
+    noise: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    step: jax.Array
+    params: nnx.State
+    optimizer: optax.OptState
+    keys: Keys
+
+
+def state_of(seed: int) -> TrainState:
+    values = jax.random.normal(jax.random.key(seed), (64, 96))
+    params = nnx.State({"a": nnx.Param(values, axes=("embed", "mlp")), "b": nnx.Param(values[0].astype(jnp.bfloat16))})
+    keys = Keys(jax.random.split(jax.random.key(seed), 3), jax.random.key(seed, impl="rbg"))
+    return TrainState(jnp.int32(seed), params, optax.adamw(1e-3).init(params), keys)
+
+
+def keep_most(episode, random):
+    if episode.id == "4":
+        raise RowError("a four")
+    return int(episode.id), int(random.integers(2**40))
+
+
+def pipeline():
+    return episode_pipeline(ROWS, seed=5, transform=keep_most, batch_of=3)
+
+
+def bits(state):
+    """Bytes, types and structure: equal only where nothing at all differs."""
+
+    def leaf(x):
+        x = jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        return str(x.dtype), x.shape, np.asarray(x).tobytes()
+
+    return jax.tree.structure(state), [(leaf(x), str(x.dtype)) for x in jax.tree.leaves(state)]
+
+
+def test_everything_comes_back_bit_for_bit(tmp_path):
+    rows, state = pipeline(), state_of(7)
+    for _ in range(5):
+        next(rows)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(7, state, rows, EXTRA)
+        expected = [next(rows) for _ in range(9)]
+    again, fresh = Checkpoints(tmp_path / "checkpoints"), pipeline()
+    assert again.latest() == 7 and again.extra(7) == EXTRA
+    restored, extra = again.restore(7, jax.eval_shape(lambda: state_of(0)), fresh)
+    assert bits(restored) == bits(state) and extra == EXTRA and json.dumps(extra) == json.dumps(EXTRA)
+    assert restored.params["a"].get_metadata()["axes"] == ("embed", "mlp")
+    assert [next(fresh) for _ in range(9)] == expected and fresh.dropped == rows.dropped
+    without_rows, _ = again.restore(7, state_of(0), None)
+    assert bits(without_rows) == bits(state)
+
+
+def test_restored_onto_another_mesh(tmp_path):
+    def on(count):
+        mesh = jax.make_mesh((count,), ("fsdp",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:count])
+        return NamedSharding(mesh, PartitionSpec("fsdp"))
+
+    values = np.arange(64, dtype=np.float32).reshape(16, 4)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"a": jax.device_put(values, on(8))}, None, {})
+    for count in (1, 2, 4):
+        abstract = {"a": jax.ShapeDtypeStruct(values.shape, values.dtype, sharding=on(count))}
+        restored, _ = checkpoints.restore(1, abstract, None)
+        assert restored["a"].sharding == on(count)
+        np.testing.assert_array_equal(restored["a"], values)
+
+
+def test_the_newest_stay_and_a_step_is_saved_once(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.latest() is None and checkpoints.steps() == []
+        for step in (5, 9, 100):
+            checkpoints.save(step, {"a": jnp.full(2, step)}, None, {"step": step})
+        checkpoints.save(100, {"a": jnp.zeros(2)}, None, {"step": 0})
+        with pytest.raises(UserError, match="older than checkpoint 100"):
+            checkpoints.save(50, {"a": jnp.zeros(2)}, None, {})
+    assert checkpoints.steps() == [9, 100] == sorted(int(path.name) for path in tmp_path.iterdir())
+    assert checkpoints.extra(100) == {"step": 100}
+    with pytest.raises(UserError, match=r"no checkpoint of step 5(.|\n)*\[9, 100\]"):
+        checkpoints.restore(5, {"a": jnp.zeros(2)}, None)
+
+
+SAVING = """
+import sys
+from tests_checkpoints import Checkpoints, pipeline, state_of
+checkpoints, rows = Checkpoints(sys.argv[1]), pipeline()
+start = checkpoints.latest()
+if start is not None:
+    state, _ = checkpoints.restore(start, state_of(0), rows)
+for step in range(1 if start is None else start + 1, 10**6):
+    next(rows)
+    checkpoints.save(step, state_of(step), rows, {"step": step})
+    print(step, flush=True)
+"""
+
+
+def test_killed_while_saving_leaves_the_last_complete_one(tmp_path):
+    where = tmp_path / "checkpoints"
+    # this file by another name: the tests are no package
+    shutil.copy(__file__, tmp_path / "tests_checkpoints.py")
+    root = Path(__file__).resolve().parents[2]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)]), "JAX_NUM_CPU_DEVICES": "1"}
+    said = 0
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SAVING, str(where)], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        for _ in range(2):
+            said = int(process.stdout.readline())
+        deadline = time.monotonic() + 60
+        while not list(where.glob("*tmp*")) and time.monotonic() < deadline:
+            pass
+        process.send_signal(signal.SIGKILL)
+        said = int(([said] + process.stdout.read().split())[-1])
+        process.wait()
+        assert list(where.glob("*tmp*")), "it was not killed in the middle of a save"
+
+        checkpoints, rows, never_killed = Checkpoints(where), pipeline(), pipeline()
+        latest = checkpoints.latest()
+        assert latest >= said and len(list(where.glob("*tmp*"))) == 1
+        state, extra = checkpoints.restore(latest, jax.eval_shape(lambda: state_of(0)), rows)
+        assert bits(state) == bits(state_of(latest)) and extra == {"step": latest}
+        for _ in range(latest):
+            next(never_killed)
+        assert next(rows) == next(never_killed)
+
+
+def largest(folder: Path) -> Path:
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda saved: os.truncate(largest(saved / "state"), 100),
+        lambda saved: (saved / "state" / "manifest.ocdbt").unlink(),
+        lambda saved: shutil.rmtree(saved / "data"),
+        lambda saved: [path.write_text("{") for path in (saved / "extra").glob("*.json")],
+    ],
+    ids=["cut", "no manifest", "no data", "no JSON"],
+)
+def test_a_damaged_one_is_named_with_the_way_on(tmp_path, damage):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (3, 8):
+            checkpoints.save(step, state_of(step), pipeline(), EXTRA)
+    damage(tmp_path / "8")
+    with pytest.raises(UserError, match="Checkpoint 8 cannot be read") as caught:
+        checkpoints.restore(8, state_of(0), pipeline())
+    assert str(tmp_path / "8") in str(caught.value) and "goes on from step 3" in str(caught.value)
+    assert bits(checkpoints.restore(3, state_of(0), pipeline())[0]) == bits(state_of(3))
+
+
+def test_other_shapes_are_refused_by_number(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"a": jnp.zeros(4)}, None, {})
+    with pytest.raises(UserError, match=r"\(3,\).*\(4,\)"):
+        checkpoints.restore(1, {"a": jnp.zeros(3)}, None)
+
+
+def test_a_path_that_cannot_be_a_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "checkpoints"):
+        checkpoints = Checkpoints(path)
+        assert checkpoints.latest() is None
+        with pytest.raises(UserError, match="Checkpoint 1 cannot be written") as caught:
+            checkpoints.save(1, {"a": jnp.zeros(4)}, None, {})
+        assert str(path) in str(caught.value)
+
+
+def test_a_full_disk_names_what_is_kept_and_can_be_mended(tmp_path):
+    big = {"a": jax.random.normal(jax.random.key(0), (300, 100))}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, big, None, {})
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        # A limit on the size of files stands in for a disk that has no room.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, unlimited[1]))
+        try:
+            with pytest.raises(UserError, match="Checkpoint 2 cannot be written .checkpoint 1 is whole"):
+                checkpoints.save(2, big, None, {})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        assert checkpoints.latest() == 1
+        checkpoints.save(2, big, None, {})
+    assert bits(checkpoints.restore(2, big, None)[0]) == bits(big)
