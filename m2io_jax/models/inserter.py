@@ -20,7 +20,7 @@ class Inserter(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.vision = VisionTower(config.vision, rngs=rngs, std=config.text.initializer_range)
+        self.vision = VisionTower(config.vision, rngs=rngs)
         self.language = LanguageModel(config.text, rngs=rngs)
 
     def embed_prompt(self, prompts: PromptBatch) -> Float[Array, "rows prompt size"]:

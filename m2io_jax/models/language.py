@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from m2io_jax.models.attention import GroupLayout, causal_attention, decode_attention, group_attention
-from m2io_jax.models.layers import Linear, RMSNorm, SwiGLU, weight
+from m2io_jax.models.layers import Linear, RMSNorm, SwiGLU, residual_gain, weight
 from m2io_jax.models.rope import Rotation, rotate, token_rotation
 from m2io_jax.models.sizes import TextConfig
 
@@ -31,16 +31,16 @@ class KeysValues:
 class DecoderBlock(nnx.Module):
     """Attention, then SwiGLU, each after a normalisation and added to its input."""
 
-    def __init__(self, config: TextConfig, *, rngs, std, stack=None):
+    def __init__(self, config: TextConfig, *, rngs, stack=None):
         size, dim = config.hidden_size, config.head_dim
-        common = dict(rngs=rngs, std=std, stack=stack)
+        common, gain = dict(rngs=rngs, stack=stack), residual_gain(config.num_hidden_layers)
         self.norm1 = RMSNorm(size, rngs=rngs, eps=config.rms_norm_eps, stack=stack)
         self.norm2 = RMSNorm(size, rngs=rngs, eps=config.rms_norm_eps, stack=stack)
         self.q = Linear((size, config.num_attention_heads * dim), ("embed", "heads"), bias=True, **common)
         self.k = Linear((size, config.num_key_value_heads * dim), ("embed", "kv_heads"), bias=True, **common)
         self.v = Linear((size, config.num_key_value_heads * dim), ("embed", "kv_heads"), bias=True, **common)
-        self.o = Linear((config.num_attention_heads * dim, size), ("heads", "embed"), **common)
-        self.mlp = SwiGLU(size, config.intermediate_size, **common)
+        self.o = Linear((config.num_attention_heads * dim, size), ("heads", "embed"), gain=gain, **common)
+        self.mlp = SwiGLU(size, config.intermediate_size, gain=gain, **common)
         self.head_dim, self.kv_heads = dim, config.num_key_value_heads
 
     def __call__(self, x: Float[Array, "rows time size"], rotation: Rotation, attend: Callable):
@@ -57,14 +57,13 @@ class LanguageModel(nnx.Module):
     """Token embeddings, stacked decoder blocks, final normalisation, output head (tied or not)."""
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
-        std = config.initializer_range
+        sizes = (config.vocab_size, config.hidden_size)
         self.config = config
-        self.embedding = weight(rngs, (config.vocab_size, config.hidden_size), ("vocab", "embed"), std)
-        self.blocks = DecoderBlock(config, rngs=rngs, std=std, stack=config.num_hidden_layers)
+        self.embedding = weight(rngs, sizes, ("vocab", "embed"), config.initializer_range)
+        self.blocks = DecoderBlock(config, rngs=rngs, stack=config.num_hidden_layers)
         self.norm = RMSNorm(config.hidden_size, rngs=rngs, eps=config.rms_norm_eps)
         untied = not config.tie_word_embeddings
-        sizes = (config.hidden_size, config.vocab_size)
-        self.head = Linear(sizes, ("embed", "vocab"), rngs=rngs, std=std) if untied else None
+        self.head = Linear(sizes[::-1], ("embed", "vocab"), rngs=rngs) if untied else None
 
     def embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... size"]:
         return self.embedding[...][tokens]

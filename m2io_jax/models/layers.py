@@ -31,16 +31,27 @@ def weight(
 
 
 class Linear(nnx.Module):
-    """`y = x @ kernel + bias`, kernel stored as [in, out]."""
+    """`y = x @ kernel + bias`, kernel stored as [in, out].
 
-    def __init__(self, sizes: tuple[int, int], axes: tuple[str | None, str | None], *, rngs, std, bias=False, stack=None):
-        self.kernel = weight(rngs, sizes, axes, std, stack)
+    It starts from a normal distribution of standard deviation `gain / sqrt(in)`, so that a small model's signals are as
+    strong as a large one's; a projection back into the residual stream takes a gain below 1 (`residual_gain`).
+    """
+
+    def __init__(
+        self, sizes: tuple[int, int], axes: tuple[str | None, str | None], *, rngs, gain=1.0, bias=False, stack=None
+    ):
+        self.kernel = weight(rngs, sizes, axes, gain * sizes[0] ** -0.5, stack)
         self.bias = weight(rngs, sizes[1:], axes[1:], 0.0, stack) if bias else None
 
     def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
         # two-dimensional on purpose: XLA's CPU backend runs the gradient of the three-dimensional product at half the speed
         y = (x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)).reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+def residual_gain(layers: int) -> float:
+    """Keeps the residual stream's variance from growing with depth: two additions a layer (GPT-2's rule)."""
+    return (2 * layers) ** -0.5
 
 
 class RMSNorm(nnx.Module):
@@ -59,11 +70,11 @@ class RMSNorm(nnx.Module):
 class SwiGLU(nnx.Module):
     """`down(silu(gate(x)) * up(x))`."""
 
-    def __init__(self, size: int, hidden: int, *, rngs, std, bias=False, stack=None):
-        inner = dict(rngs=rngs, std=std, bias=bias, stack=stack)
-        self.gate = Linear((size, hidden), ("embed", "mlp"), **inner)
-        self.up = Linear((size, hidden), ("embed", "mlp"), **inner)
-        self.down = Linear((hidden, size), ("mlp", "embed"), **inner)
+    def __init__(self, size: int, hidden: int, *, rngs, gain=1.0, bias=False, stack=None):
+        common = dict(rngs=rngs, bias=bias, stack=stack)
+        self.gate = Linear((size, hidden), ("embed", "mlp"), **common)
+        self.up = Linear((size, hidden), ("embed", "mlp"), **common)
+        self.down = Linear((hidden, size), ("mlp", "embed"), gain=gain, **common)
 
     def __call__(self, x: Float[Array, "... size"]) -> Float[Array, "... size"]:
         return self.down(jax.nn.silu(self.gate(x)) * self.up(x))

@@ -44,7 +44,11 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The language model. `mrope_section` splits half of `head_dim` between time, height and width."""
+    """The language model.
+
+    `mrope_section` splits half of `head_dim` between time, height and width; `initializer_range` is the standard
+    deviation that token embeddings start with.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -150,7 +154,7 @@ SIZES: dict[str, ModelConfig] = {
         ),
         text=_text(
             192, 512, 6, 6, 2, vocab_size=1024, head_dim=32, mrope_section=(4, 6, 6), tie_word_embeddings=True,
-            max_position_embeddings=4096,
+            max_position_embeddings=4096, initializer_range=0.1,
         ),
         special=TINY_TOKENS,
     ),

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from m2io_jax.models.attention import segment_attention
-from m2io_jax.models.layers import Linear, RMSNorm, SwiGLU
+from m2io_jax.models.layers import Linear, RMSNorm, SwiGLU, residual_gain
 from m2io_jax.models.rope import Rotation, patch_rotation, rotate
 from m2io_jax.models.sizes import VisionConfig
 
@@ -16,13 +16,14 @@ from m2io_jax.models.sizes import VisionConfig
 class VisionBlock(nnx.Module):
     """Attention inside segments, then SwiGLU, each after a normalisation and added to its input."""
 
-    def __init__(self, config: VisionConfig, *, rngs, std, stack=None):
+    def __init__(self, config: VisionConfig, *, rngs, stack=None):
         size = config.hidden_size
         self.norm1 = RMSNorm(size, rngs=rngs, stack=stack)
         self.norm2 = RMSNorm(size, rngs=rngs, stack=stack)
-        self.qkv = Linear((size, 3 * size), ("embed", "heads"), rngs=rngs, std=std, bias=True, stack=stack)
-        self.proj = Linear((size, size), ("heads", "embed"), rngs=rngs, std=std, bias=True, stack=stack)
-        self.mlp = SwiGLU(size, config.intermediate_size, rngs=rngs, std=std, bias=True, stack=stack)
+        self.qkv = Linear((size, 3 * size), ("embed", "heads"), rngs=rngs, bias=True, stack=stack)
+        common = dict(rngs=rngs, bias=True, stack=stack, gain=residual_gain(config.depth))
+        self.proj = Linear((size, size), ("heads", "embed"), **common)
+        self.mlp = SwiGLU(size, config.intermediate_size, **common)
         self.heads = config.num_heads
 
     def __call__(
@@ -38,11 +39,11 @@ class VisionBlock(nnx.Module):
 class PatchMerger(nnx.Module):
     """Joins the `merge_unit` neighbouring patches into one embedding of the language model's width."""
 
-    def __init__(self, config: VisionConfig, *, rngs, std):
+    def __init__(self, config: VisionConfig, *, rngs):
         joined = config.hidden_size * config.merge_unit
         self.norm = RMSNorm(config.hidden_size, rngs=rngs)
-        self.fc1 = Linear((joined, joined), ("embed", "mlp"), rngs=rngs, std=std, bias=True)
-        self.fc2 = Linear((joined, config.out_hidden_size), ("mlp", "embed"), rngs=rngs, std=std, bias=True)
+        self.fc1 = Linear((joined, joined), ("embed", "mlp"), rngs=rngs, bias=True)
+        self.fc2 = Linear((joined, config.out_hidden_size), ("mlp", "embed"), rngs=rngs, bias=True)
 
     def __call__(self, x: Float[Array, "rows patches size"]) -> Float[Array, "rows tokens out"]:
         x = self.norm(x).reshape(x.shape[0], -1, self.fc1.kernel.shape[0])
@@ -55,11 +56,11 @@ class VisionTower(nnx.Module):
     Every block runs by one `lax.scan`; a block looks at windows or at the whole picture, by the segments it is given.
     """
 
-    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, std: float = 0.02):
+    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.patch_embed = Linear((config.patch_features, config.hidden_size), (None, "embed"), rngs=rngs, std=std)
-        self.blocks = VisionBlock(config, rngs=rngs, std=std, stack=config.depth)
-        self.merger = PatchMerger(config, rngs=rngs, std=std)
+        self.patch_embed = Linear((config.patch_features, config.hidden_size), (None, "embed"), rngs=rngs)
+        self.blocks = VisionBlock(config, rngs=rngs, stack=config.depth)
+        self.merger = PatchMerger(config, rngs=rngs)
 
     def __call__(
         self,

@@ -4,9 +4,10 @@ from m2io_jax.config_errors import unknown_name
 from m2io_jax.tasks.describe import DescribeTask
 from m2io_jax.tasks.find import FindTask
 from m2io_jax.tasks.inserter import InserterTask
+from m2io_jax.tasks.look import LookTask
 from m2io_jax.tasks.task import Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (InserterTask(), DescribeTask(), FindTask())}
+TASKS: dict[str, Task] = {task.name: task for task in (InserterTask(), FindTask(), DescribeTask(), LookTask())}
 
 
 def find_task(name: str) -> Task:

@@ -1,11 +1,17 @@
-"""What a training step reads and returns."""
+"""What a training step reads and returns, and the one way it changes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Int
+
+from m2io_jax.parallel.sharding import optimizer_shardings, param_shardings, replicated
+from m2io_jax.training.optimizer import apply
 
 
 @jax.tree_util.register_dataclass
@@ -24,6 +30,25 @@ class TrainState:
     step: Int[Array, ""]
 
 
-def begin(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
-    """A state with untouched moments."""
-    return TrainState(params, optimizer.init(params), jax.numpy.zeros((), jax.numpy.int32))
+def begin(params: nnx.State, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """A state with untouched moments, placed on the mesh. The weights are copied: updates give their buffers away."""
+
+    def fresh(params):
+        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    params = jax.tree.map(jnp.copy, params)
+    return jax.jit(fresh, out_shardings=state_shardings(params, optimizer, mesh))(params)
+
+
+def state_shardings(params: nnx.State, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Where each array of a state lives."""
+    return TrainState(param_shardings(params, mesh), optimizer_shardings(optimizer, params, mesh), replicated(mesh))
+
+
+def gradient_step(state: TrainState, loss: Callable, optimizer: optax.GradientTransformation, learning_rate):
+    """One update by `loss(params) -> (value, aux)`. Returns the new state, the value, and metrics with `aux` among them."""
+    (value, aux), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+    direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = apply(state.params, direction, learning_rate)
+    metrics = {"grad_norm": optax.global_norm(gradients), "learning_rate": jnp.asarray(learning_rate), "aux": aux}
+    return TrainState(params, opt_state, state.step + 1), value, metrics

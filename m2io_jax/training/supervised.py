@@ -1,35 +1,86 @@
 """Supervised training: the negative log-likelihood of target completions."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
 
+from m2io_jax.config import RunConfig
+from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_completions, stack_prompts
+from m2io_jax.episodes.episode import Episode
+from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.models.inputs import Completions, PromptBatch
-from m2io_jax.training.optimizer import apply
-from m2io_jax.training.state import TrainState
+from m2io_jax.models.policy import Policy
+from m2io_jax.parallel.sharding import place_batch
+from m2io_jax.tasks import find_task
+from m2io_jax.tasks.task import choose
+from m2io_jax.training.optimizer import make_optimizer
+from m2io_jax.training.state import TrainState, gradient_step, state_shardings
+
+
+@dataclass(frozen=True)
+class SupervisedRow:
+    """A prompt and the tokens of the completion it is to have."""
+
+    prompt: PromptRow
+    target: list[int]
+
+
+class Supervised:
+    """Trains on the completions that tasks teach from the episodes' labels."""
+
+    def __init__(self, config: RunConfig, policy: Policy, mesh: Mesh):
+        self.config, self.mesh = config, mesh
+        self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
+        self.optimizer = make_optimizer(config.optimizer)
+        shardings = state_shardings(policy.params, self.optimizer, mesh)
+        update = partial(supervised_update, policy.structure, self.optimizer)
+        self._update = jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
+
+    def row(self, episode: Episode, random: np.random.Generator) -> SupervisedRow:
+        """Prepares one example, in the data pipeline.
+
+        Raises:
+            RowError: it does not fit the static shapes, or the task has nothing to teach with it.
+        """
+        task = find_task(choose(self.config.tasks, random))
+        target = task.target(episode)
+        if target is None:
+            raise RowError(f"nothing to teach by the task {task.name}")
+        prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=int(random.integers(2**31)))
+        return SupervisedRow(prompt, self.encoder.completion(target))
+
+    def step(
+        self, state: TrainState, rows: Sequence[SupervisedRow], *, learning_rate: float, key: Key[Array, ""]
+    ) -> tuple[TrainState, dict[str, float]]:
+        """One update. Nothing is drawn, so `key` is not used."""
+        batch, pad = self.config.batch, self.encoder.model.special.pad
+        prompts = stack_prompts([row.prompt for row in rows])
+        targets = stack_completions([[row.target] for row in rows], batch.completion_length, pad)
+        state, metrics = self._update(state, *place_batch((prompts, targets), self.mesh), learning_rate)
+        return state, {name: float(value) for name, value in metrics.items()}
 
 
 def supervised_loss(model, prompts: PromptBatch, targets: Completions):
-    """Sum of `-log p(token)` over target tokens and their number; nats. The stop token is a target, padding is not."""
+    """Sum of `-log p(token)` over target tokens, and their number; nats. The stop token is a target, padding is not."""
     log_probs, _ = model.completion_log_probs(prompts, targets)
     return -jnp.sum(log_probs * targets.mask), jnp.sum(targets.mask)
 
 
-def make_supervised_update(structure: nnx.GraphDef, optimizer: optax.GradientTransformation) -> Callable:
-    """`update(state, prompts, targets, learning_rate) -> (state, metrics)`, to be jitted."""
+def supervised_update(
+    structure: nnx.GraphDef, optimizer, state: TrainState, prompts: PromptBatch, targets: Completions, learning_rate
+):
+    """Loss, gradient and update in one program."""
 
-    def update(state: TrainState, prompts: PromptBatch, targets: Completions, learning_rate):
-        def mean_loss(params):
-            total, count = supervised_loss(nnx.merge(structure, params), prompts, targets)
-            return total / jnp.maximum(count, 1)
+    def loss(params):
+        total, tokens = supervised_loss(nnx.merge(structure, params), prompts, targets)
+        return total / jnp.maximum(tokens, 1), tokens
 
-        loss, gradients = jax.value_and_grad(mean_loss)(state.params)
-        direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = apply(state.params, direction, learning_rate)
-        metrics = {"loss": loss, "grad_norm": optax.global_norm(gradients), "num_tokens": jnp.sum(targets.mask)}
-        return TrainState(params, opt_state, state.step + 1), metrics
-
-    return update
+    state, value, metrics = gradient_step(state, loss, optimizer, learning_rate)
+    return state, {"loss": value, "num_tokens": metrics.pop("aux")} | metrics

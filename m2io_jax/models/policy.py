@@ -1,0 +1,82 @@
+"""A policy on disk and in memory: a folder of weights, dimensions and tokenizer, and what a step needs of it.
+
+    FOLDER/model.safetensors   weights
+    FOLDER/config.json         dimensions (models/sizes.py)
+    FOLDER/tokenizer.json ...  tokenizer
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from m2io_jax.errors import UserError
+from m2io_jax.models.inserter import Inserter
+from m2io_jax.models.sizes import ModelConfig, model_config
+from m2io_jax.models.tokenizer import TextCodec, load_tokenizer
+from m2io_jax.models.weights import load_weights, save_weights
+
+BASE = Path(__file__).parent / "base"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model's dimensions, its weights, and the tokenizer it speaks."""
+
+    config: ModelConfig
+    params: nnx.State
+    codec: TextCodec
+
+    @cached_property
+    def structure(self) -> nnx.GraphDef:
+        """What `nnx.merge` needs beside the weights."""
+        return structure_of(self.config)
+
+    def with_params(self, params: nnx.State) -> "Policy":
+        return replace(self, params=params)
+
+    def save(self, folder: Path, dtype=jnp.float32) -> None:
+        """Writes a folder that `load_policy` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(folder / "model.safetensors", self.params, dtype=dtype)
+        self.config.save(folder / "config.json")
+        self.codec.tokenizer.save_pretrained(folder)
+
+
+def structure_of(config: ModelConfig) -> nnx.GraphDef:
+    """The model without its weights; nothing is allocated."""
+    return nnx.split(nnx.eval_shape(lambda: Inserter(config, rngs=nnx.Rngs(0))))[0]
+
+
+def load_policy(init: str, *, size: str = "tiny", seed: int = 0) -> Policy:
+    """A policy to start from.
+
+    Args:
+        init: `base` (the weights that ship with the package), `random`, or the path of a run or of a policy's folder.
+        size: a name of `models/sizes.py`; what is loaded must have its dimensions.
+        seed: of random weights.
+
+    Raises:
+        UserError: the path holds no policy, or one of other dimensions.
+    """
+    if init == "random":
+        config = model_config(size)
+        params = nnx.split(Inserter(config, rngs=nnx.Rngs(seed)))[1]
+        return Policy(config, params, TextCodec(load_tokenizer(BASE)))
+    folder = BASE if init == "base" else policy_folder(Path(init))
+    if not (folder / "model.safetensors").is_file():
+        mend = "give `base`, `random`, or the path of a finished run or of a policy's folder"
+        raise UserError("There are no weights here.", where=str(folder / "model.safetensors"), mend=mend)
+    config = ModelConfig.load(folder / "config.json")
+    if config != model_config(size):
+        raise UserError(f"These weights are not of size `{size}`.", where=str(folder), mend="give `model` their size")
+    params = jax.tree.map(lambda weight: weight.astype(jnp.float32), load_weights(folder / "model.safetensors", config))
+    return Policy(config, params, TextCodec(load_tokenizer(folder)))
+
+
+def policy_folder(path: Path) -> Path:
+    """Where a run keeps the policy it ended with; a policy's own folder is returned as it is."""
+    return path / "model" if (path / "model").is_dir() else path

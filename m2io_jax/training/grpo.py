@@ -1,0 +1,204 @@
+"""GRPO (arXiv 2402.03300), read from top to bottom in `GRPO.step`:
+
+    prompts ──sample──▶ G completions each ──score──▶ rewards ──▶ group-relative advantages ──update──▶ policy
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Key
+
+from m2io_jax.config import RunConfig
+from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
+from m2io_jax.episodes.episode import Episode
+from m2io_jax.models.inputs import Completions, PromptBatch
+from m2io_jax.models.policy import Policy
+from m2io_jax.parallel.sharding import place_batch
+from m2io_jax.rl.advantages import group_advantages, zero_variance
+from m2io_jax.rl.objectives import grpo_loss
+from m2io_jax.sampling.sampler import Rollouts, SamplingConfig, sample
+from m2io_jax.tasks import find_task
+from m2io_jax.tasks.task import Task, choose
+from m2io_jax.training.optimizer import make_optimizer
+from m2io_jax.training.state import TrainState, gradient_step, state_shardings
+
+
+@dataclass(frozen=True)
+class GRPORow:
+    """A prompt, and what its completions are scored against."""
+
+    prompt: PromptRow
+    episode: Episode
+    task: Task
+
+
+class GRPO:
+    """Trains by reinforcement with verifiable rewards. Pictures are encoded and prompts run once per group."""
+
+    def __init__(self, config: RunConfig, policy: Policy, mesh: Mesh):
+        self.config, self.mesh, self.codec = config, mesh, policy.codec
+        self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
+        self.optimizer = make_optimizer(config.optimizer)
+        self.reference = policy.params if config.grpo.kl_beta else None
+        self.sampling = SamplingConfig(
+            (config.rollout.temperature,) * config.rollout.group_size, config.batch.completion_length
+        )
+        structure, temperature = policy.structure, config.rollout.temperature
+        self._sample = map_rollouts(structure, self.sampling, mesh)
+        self._log_probs = jax.jit(
+            lambda params, prompts, completions: nnx.merge(structure, params).completion_log_probs(
+                prompts, completions, temperature
+            )[0]
+        )
+        shardings = state_shardings(policy.params, self.optimizer, mesh)
+        self._update = jax.jit(
+            partial(grpo_update, structure, self.optimizer, config), donate_argnums=0, out_shardings=(shardings, None)
+        )
+
+    def row(self, episode: Episode, random: np.random.Generator) -> GRPORow:
+        """Prepares one prompt, in the data pipeline.
+
+        Raises:
+            RowError: it does not fit the static shapes.
+        """
+        task = find_task(choose(self.config.tasks, random))
+        prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=int(random.integers(2**31)))
+        return GRPORow(prompt, episode, task)
+
+    def step(
+        self, state: TrainState, rows: Sequence[GRPORow], *, learning_rate: float, key: Key[Array, ""]
+    ) -> tuple[TrainState, dict[str, float]]:
+        """One step: sample, score, compare with the frozen reference, update."""
+        timing = Stopwatch()
+        prompts = place_batch(stack_prompts([row.prompt for row in rows]), self.mesh)
+        rollouts = timing.measure("sample", self._sample, state.params, prompts, key)
+
+        completions = rollouts.completions
+        texts = [[self.codec.decode(ids) for ids in group] for group in completion_ids(completions)]
+        parts = [[row.task.score(text, row.episode) for text in group] for row, group in zip(rows, texts, strict=True)]
+        rewards = np.array([[self.reward(scores) for scores in group] for group in parts], np.float32)
+        timing.lap("reward")
+
+        reference = None
+        if self.reference is not None:
+            reference = timing.measure("reference", self._log_probs, self.reference, prompts, completions)
+        metrics: dict[str, float] = {}
+        for update in range(self.config.grpo.updates_per_rollout):
+            arguments = (state, prompts, rollouts, place_batch(rewards, self.mesh), reference, learning_rate)
+            state, measured = timing.measure("update", self._update, *arguments)
+            # the first update is on policy: only there do the sampler and the trainer speak of the same weights
+            metrics |= {k: v for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
+        metrics = {name: float(value) for name, value in metrics.items()}
+        return state, metrics | reward_metrics(parts, rewards) | length_metrics(completions, self.codec) | timing.seconds
+
+    def reward(self, scores: Mapping[str, float]) -> float:
+        """The weighted sum of a completion's reward parts (weights from the configuration, 0 where it names none)."""
+        return sum(self.config.rewards.get(name, 0.0) * score for name, score in scores.items())
+
+
+def map_rollouts(structure: nnx.GraphDef, sampling: SamplingConfig, mesh: Mesh):
+    """`sample(params, prompts, key)`, its rows mapped over the data axis: each shard's decode loop stops on its own."""
+
+    def on_shard(params, prompts: PromptBatch, key) -> Rollouts:
+        return sample(nnx.merge(structure, params), prompts, sampling, key=key)
+
+    whole, rows = PartitionSpec(), PartitionSpec("data")
+    mapped = jax.shard_map(
+        on_shard, mesh=mesh, in_specs=(whole, rows, whole), out_specs=rows, axis_names={"data"}, check_vma=False
+    )
+    return jax.jit(mapped)
+
+
+def grpo_update(
+    structure: nnx.GraphDef,
+    optimizer,
+    config: RunConfig,
+    state: TrainState,
+    prompts: PromptBatch,
+    rollouts: Rollouts,
+    rewards: Float[Array, "rows group"],
+    reference_log_probs: Float[Array, "rows group time"] | None,
+    learning_rate: Float[Array, ""],
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """Advantages, loss, gradient and update in one program."""
+    completions, settings = rollouts.completions, config.grpo
+    advantages = group_advantages(rewards, scale=settings.scale_rewards)
+
+    def loss(params):
+        model = nnx.merge(structure, params)
+        log_probs, entropy = model.completion_log_probs(prompts, completions, config.rollout.temperature)
+        total, denominator, metrics = grpo_loss(
+            log_probs,
+            rollouts.log_probs,
+            reference_log_probs,
+            advantages,
+            completions.mask,
+            clip_epsilon=settings.clip_epsilon,
+            kl_beta=settings.kl_beta,
+            aggregation=settings.loss_aggregation,
+            entropy=entropy,
+        )
+        gap = jnp.abs(log_probs - rollouts.log_probs) * completions.mask
+        metrics["sampling/sampling_logp_difference/mean"] = gap.sum(), completions.mask.sum()
+        metrics["sampling/sampling_logp_difference/max"] = gap.max(), jnp.ones(())
+        return total / jnp.maximum(denominator, 1), metrics
+
+    state, value, metrics = gradient_step(state, loss, optimizer, learning_rate)
+    means = {name: total / jnp.maximum(count, 1) for name, (total, count) in metrics.pop("aux").items()}
+    dead = jnp.mean(zero_variance(rewards).astype(jnp.float32))
+    return state, metrics | means | {"loss": value, "frac_reward_zero_std": dead, "kl_coef": jnp.asarray(settings.kl_beta)}
+
+
+def completion_ids(completions: Completions) -> list[list[list[int]]]:
+    """Each completion's tokens, padding left out."""
+    tokens, mask = np.asarray(completions.tokens), np.asarray(completions.mask)
+    return [[ids[keep].tolist() for ids, keep in zip(*group, strict=True)] for group in zip(tokens, mask, strict=True)]
+
+
+def reward_metrics(parts: Sequence[Sequence[Mapping[str, float]]], rewards: np.ndarray) -> dict[str, float]:
+    """TRL's names: the reward, its spread inside groups, and each part."""
+    metrics = {"reward": float(rewards.mean()), "reward_std": float(rewards.std(axis=1).mean())}
+    flat = [scores for group in parts for scores in group]
+    for name in sorted({name for scores in flat for name in scores}):
+        values = [scores[name] for scores in flat if name in scores]
+        metrics[f"rewards/{name}/mean"], metrics[f"rewards/{name}/std"] = float(np.mean(values)), float(np.std(values))
+    return metrics
+
+
+def length_metrics(completions: Completions, codec) -> dict[str, float]:
+    """Lengths in tokens; a completion without a stop token was clipped."""
+    lengths = np.asarray(completions.mask).sum(-1)
+    stopped = (np.asarray(completions.tokens) == codec.tokenizer.eos_token_id).any(-1)
+    return {
+        "completions/mean_length": float(lengths.mean()),
+        "completions/min_length": float(lengths.min()),
+        "completions/max_length": float(lengths.max()),
+        "completions/clipped_ratio": float(1 - stopped.mean()),
+        "num_tokens": float(lengths.sum()),
+    }
+
+
+class Stopwatch:
+    """Seconds of each part of a step; a measured part is waited for."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def measure(self, name: str, function, *arguments):
+        result = jax.block_until_ready(function(*arguments))
+        self.lap(name)
+        return result
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        key = f"timing_s/{name}"
+        self.seconds[key] = self.seconds.get(key, 0.0) + now - self._last
+        self._last = now

@@ -1,0 +1,171 @@
+"""A training run, whatever it trains by: data, steps, metrics, checkpoints. Killed and started again, it goes on.
+
+    runs/NAME/config.yaml      the configuration it was started with
+    runs/NAME/metrics.jsonl    one line a step
+    runs/NAME/checkpoints/     everything that makes the next step
+    runs/NAME/model/           the policy it ended with
+"""
+
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from m2io_jax.config import RunConfig, require_resumable
+from m2io_jax.episodes.dataset import open_episodes
+from m2io_jax.episodes.pipeline import episode_pipeline
+from m2io_jax.errors import UserError
+from m2io_jax.models.policy import Policy, load_policy
+from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.tasks import find_task
+from m2io_jax.training.checkpoints import Checkpoints
+from m2io_jax.training.grpo import GRPO
+from m2io_jax.training.metrics import MetricsLog
+from m2io_jax.training.optimizer import learning_rate
+from m2io_jax.training.progress import Progress
+from m2io_jax.training.state import TrainState, begin
+from m2io_jax.training.supervised import Supervised
+
+OBJECTIVES = {"supervised": Supervised, "grpo": GRPO}
+SHOWN = {
+    "supervised": {"loss": "loss", "grad_norm": "grad norm"},
+    "grpo": {"reward": "reward", "rewards/selection/mean": "selection", "kl": "kl", "completions/mean_length": "tokens"},
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves: the policy, where it lies, and how long it trained (seconds, over all its starts)."""
+
+    policy: Policy
+    folder: Path
+    steps: int
+    seconds: float
+
+
+def train(config: RunConfig) -> Finished:
+    """Runs to the configured end and saves the policy.
+
+    A time budget counts the steps alone: compiling and loading come before the first.
+
+    Raises:
+        UserError: the episodes, the start weights, the run's folder or the configuration do not allow it.
+    """
+    check(config)
+    policy = load_policy(config.init, size=config.model, seed=config.seed)
+    mesh = make_mesh(config.mesh)
+    objective = OBJECTIVES[config.objective](config, policy, mesh)
+    state = begin(policy.params, objective.optimizer, mesh)
+    source = open_episodes(config.episodes, "train")
+    rows = episode_pipeline(
+        source,
+        seed=config.seed,
+        transform=objective.row,
+        batch_of=config.batch.prompts,
+        shard=(jax.process_index(), jax.process_count()),
+    )
+    folder = claim(config)
+    with (
+        Checkpoints(folder / "checkpoints", config.checkpoint.keep) as checkpoints,
+        MetricsLog(folder, config.logging.tensorboard) as log,
+    ):
+        state, elapsed = resume(config, checkpoints, state, rows, log)
+        state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed)
+    trained = policy.with_params(state.params)
+    trained.save(folder / "model")
+    return Finished(trained, folder, int(state.step), elapsed)
+
+
+def run_steps(
+    config: RunConfig, objective, state: TrainState, rows, checkpoints: Checkpoints, log: MetricsLog, elapsed: float
+) -> tuple[TrainState, float]:
+    """The loop. Returns the last state and the seconds that all steps took, those before a restart included."""
+    step, begun_at, warm = int(state.step), elapsed, None
+    key = jax.random.key(config.seed)
+    title, shown = f"{config.name} ({config.objective})", SHOWN[config.objective]
+    budget = dict(steps=config.steps, seconds=config.seconds, done_steps=step, done_seconds=elapsed)
+    with Progress(title, shown=shown, **budget) as progress:
+        while (share := progress_of(config, step, elapsed)) < 1:
+            began = time.perf_counter()
+            rate = learning_rate(config.optimizer, share)
+            state, metrics = objective.step(state, next(rows), learning_rate=rate, key=jax.random.fold_in(key, step))
+            step += 1
+            now = time.perf_counter()
+            warm = warm or now  # the first step compiles: the clock of a time budget starts when it is done
+            elapsed = begun_at + now - warm
+            metrics |= {"step_time": now - began, "host_memory_gb": host_memory_gb()}
+            metrics |= {"dropped_rows": float(sum(rows.dropped.values()))}
+            if step % config.logging.every_steps == 0:
+                log.write(step, metrics)
+            progress.update(step, metrics)
+            if step % config.checkpoint.every_steps == 0:
+                save(config, checkpoints, step, state, rows, elapsed)
+    save(config, checkpoints, step, state, rows, elapsed)
+    return state, elapsed
+
+
+def progress_of(config: RunConfig, step: int, seconds: float) -> float:
+    """How much of the run is done, 0 to 1: by steps or by seconds, whichever is further."""
+    by_steps = step / config.steps if config.steps else 0.0
+    by_seconds = seconds / config.seconds if config.seconds else 0.0
+    return max(by_steps, by_seconds)
+
+
+def save(config: RunConfig, checkpoints: Checkpoints, step: int, state: TrainState, rows, elapsed: float) -> None:
+    """Writes everything that makes the next step."""
+    checkpoints.save(step, state, rows, {"resume_key": config.resume_key(), "seconds": elapsed})
+
+
+def resume(
+    config: RunConfig, checkpoints: Checkpoints, state: TrainState, rows, log: MetricsLog
+) -> tuple[TrainState, float]:
+    """The newest checkpoint's state, with the data where it stood; or what was given, where there is none."""
+    newest = checkpoints.latest()
+    if newest is None:
+        log.truncate_after(0)
+        return state, 0.0
+    require_resumable(checkpoints.extra(newest)["resume_key"], config)
+    state, extra = checkpoints.restore(newest, jax.tree.map(_abstract, state), rows)
+    log.truncate_after(newest)
+    return state, extra["seconds"]
+
+
+def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+
+
+def claim(config: RunConfig) -> Path:
+    """Makes the run's folder and notes its configuration there.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    folder = config.run
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(config.to_yaml())
+    except OSError as error:
+        mend = "give another place with run=FOLDER"
+        raise UserError(f"The run's folder cannot be written: {error.strerror}.", where=str(folder), mend=mend) from None
+    return folder
+
+
+def check(config: RunConfig) -> None:
+    """What the configuration alone cannot know.
+
+    Raises:
+        UserError: a task or reward that does not exist, or no episodes.
+    """
+    if config.episodes is None:
+        raise UserError("There is nothing to train on.", where="episodes", mend="add episodes=FOLDER (see m2io episodes)")
+    parts = {name for task in config.tasks for name in find_task(task).rewards}
+    if config.objective == "grpo" and not any(config.rewards.get(name) for name in parts):
+        mend = f"give one of these a weight: {', '.join(sorted(parts))}"
+        raise UserError("No reward part of the chosen tasks has a weight.", where="rewards", mend=mend)
+
+
+def host_memory_gb() -> float:
+    """The process's peak resident memory, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
