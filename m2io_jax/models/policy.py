@@ -9,15 +9,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from m2io_jax.errors import UserError
 from m2io_jax.models.inserter import Inserter
 from m2io_jax.models.sizes import ModelConfig, model_config
 from m2io_jax.models.tokenizer import TextCodec, load_tokenizer
-from m2io_jax.models.weights import load_weights, save_weights
+from m2io_jax.models.weights import WeightType, load_weights, save_weights
 
 BASE = Path(__file__).parent / "base"
 
@@ -38,7 +36,7 @@ class Policy:
     def with_params(self, params: nnx.State) -> "Policy":
         return replace(self, params=params)
 
-    def save(self, folder: Path, dtype=jnp.float32) -> None:
+    def save(self, folder: Path, dtype: WeightType = "float32") -> None:
         """Writes a folder that `load_policy` reads."""
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(folder / "model.safetensors", self.params, dtype=dtype)
@@ -73,8 +71,7 @@ def load_policy(init: str, *, size: str = "tiny", seed: int = 0) -> Policy:
     config = ModelConfig.load(folder / "config.json")
     if config != model_config(size):
         raise UserError(f"These weights are not of size `{size}`.", where=str(folder), mend="give `model` their size")
-    params = jax.tree.map(lambda weight: weight.astype(jnp.float32), load_weights(folder / "model.safetensors", config))
-    return Policy(config, params, TextCodec(load_tokenizer(folder)))
+    return Policy(config, load_weights(folder / "model.safetensors", config), TextCodec(load_tokenizer(folder)))
 
 
 def policy_folder(path: Path) -> Path:

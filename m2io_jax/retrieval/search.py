@@ -48,6 +48,11 @@ class PictureHit:
     place: PicturePlace
 
 
+def index_folder(corpus: Path) -> Path:
+    """Where a corpus keeps its index."""
+    return corpus / "index"
+
+
 def build_index(corpus: Corpus, out: str | Path, *, encoder: Encoder | None = None) -> dict[str, Any]:
     """Indexes the passages and pictures of `corpus` in folder `out` and returns the index's manifest.
 

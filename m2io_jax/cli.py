@@ -1,0 +1,164 @@
+"""The command `m2io`: one short function a verb."""
+
+import json
+import sys
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+
+from m2io_jax.errors import UserError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Answers with the right pictures in the right places.")
+corpus_app = typer.Typer(no_args_is_help=True, help="Fill a corpus folder.")
+import_app = typer.Typer(no_args_is_help=True, help="From where the documents come.")
+app.add_typer(corpus_app, name="corpus")
+corpus_app.add_typer(import_app, name="import")
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, dotted")]
+say = Console(stderr=True)
+out = Console()
+
+
+@import_app.command("markdown")
+def import_markdown_tree(source: Path, folder: Path):
+    """Import a tree of Markdown files with their pictures."""
+    from m2io_jax.corpus.importing import import_markdown
+
+    out.print(import_markdown(source, folder).summary(), markup=False)
+
+
+@import_app.command("kitchen")
+def import_generated_kitchen(folder: Path, settings: Overrides = None):
+    """Draw the generated kitchen (documents=400 seed=0 ...)."""
+    from m2io_jax.corpus.importing import import_kitchen
+    from m2io_jax.corpus.kitchen import KitchenConfig
+
+    out.print(import_kitchen(_with(KitchenConfig(), settings, "kitchen"), folder).summary(), markup=False)
+
+
+@app.command()
+def index(corpus: Path):
+    """Build the search index of a corpus, inside its folder."""
+    from m2io_jax.corpus.store import Corpus
+    from m2io_jax.retrieval.search import build_index, index_folder
+
+    manifest = build_index(Corpus.open(corpus), index_folder(corpus))
+    out.print(f"index of {corpus}: {json.dumps(manifest)}", markup=False)
+
+
+@app.command()
+def episodes(corpus: Path, folder: Path, settings: Overrides = None):
+    """Build training episodes from a corpus and its index."""
+    from m2io_jax.corpus.store import Corpus
+    from m2io_jax.episodes.building import EpisodeConfig
+    from m2io_jax.episodes.making import make_episodes
+    from m2io_jax.retrieval.search import Retriever, index_folder
+
+    documents = Corpus.open(corpus)
+    retriever = Retriever.open(index_folder(corpus), documents)
+    manifest = make_episodes(documents, retriever, folder, _with(EpisodeConfig(), settings, "episodes"))
+    counts = ", ".join(f"{count} {split}" for split, count in manifest["episodes"].items())
+    out.print(f"{folder}: {counts}; dropped: {manifest['report']['dropped'] or 'none'}", markup=False)
+
+
+@app.command()
+def train(config: Path, settings: Overrides = None):
+    """Train as a configuration says; started again, it goes on where it was."""
+    from m2io_jax.config import load_config
+    from m2io_jax.training import run
+
+    finished = run.train(load_config(config, settings or []))
+    out.print(f"{finished.steps} steps in {finished.seconds:.0f} s; policy in {finished.folder / 'model'}", markup=False)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(help="a run's folder, or `rules`")],
+    gold: Annotated[Path | None, typer.Option(help="MRAMG gold lists, for `rules`")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    split: str = "test",
+):
+    """Evaluate a run's policy beside the rules, or the rules alone on MRAMG-Bench's gold lists."""
+    from m2io_jax.evaluation import command
+
+    if run == "rules":
+        command.evaluate_gold(gold, as_json, out)
+    else:
+        command.evaluate_run(Path(run), split, as_json, out)
+
+
+@app.command()
+def answer(
+    words: Annotated[list[str], typer.Argument(help="[RUN] QUESTION")],
+    corpus: Annotated[Path | None, typer.Option(help="documents to answer from; the run's by default")] = None,
+    inserter: Annotated[str, typer.Option(help="model or match")] = "model",
+    html: Annotated[Path | None, typer.Option(help="also write the answer as a page")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+):
+    """Answer a question with pictures, by a run's policy or by the base that ships with the package."""
+    from m2io_jax.serving import command
+
+    if len(words) > 2:
+        raise UserError("One question at a time.", where=" ".join(words), mend='m2io answer [RUN] "QUESTION"')
+    run = Path(words[0]) if len(words) == 2 else None
+    command.answer(words[-1], run, corpus=corpus, inserter=inserter, html=html, as_json=as_json, out=out)
+
+
+@app.command()
+def demo(
+    part: Annotated[str, typer.Argument(help="demo, controls or seeds")] = "demo",
+    settings: Overrides = None,
+    config: Path = Path("configs/demo.yaml"),
+):
+    """The whole way on generated data: episodes, GRPO from the base, evaluation, report."""
+    from m2io_jax import demo as module
+
+    parts = {"demo": module.demo, "controls": module.controls, "seeds": module.seeds}
+    if part not in parts:
+        raise UserError(f"The demo has no part `{part}`.", mend=f"one of: {', '.join(parts)}")
+    parts[part](config, settings or [], out)
+
+
+@app.command()
+def base(settings: Overrides = None, folder: Path = Path("configs/base")):
+    """Make the base model again: the lessons in `folder`, one after another."""
+    from m2io_jax.base import make_base
+
+    out.print(f"base model: {make_base(folder, settings or [], say)}", markup=False)
+
+
+def _with(config, settings, section: str):
+    """A plain configuration dataclass with `key=value` settings applied."""
+    known = {field.name for field in fields(config)}
+    changes = {}
+    for setting in settings or []:
+        key, found, value = setting.partition("=")
+        if not found or key not in known:
+            mend = f"key=value with one of: {', '.join(sorted(asdict(config)))}"
+            raise UserError(f"`{setting}` is not a setting of {section}.", mend=mend)
+        changes[key] = yaml.safe_load(value)
+    try:
+        return replace(config, **changes)
+    except TypeError as error:
+        raise UserError(f"A setting of {section} has a wrong type: {error}.", where=" ".join(settings or [])) from None
+
+
+def main() -> None:
+    """Runs the command line; what the user can mend is told without a traceback, with exit status 1."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        say.print(f"[bold red]error:[/] {_escaped(error)}", highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _escaped(error: UserError) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

@@ -1,0 +1,155 @@
+"""The main job on generated data, start to end: corpus, index, episodes, base, GRPO, evaluation, report."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from m2io_jax.config import RunConfig, load_config
+from m2io_jax.corpus.importing import import_kitchen
+from m2io_jax.corpus.kitchen import KitchenConfig
+from m2io_jax.corpus.store import Corpus
+from m2io_jax.episodes.building import EpisodeConfig
+from m2io_jax.episodes.dataset import open_episodes
+from m2io_jax.episodes.episode import Episode
+from m2io_jax.episodes.making import make_episodes
+from m2io_jax.errors import UserError
+from m2io_jax.evaluation.comparison import rules
+from m2io_jax.evaluation.policy import Judge, Judged, shuffle_pixels, summaries, take
+from m2io_jax.evaluation.report import Sample, write_report
+from m2io_jax.evaluation.results import METRICS, WIDE, Results, merge_into, table, write_at_once
+from m2io_jax.models.policy import load_policy
+from m2io_jax.retrieval.search import Retriever, build_index, index_folder
+from m2io_jax.training.metrics import read_metrics
+from m2io_jax.training.run import train
+
+SAMPLES = 12
+SFT_RATE = 3e-4
+DOCUMENTS = 1600
+KITCHEN_EPISODES = dict(
+    min_candidates=4, max_candidates=6, drop_labels=0.2, move_labels=0.1, train=0.7, validation=0.02
+)
+SEEDS = (0, 1, 2)
+
+
+def kitchen(folder: Path, *, documents: int, seed: int, episodes: EpisodeConfig, say: Console) -> Path:
+    """A generated corpus with its index and episodes in `folder`; made once. Returns the episodes' folder."""
+    out = folder / "episodes"
+    if (out / "episodes.json").is_file():
+        return out
+    say.print(f"drawing a kitchen of {documents} recipes ...")
+    import_kitchen(KitchenConfig(documents=documents, seed=seed), folder / "corpus")
+    corpus = Corpus.open(folder / "corpus")
+    build_index(corpus, index_folder(corpus.path))
+    say.print("building episodes: questions, answers, candidate pictures by retrieval ...")
+    make_episodes(corpus, Retriever.open(index_folder(corpus.path), corpus), out, episodes)
+    return out
+
+
+def demo(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
+    """Trains by GRPO from the base and evaluates both. Returns the report's path."""
+    began = time.perf_counter()
+    config = _with_data(load_config(config_path, overrides), say)
+    test, policy = held_out(config), load_policy(config.init, size=config.model)
+    judge = Judge(config, policy)
+    before = judge.judge(policy, test, "evaluating the base")
+    finished = train(config)
+    after = judge.judge(finished.policy, test, "evaluating GRPO's policy")
+    results = Results(
+        scores={"base": summaries(before, config), "grpo": summaries(after, config), "rules": rules(config, test)},
+        seed=config.seed,
+        seconds=round(time.perf_counter() - began, 1),
+        episodes=len(test),
+        config=config.model_dump(mode="json"),
+        commands=("make demo",),
+    )
+    results.write(config.run / "results.json")
+    return conclude(config, results, after["greedy"], say)
+
+
+def controls(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
+    """Adds to the demo's results what it has to be compared with: supervision for as long, and a blindfold."""
+    config = _with_data(load_config(config_path, overrides), say)
+    if not (config.run / "results.json").is_file():
+        raise UserError("There is no demo to control.", where=str(config.run), mend="run `make demo` first")
+    test, policy = held_out(config), load_policy(str(config.run), size=config.model)
+    judge = Judge(config, policy)
+    blindfold = [shuffle_pixels(episode, config.seed) for episode in test]
+    shuffled = judge.judge(policy, blindfold, "evaluating GRPO's policy, pictures exchanged")
+    settings = ["objective=supervised", "name=sft", f"run={config.run / 'sft'}", "batch.prompts=16"]
+    settings += ["optimizer.schedule=cosine", f"optimizer.learning_rate={SFT_RATE}", "checkpoint.every_steps=1000000"]
+    supervised = train(_with_data(load_config(config_path, [*overrides, *settings]), say, config.run))
+    later = judge.judge(supervised.policy, test, "evaluating supervision continued")
+    scores = {"sft_same_time": summaries(later, config), "grpo_pixels_shuffled": summaries(shuffled, config)}
+    results = merge_into(
+        config.run / "results.json",
+        Results(scores=scores, seed=config.seed, episodes=len(test), commands=("make demo-controls",)),
+    )
+    after = judge.judge(policy, test[: 4 * SAMPLES], "answers for the report")
+    return conclude(config, results, after["greedy"], say)
+
+
+def held_out(config: RunConfig) -> list[Episode]:
+    """The test episodes that results are measured on."""
+    return take(open_episodes(config.episodes, "test"), config.evaluate.episodes)
+
+
+def conclude(config: RunConfig, results: Results, judged: Sequence[Judged], say: Console) -> Path:
+    """Prints the table and writes the report."""
+    courses = {"GRPO": read_metrics(config.run)}
+    if (config.run / "sft" / "metrics.jsonl").is_file():
+        courses["Supervised, the same time"] = read_metrics(config.run / "sft")
+    report = write_report(config.run / "report.html", results, samples(judged), courses)
+    say.print(table(results, narrow=say.width < WIDE))
+    say.print(f"\nresults  {config.run / 'results.json'}\nreport   {report}")
+    return report
+
+
+def samples(judged: Sequence[Judged], count: int = SAMPLES) -> list[Sample]:
+    """The first answers for the report: most with gold pictures, a few where placing none is right."""
+    with_gold = [row for row in judged if row.episode.gold]
+    without = [row for row in judged if not row.episode.gold]
+    chosen = with_gold[: count - 2] + without[:2]
+    return [Sample(row.episode, row.completion, row.placements, row.rewards, row.reasoning) for row in chosen]
+
+
+def _with_data(config: RunConfig, say: Console, folder: Path | None = None) -> RunConfig:
+    """The configuration with its generated episodes, which are made where they are missing."""
+    if config.episodes is not None:
+        return config
+    episodes = kitchen(
+        folder or config.run,
+        documents=DOCUMENTS,
+        seed=config.seed,
+        episodes=EpisodeConfig(seed=config.seed, **KITCHEN_EPISODES),
+        say=say,
+    )
+    return config.model_copy(update={"episodes": episodes})
+
+
+def seeds(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
+    """The demo and its controls for several seeds, each in a folder of its own; prints mean and range."""
+    runs = []
+    for seed in SEEDS:
+        settings = [*overrides, f"seed={seed}", f"run=runs/demo-seed{seed}"]
+        demo(config_path, settings, say)
+        controls(config_path, settings, say)
+        runs.append(Results.read(Path(f"runs/demo-seed{seed}") / "results.json"))
+    out = Path("runs") / "demo-seeds.md"
+    write_at_once(out, spread(runs), what="table of seeds")
+    say.print(out.read_text(), markup=False, highlight=False)
+    return out
+
+
+def spread(runs: Sequence[Results]) -> str:
+    """Mean and range over runs of every policy's metrics, as a Markdown table."""
+    lines = ["| policy | decoding | " + " | ".join(METRICS) + " |", "|---|---|" + "---:|" * len(METRICS)]
+    for policy, decodings in runs[0].scores.items():
+        for decoding, metrics in decodings.items():
+            cells = []
+            for metric in METRICS:
+                values = [run.scores[policy][decoding][metric]["mean"] for run in runs if metric in metrics]
+                cells.append(f"{sum(values) / len(values):.1f} ({min(values):.1f}-{max(values):.1f})" if values else "-")
+            lines.append(f"| {policy} | {decoding} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

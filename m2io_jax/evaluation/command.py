@@ -1,0 +1,75 @@
+"""What the command `m2io evaluate` does."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from m2io_jax.config import RunConfig, load_config
+from m2io_jax.episodes.dataset import open_episodes, read_manifest
+from m2io_jax.errors import UserError
+from m2io_jax.evaluation.comparison import rules
+from m2io_jax.evaluation.gold import evaluate_rules
+from m2io_jax.evaluation.policy import Judge, summaries, take
+from m2io_jax.evaluation.results import WIDE, Results, table
+from m2io_jax.models.policy import load_policy
+
+
+def evaluate_gold(path: Path | None, as_json: bool, out: Console) -> None:
+    """Prints the rules' scores on MRAMG-Bench's gold lists, in points.
+
+    Raises:
+        UserError: no file, or a damaged one.
+    """
+    if path is None:
+        raise UserError("The rules need gold lists.", mend="add --gold FILE")
+    scores = evaluate_rules(path)
+    if as_json:
+        print(json.dumps(scores))
+        return
+    shown = Table("rule", "subset", "precision", "recall", "F1", "order", box=None)
+    for rule, subsets in scores.items():
+        for subset, values in subsets.items():
+            shown.add_row(rule, subset, *(f"{values[name]:.1f}" for name in ("precision", "recall", "f1", "order")))
+    out.print(shown)
+
+
+def run_config(run: Path) -> RunConfig:
+    """The configuration that a run was started with.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
+    if not (run / "config.yaml").is_file():
+        raise UserError("This is not a run's folder.", where=str(run / "config.yaml"), mend="give one that m2io train wrote")
+    return load_config(run / "config.yaml", [f"run={run}"])
+
+
+def evaluate_run(run: Path, split: str, as_json: bool, out: Console) -> None:
+    """Evaluates a run's policy and the rules on a split, prints the table and writes `RUN/results.json`."""
+    config = run_config(run)
+    counts = read_manifest(config.episodes)["episodes"]
+    if not counts.get(split):
+        mend = f"--split with one of: {', '.join(name for name, count in counts.items() if count)}"
+        raise UserError(f"There are no episodes in the split `{split}`.", where=str(config.episodes), mend=mend)
+    test = take(open_episodes(config.episodes, split), config.evaluate.episodes)
+    policy = load_policy(str(run), size=config.model)
+    judge = Judge(config, policy)
+    judged = judge.judge(policy, test, f"evaluating {config.name}")
+    kept = [row.episode for row in judged["greedy"]]
+    results = Results(
+        scores={config.name: summaries(judged, config), "rules": rules(config, kept)},
+        seed=config.seed,
+        episodes=len(kept),
+        config=config.model_dump(mode="json"),
+        commands=(f"m2io evaluate {run}",),
+    )
+    results.write(run / "results.json")
+    if as_json:
+        print(json.dumps(results.to_json()))
+        return
+    out.print(table(results, narrow=out.width < WIDE))
+    for reason, count in judge.dropped.items():
+        out.print(f"left out, of the rules too: {count} of {len(test)} episodes: {reason}", markup=False)
+    out.print(f"results {run / 'results.json'}", markup=False)

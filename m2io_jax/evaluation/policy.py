@@ -1,0 +1,117 @@
+"""A policy judged: greedy and sampled completions of held-out episodes, read and scored as in training."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+
+from m2io_jax.config import RunConfig
+from m2io_jax.episodes.batching import PromptEncoder, stack_prompts
+from m2io_jax.episodes.episode import Episode
+from m2io_jax.episodes.labels import seeded
+from m2io_jax.episodes.pipeline import RowError
+from m2io_jax.errors import UserError
+from m2io_jax.evaluation.results import score_episode, summarise
+from m2io_jax.models.policy import Policy
+from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.parallel.sharding import place_batch
+from m2io_jax.sampling.sampler import SamplingConfig
+from m2io_jax.tasks.inserter import InserterTask, parse
+from m2io_jax.training.grpo import completion_ids, map_rollouts
+from m2io_jax.training.progress import Progress
+
+DECODING = {"greedy": 0.0, "sampled": 1.0}  # both in one group: the prompt is run once for them
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One completion of one episode: what it says, what was read from it (None: not valid) and its reward parts."""
+
+    episode: Episode
+    completion: str
+    placements: tuple | None
+    reasoning: str
+    rewards: Mapping[str, float]
+
+
+class Judge:
+    """Completes and scores episodes with one compiled program, for any weights of one model size."""
+
+    def __init__(self, config: RunConfig, policy: Policy):
+        self.config, self.codec, self.task = config, policy.codec, InserterTask()
+        self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
+        self.mesh = make_mesh(config.mesh)
+        sampling = SamplingConfig(tuple(DECODING.values()), config.batch.completion_length)
+        self._sample = map_rollouts(policy.structure, sampling, self.mesh)
+        self.dropped: Counter[str] = Counter()
+
+    def judge(self, policy: Policy, episodes: Sequence[Episode], title: str) -> dict[str, list[Judged]]:
+        """Judged completions by decoding. Episodes that do not fit the shapes are counted in `dropped`.
+
+        Raises:
+            UserError: not one fits.
+        """
+        judged: dict[str, list[Judged]] = {name: [] for name in DECODING}
+        key = jax.random.key(self.config.seed)
+        with Progress(title, steps=len(episodes)) as progress:
+            done = 0
+            for batch, prompts in self._batches(episodes):
+                rollouts = self._sample(policy.params, place_batch(prompts, self.mesh), key)
+                for episode, group in zip(batch, completion_ids(rollouts.completions), strict=False):
+                    for name, ids in zip(DECODING, group, strict=True):
+                        judged[name].append(self._read(episode, self.codec.decode(ids)))
+                done += len(batch)
+                progress.update(done)
+        if not done:
+            reasons = "; ".join(f"{count} times: {reason}" for reason, count in self.dropped.items())
+            raise UserError(f"No episode can be evaluated: {reasons}.", mend="raise the capacities under `batch`")
+        return judged
+
+    def _batches(self, episodes: Sequence[Episode]) -> Iterator[tuple[list[Episode], object]]:
+        """Episodes with their prompts; the last batch is filled up with its first row, which is not scored twice."""
+        size, pending = self.config.evaluate.batch_prompts, []
+        for index, episode in enumerate(episodes):
+            try:
+                pending.append((episode, self.encoder.row(self.task.prompt(episode), episode.candidates, seed=index)))
+            except RowError as error:
+                self.dropped[error.reason] += 1
+            if len(pending) == size or (pending and index == len(episodes) - 1):
+                rows = [row for _, row in pending]
+                yield [episode for episode, _ in pending], stack_prompts(rows + rows[:1] * (size - len(rows)))
+                pending = []
+
+    def _read(self, episode: Episode, completion: str) -> Judged:
+        parsed = parse(completion, episode)
+        placements, reasoning = (parsed.placements, parsed.thinking) if parsed else (None, "")
+        return Judged(episode, completion, placements, reasoning, self.task.score(completion, episode))
+
+
+def summaries(judged: Mapping[str, Sequence[Judged]], config: RunConfig) -> dict[str, dict]:
+    """Every metric's mean and interval, by decoding."""
+
+    def scores(row: Judged):
+        return score_episode(row.episode, row.placements, row.rewards, config.rewards)
+
+    return {name: summarise([scores(row) for row in rows], seed=config.seed) for name, rows in judged.items()}
+
+
+def take(source: Sequence[Episode], count: int) -> list[Episode]:
+    """The first `count` episodes: stored in hash order, so a fair sample."""
+    return [source[index] for index in range(min(count, len(source)))]
+
+
+def shuffle_pixels(episode: Episode, seed: int = 0) -> Episode:
+    """The same episode with its candidates' pictures exchanged among themselves: none keeps its own."""
+    count = len(episode.candidates)
+    if count < 2:
+        return episode
+    order = seeded(seed, "pixels", episode.id).permutation(count)
+    moved = np.empty(count, int)
+    moved[order] = np.roll(order, 1)  # one cycle through all of them
+    pairs = zip(episode.candidates, moved, strict=True)
+    return replace(
+        episode,
+        candidates=tuple(replace(candidate, data=episode.candidates[other].data) for candidate, other in pairs),
+    )

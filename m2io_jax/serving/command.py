@@ -1,0 +1,72 @@
+"""What the command `m2io answer` does."""
+
+import json
+from pathlib import Path
+
+from platformdirs import user_cache_path
+from rich.console import Console
+
+from m2io_jax.corpus.importing import import_kitchen
+from m2io_jax.corpus.kitchen import KitchenConfig
+from m2io_jax.corpus.store import Corpus
+from m2io_jax.episodes.dataset import open_episodes, read_manifest
+from m2io_jax.errors import UserError
+from m2io_jax.evaluation.command import run_config
+from m2io_jax.evaluation.comparison import FITTED_ON
+from m2io_jax.evaluation.policy import take
+from m2io_jax.evaluation.results import write_at_once
+from m2io_jax.evaluation.rules import fit_encoder, fit_threshold
+from m2io_jax.models.policy import load_policy
+from m2io_jax.retrieval.search import Retriever, build_index, index_folder
+from m2io_jax.serving.answering import Placer, answer_question
+from m2io_jax.serving.inserting import match_placer, model_placer
+from m2io_jax.serving.rendering import to_html, to_json, to_markdown
+
+
+def answer(
+    question: str,
+    run: Path | None,
+    *,
+    corpus: Path | None,
+    inserter: str,
+    html: Path | None,
+    as_json: bool,
+    out: Console,
+) -> None:
+    """Answers by a run's policy from the corpus it was trained on; without a run, by the base from a small kitchen.
+
+    Raises:
+        UserError: no such run, corpus or inserter, or nothing to answer from.
+    """
+    documents = Corpus.open(corpus or _corpus_of(run))
+    retriever = Retriever.open(index_folder(documents.path), documents)
+    said = answer_question(question, documents, retriever, _placer(inserter, run, retriever))
+    if html is not None:
+        write_at_once(html, to_html(said), what="page")
+    if as_json:
+        print(json.dumps(to_json(said)))
+    else:
+        out.print(to_markdown(said), markup=False, highlight=False, soft_wrap=True)
+
+
+def _placer(inserter: str, run: Path | None, retriever: Retriever) -> Placer:
+    if inserter == "match":
+        if run is None:
+            return match_placer(retriever.encoder)
+        known = take(open_episodes(run_config(run).episodes, "train"), FITTED_ON)
+        encoder = fit_encoder(known)
+        return match_placer(encoder, fit_threshold(known, encoder))
+    if inserter != "model":
+        raise UserError(f"There is no inserter `{inserter}`.", where="--inserter", mend="model or match")
+    size = "tiny" if run is None else run_config(run).model
+    return model_placer(load_policy("base" if run is None else str(run), size=size))
+
+
+def _corpus_of(run: Path | None) -> Path:
+    if run is not None:
+        return Path(read_manifest(run_config(run).episodes)["corpus"]["path"])
+    folder = user_cache_path("m2io_jax") / "kitchen"
+    if not (folder / "corpus.json").is_file():
+        import_kitchen(KitchenConfig(documents=200), folder)
+        build_index(Corpus.open(folder), index_folder(folder))
+    return folder
