@@ -57,12 +57,10 @@ class BatchConfig(Section):
 
 
 class RolloutConfig(Section):
-    """Sampling of `group_size` completions a prompt. `top_k` 0 and `top_p` 1 leave the distribution whole."""
+    """Sampling of `group_size` completions a prompt at `temperature`."""
 
     group_size: Count = 8
     temperature: Positive = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class GRPOConfig(Section):

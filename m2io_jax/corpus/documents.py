@@ -56,7 +56,10 @@ class Document:
 
 @dataclass(frozen=True)
 class AnswerPicture:
-    """A gold placement: `picture` (content hash) stands in `slot`; slot 0 is before the first sentence, slot i after sentence i."""
+    """A gold placement: `picture` (content hash) stands in `slot`.
+
+    Slot 0 is before the first sentence, slot i after sentence i.
+    """
 
     picture: str
     slot: int

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class Placement:
-    """`picture` is an index into the episode's candidates (from 0); slot 0 is before the first sentence, slot i after sentence i."""
+    """`picture` is an index into the episode's candidates, from 0.
+
+    Slot 0 is before the first sentence, slot i after sentence i.
+    """
 
     slot: int
     picture: int
