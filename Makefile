@@ -31,7 +31,7 @@ demo-seeds: $(STAMP)
 	@$(BIN)/python -m m2io_jax demo seeds
 
 base: $(STAMP)
-	@$(BIN)/python -m m2io_jax base
+	@$(BIN)/python -m m2io_jax base m2io_jax/models/base
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow"

@@ -5,30 +5,31 @@ The labels it learns from are made imperfect, as those of real documents are: 20
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from m2io_jax.config import load_config
+from m2io_jax.config import RunConfig, load_config
 from m2io_jax.demo import IMPERFECT, kitchen
 from m2io_jax.episodes.building import EpisodeConfig
 from m2io_jax.episodes.dataset import open_episodes
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.errors import UserError
-from m2io_jax.models.policy import BASE
-from m2io_jax.models.sizes import model_config
-from m2io_jax.models.tokenizer import train_tokenizer
+from m2io_jax.models.policy import Policy, load_policy
+from m2io_jax.models.tokenizer import TextCodec, train_tokenizer
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Picture, Prompt
 from m2io_jax.training.run import train
 
+WORK = Path("runs/base")
 DOCUMENTS, SEED = 6000, 1000  # a kitchen of its own: no run's held-out recipes are among these
 EPISODES = EpisodeConfig(min_candidates=4, max_candidates=6, train=0.94, validation=0.03, **IMPERFECT)
 READ = 3000  # episodes that the tokenizer is trained on
 SPOKEN = ("inserter", "describe", "find")  # tasks whose prompts and targets they are read as
 
 
-def make_base(lessons: Path, overrides: Sequence[str], say: Console, folder: Path = BASE) -> Path:
+def make_base(lessons: Path, overrides: Sequence[str], say: Console, folder: Path) -> Path:
     """Makes tokenizer and weights and writes them to `folder`. Lessons that are done already are not taught again.
 
     Raises:
@@ -37,17 +38,21 @@ def make_base(lessons: Path, overrides: Sequence[str], say: Console, folder: Pat
     plans = sorted(lessons.glob("*.yaml"))
     if not plans:
         raise UserError("There are no lessons.", where=str(lessons), mend="give a folder of configurations")
-    episodes = kitchen(Path("runs/base"), documents=DOCUMENTS, seed=SEED, episodes=EPISODES, say=say)
-    size = load_config(plans[0], overrides).model
-    vocabulary = model_config(size).text.vocab_size
-    train_tokenizer(spoken(open_episodes(episodes, "train")), vocabulary).save_pretrained(folder)
-    init = "random"
+    episodes = kitchen(WORK, documents=DOCUMENTS, seed=SEED, episodes=EPISODES, say=say)
+    init = WORK / "0_begin"
+    beginner(load_config(plans[0], overrides), open_episodes(episodes, "train")).save(init)
     for plan in plans:
-        config = load_config(plan, [f"init={init}", f"episodes={episodes}", *overrides])
-        finished = train(config)
-        init = str(finished.folder)
+        finished = train(load_config(plan, [f"init={init}", f"episodes={episodes}", *overrides]))
+        init = finished.folder
     finished.policy.save(folder, "bfloat16")
     return folder
+
+
+def beginner(config: RunConfig, source: Sequence[Episode]) -> Policy:
+    """A policy that speaks the kitchen's words and knows nothing."""
+    untaught = load_policy("random", size=config.model, seed=config.seed)
+    tokenizer = train_tokenizer(spoken(source), untaught.config.text.vocab_size)
+    return replace(untaught, codec=TextCodec(tokenizer))
 
 
 def spoken(source: Sequence[Episode]) -> Iterator[str]:

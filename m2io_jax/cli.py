@@ -124,11 +124,15 @@ def demo(
 
 
 @app.command()
-def base(settings: Overrides = None, folder: Path = Path("configs/base")):
-    """Make the base model again: the lessons in `folder`, one after another."""
+def base(
+    folder: Annotated[Path, typer.Argument(help="where the model is written")],
+    settings: Overrides = None,
+    lessons: Annotated[Path, typer.Option(help="a folder of configurations")] = Path("configs/base"),
+):
+    """Make the base model again: tokenizer and lessons, one after another."""
     from m2io_jax.base import make_base
 
-    out.print(f"base model: {make_base(folder, settings or [], say)}", markup=False)
+    out.print(f"base model: {make_base(lessons, settings or [], say, folder)}", markup=False)
 
 
 def _with(config, settings, section: str):

@@ -142,12 +142,13 @@ def seeds(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
 
 def spread(runs: Sequence[Results]) -> str:
     """Mean and range over runs of every policy's metrics, as a Markdown table."""
-    lines = ["| policy | decoding | " + " | ".join(METRICS) + " |", "|---|---|" + "---:|" * len(METRICS)]
+    lines = [f"| policy | decoding | {' | '.join(METRICS)} |", "|---|---|" + "---:|" * len(METRICS)]
     for policy, decodings in runs[0].scores.items():
         for decoding, metrics in decodings.items():
             cells = []
             for metric in METRICS:
                 values = [run.scores[policy][decoding][metric]["mean"] for run in runs if metric in metrics]
-                cells.append(f"{sum(values) / len(values):.1f} ({min(values):.1f}-{max(values):.1f})" if values else "-")
-            lines.append(f"| {policy} | {decoding} | " + " | ".join(cells) + " |")
+                mean = sum(values) / max(1, len(values))
+                cells.append(f"{mean:.1f} ({min(values):.1f} to {max(values):.1f})" if values else "")
+            lines.append(f"| {policy} | {decoding} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -51,7 +51,7 @@ class PromptEncoder:
         tokens = self._tokens(prompt, grids)
         if len(tokens) > self.batch.prompt_length:
             raise RowError("a prompt longer than batch.prompt_length")
-        return self._padded(np.array(tokens, np.int32), grids, seed)
+        return self.pad(np.array(tokens, np.int32), grids, seed)
 
     def completion(self, text: str) -> list[int]:
         """A completion's tokens with the stop token.
@@ -93,7 +93,12 @@ class PromptEncoder:
                 tokens += encode(part)
         return tokens + [end, *encode("\n"), start, *encode("assistant\n")]
 
-    def _padded(self, tokens: np.ndarray, grids: list[PictureGrid], seed: int) -> PromptRow:
+    def pad(self, tokens: np.ndarray, grids: list[PictureGrid], seed: int) -> PromptRow:
+        """A row from tokens and pictures that fit, by the fill rules of `models/inputs.py`.
+
+        Raises:
+            RowError: the picture tokens are not as many as the pictures' embeddings.
+        """
         batch, vision = self.batch, self.model.vision
         length, room = len(tokens), batch.prompt_length
         positions, following = token_positions(tokens, grids, self.model)

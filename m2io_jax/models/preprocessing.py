@@ -19,7 +19,7 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
     """
     if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
         raise ValueError(f"a picture of {width} x {height} pixels is too narrow (at most {MAX_ASPECT_RATIO} to 1)")
-    new_height, new_width = (max(factor, round(side / factor) * factor) for side in (height, width))
+    new_height, new_width = (round(side / factor) * factor for side in (height, width))
     if new_height * new_width > max_pixels:
         shrink = (height * width / max_pixels) ** 0.5
         new_height, new_width = (max(factor, int(side / shrink // factor) * factor) for side in (height, width))

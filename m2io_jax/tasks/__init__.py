@@ -7,7 +7,16 @@ from m2io_jax.tasks.inserter import InserterTask
 from m2io_jax.tasks.look import LookTask
 from m2io_jax.tasks.task import Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (InserterTask(), FindTask(), DescribeTask(), LookTask())}
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        InserterTask(),
+        FindTask(),
+        DescribeTask("describe"),
+        DescribeTask("describe_three", most=3),
+        LookTask(),
+    )
+}
 
 
 def find_task(name: str) -> Task:

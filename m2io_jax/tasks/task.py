@@ -1,6 +1,6 @@
 """What a policy is trained on. One file a task: its prompt, the completion it teaches, and how a completion is scored."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,12 +73,16 @@ def description(candidate) -> str:
     return " ".join(words[:8]).replace("=", "-")
 
 
-def show_pictures(episode: Episode) -> tuple[str | Shortened | Picture, ...]:
-    """Every candidate on a line of its own: label, picture, caption."""
+def show_pictures(episode: Episode, shown: Iterable[int] | None = None) -> tuple[str | Shortened | Picture, ...]:
+    """Every candidate (or those `shown`) on a line of its own: picture, label, caption.
+
+    The label stands after its picture, so that the label's token can gather what the picture shows and a completion
+    finds both by the label alone. With the label in front, the tiny model did not learn which picture is which.
+    """
     parts: list[str | Shortened | Picture] = []
-    for index, candidate in enumerate(episode.candidates):
-        parts += [label(index) + " ", Picture(index)]
-        parts += [" ", Shortened(" ".join(candidate.caption.split())), "\n"] if candidate.caption else ["\n"]
+    for index in range(len(episode.candidates)) if shown is None else shown:
+        caption = " ".join(episode.candidates[index].caption.split())
+        parts += [Picture(index), label(index)] + ([" ", Shortened(caption)] if caption else []) + ["\n"]
     return tuple(parts)
 
 

@@ -1,0 +1,108 @@
+"""Every attention shape against full score matrices in float64, with the mask written out entry by entry."""
+
+import jax
+import numpy as np
+import pytest
+
+from m2io_jax.models.attention import (
+    GroupLayout,
+    causal_attention,
+    decode_attention,
+    group_attention,
+    segment_attention,
+)
+
+ROWS, KV, SHARE, DIM = 3, 2, 3, 8
+PROMPT_LENGTHS = np.array([5, 2, 1])
+LAYOUT = GroupLayout(prompt=5, group=2, completion=4)
+PROMPT_MASK = np.arange(LAYOUT.prompt) < PROMPT_LENGTHS[:, None]
+TIGHT = dict(rtol=2e-6, atol=2e-6)
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def dense(q, k, v, allowed):
+    """softmax(q k^T / sqrt(dim)) v; q [queries, dim], k and v [keys, dim], allowed [queries, keys]."""
+    q, k, v = (x.astype(np.float64) for x in (q, k, v))
+    scores = np.where(allowed, q @ k.T / np.sqrt(q.shape[-1]), -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True) @ v
+
+
+def tree_mask(row):
+    """Who sees whom in [prompt | c1 | c2], entry by entry."""
+
+    def branch(place):
+        return -1 if place < LAYOUT.prompt else (place - LAYOUT.prompt) // LAYOUT.completion
+
+    allowed = np.zeros((LAYOUT.length, LAYOUT.length), bool)
+    for query in range(LAYOUT.length):
+        for key in range(query + 1):
+            of_prompt = branch(key) == -1
+            real = not of_prompt or branch(query) == -1 or key < PROMPT_LENGTHS[row]
+            allowed[query, key] = real and (of_prompt or branch(key) == branch(query))
+    return allowed
+
+
+@pytest.fixture(scope="module")
+def tree():
+    q = normal(0, ROWS, KV, SHARE, LAYOUT.length, DIM)
+    k, v = (normal(seed, ROWS, KV, LAYOUT.length, DIM) for seed in (1, 2))
+    expected = np.stack([
+        [[dense(q[r, h, s], k[r, h], v[r, h], tree_mask(r)) for s in range(SHARE)] for h in range(KV)]
+        for r in range(ROWS)
+    ])  # fmt: skip
+    return q, k, v, expected
+
+
+def test_group_attention(tree):
+    q, k, v, expected = tree
+    got = jax.jit(group_attention, static_argnums=3)(q, k, v, LAYOUT, PROMPT_MASK)
+    np.testing.assert_allclose(got, expected, **TIGHT)
+
+
+def test_causal_attention(tree):
+    q, k, v, expected = tree
+    prompt = LAYOUT.prompt
+    got = jax.jit(causal_attention)(q[..., :prompt, :], k[..., :prompt, :], v[..., :prompt, :])
+    np.testing.assert_allclose(got, expected[..., :prompt, :], **TIGHT)
+
+
+def test_decode_attention_reads_what_the_tree_reads(tree):
+    q, k, v, expected = tree
+
+    def grouped(x):
+        return x[..., LAYOUT.prompt :, :].reshape(*x.shape[:-2], LAYOUT.group, LAYOUT.completion, DIM)
+
+    own_q, own_k, own_v, own_expected = map(grouped, (q, k, v, expected))
+    prompt = tuple(x[:, :, : LAYOUT.prompt] for x in (k, v))
+    decode = jax.jit(decode_attention)
+    for step in range(LAYOUT.completion):
+        written = np.arange(LAYOUT.completion)[:, None] < step
+        cache = tuple(np.where(written, x, 1e3) for x in (own_k, own_v))  # what is not written must not matter
+        new = (x[..., step, :] for x in (own_q, own_k, own_v))
+        got = decode(*new, prompt, cache, PROMPT_MASK, step)
+        np.testing.assert_allclose(got, own_expected[..., step, :], **TIGHT)
+
+
+def test_segment_attention():
+    segments = np.array([[0, 0, 1, 1, 1, 2], [0, 0, 0, 0, -1, -1], [-1] * 6])
+    q, k, v = (normal(seed, 3, 2, 6, DIM) for seed in (3, 4, 5))
+    got = np.asarray(jax.jit(segment_attention)(q, k, v, segments))
+    assert np.isfinite(got).all()  # a picture row that nothing uses included
+    for row in range(2):
+        real = segments[row] >= 0
+        same = segments[row][real][:, None] == segments[row][real]
+        for head in range(2):
+            expected = dense(*(x[row, head, real] for x in (q, k, v)), same)
+            np.testing.assert_allclose(got[row, head, real], expected, **TIGHT)
+
+
+def test_scores_as_large_as_float32_exponents_overflow_with(tree):
+    q, k, v, _ = tree
+    got = jax.jit(group_attention, static_argnums=3)(200 * q, k, v, LAYOUT, PROMPT_MASK)
+    expected = dense(200 * q[0, 0, 0], k[0, 0], v[0, 0], tree_mask(0))
+    np.testing.assert_allclose(got[0, 0, 0], expected, rtol=1e-3, atol=1e-3)
+    assert np.isfinite(got).all()
