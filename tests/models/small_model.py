@@ -65,9 +65,13 @@ def small_params() -> nnx.State:
     return jax.tree_util.tree_map_with_path(draw, declared)
 
 
-@jax.jit
-def log_probs(params, prompts: PromptBatch, completions: Completions, temperature=1.0):
+def log_probs(params, prompts: PromptBatch, completions: Completions, temperature: float = 1.0):
     """Log-probabilities and entropies by the model itself."""
+    return _log_probs(params, prompts, completions, temperature)
+
+
+@jax.jit
+def _log_probs(params, prompts, completions, temperature):
     return nnx.merge(STRUCTURE, params).completion_log_probs(prompts, completions, temperature)
 
 
