@@ -9,6 +9,7 @@ from m2io_jax.config import BatchConfig
 from m2io_jax.corpus.pictures import PictureError, decode
 from m2io_jax.episodes.episode import Candidate
 from m2io_jax.episodes.pipeline import RowError
+from m2io_jax.errors import UserError
 from m2io_jax.models.inputs import Completions, PictureGrid, PromptBatch, patch_geometry, token_positions
 from m2io_jax.models.preprocessing import preprocess
 from m2io_jax.models.sizes import ModelConfig
@@ -32,11 +33,18 @@ class PromptRow:
 
 
 class PromptEncoder:
-    """Turns prompts into rows and completions into tokens, for one model and one set of static shapes."""
+    """Turns prompts into rows and completions into tokens, for one model and one set of static shapes.
+
+    Raises:
+        UserError: `batch.patches` is no multiple of the patches that become one token.
+    """
 
     def __init__(self, model: ModelConfig, codec: TextCodec, batch: BatchConfig):
         self.model, self.codec, self.batch = model, codec, batch
         self._merge = model.vision.merge_unit
+        if batch.patches % self._merge:
+            what = f"{batch.patches} patches a picture cannot be merged by {self._merge}."
+            raise UserError(what, where="batch.patches", mend=f"give a multiple of {self._merge}")
 
     def row(self, prompt: Prompt, candidates: Sequence[Candidate], *, seed: int) -> PromptRow:
         """One padded prompt.
