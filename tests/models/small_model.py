@@ -154,8 +154,8 @@ def reference_logits(parts: tuple[int | PictureGrid, ...], completion: list[int]
         heads = []
         for head in range(text.num_attention_heads):
             own = head // (text.num_attention_heads // text.num_key_value_heads)
-            heads.append(_attend(*(_head(part, index, text.head_dim) for part, index in ((q, head), (k, own), (v, own))),
-                                 angles, causal))  # fmt: skip
+            chosen = (_head(part, index, text.head_dim) for part, index in ((q, head), (k, own), (v, own)))
+            heads.append(_attend(*chosen, angles, causal))
         x = x + _linear(np.concatenate(heads, -1), block["o"])
         x = x + _swiglu(_norm(x, block["norm2"]), block["mlp"])
     return (_norm(x, language["norm"]) @ language["embedding"].T)[len(tokens) - 1 :]

@@ -126,7 +126,9 @@ def test_a_row_does_not_depend_on_the_others(completions, measured):
 
 def test_media_tokens_have_no_probability(completions):
     tokens = np.broadcast_to(np.resize(MEDIA, 6), completions.tokens.shape).astype(np.int32)
-    got, entropy = log_probs(small_params(), stack_prompts(mixed_rows()), Completions(tokens, np.ones(tokens.shape, bool)))
+    got, entropy = log_probs(
+        small_params(), stack_prompts(mixed_rows()), Completions(tokens, np.ones(tokens.shape, bool))
+    )
     assert (np.asarray(got) < -1e29).all() and np.isfinite(got).all()
     assert (np.asarray(entropy) > 0).all() and np.isfinite(entropy).all()
 
