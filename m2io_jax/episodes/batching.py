@@ -139,7 +139,8 @@ class PromptEncoder:
 
 def stack_prompts(rows: Sequence[PromptRow]) -> PromptBatch:
     """Rows of the same shapes become a batch."""
-    return PromptBatch(**{field.name: np.stack([getattr(row, field.name) for row in rows]) for field in fields(PromptRow)})
+    names = [field.name for field in fields(PromptRow)]
+    return PromptBatch(**{name: np.stack([getattr(row, name) for row in rows]) for name in names})
 
 
 def stack_completions(groups: Sequence[Sequence[Sequence[int]]], length: int, pad: int) -> Completions:
