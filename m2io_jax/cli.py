@@ -12,7 +12,8 @@ from rich.console import Console
 
 from m2io_jax.errors import UserError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Answers with the right pictures in the right places.")
+PURPOSE = "Answers with the right pictures in the right places."
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=PURPOSE)
 corpus_app = typer.Typer(no_args_is_help=True, help="Fill a corpus folder.")
 import_app = typer.Typer(no_args_is_help=True, help="From where the documents come.")
 app.add_typer(corpus_app, name="corpus")
@@ -72,7 +73,8 @@ def train(config: Path, settings: Overrides = None):
     from m2io_jax.training import run
 
     finished = run.train(load_config(config, settings or []))
-    out.print(f"{finished.steps} steps in {finished.seconds:.0f} s; policy in {finished.folder / 'model'}", markup=False)
+    took = f"{finished.steps} steps in {finished.seconds:.0f} s"
+    out.print(f"{took}; policy in {finished.folder / 'model'}", markup=False)
 
 
 @app.command()

@@ -42,7 +42,8 @@ def run_config(run: Path) -> RunConfig:
         UserError: the folder holds no run.
     """
     if not (run / "config.yaml").is_file():
-        raise UserError("This is not a run's folder.", where=str(run / "config.yaml"), mend="give one that m2io train wrote")
+        mend = "give one that m2io train wrote"
+        raise UserError("This is not a run's folder.", where=str(run / "config.yaml"), mend=mend)
     return load_config(run / "config.yaml", [f"run={run}"])
 
 

@@ -83,7 +83,7 @@ def segment_attention(
     v: Float[Array, "rows heads time dim"],
     segments: Int[Array, "rows time"],
 ) -> Float[Array, "rows heads time dim"]:
-    """Everything sees everything of its own segment: windows and pictures of the vision tower. Padding has segment -1."""
+    """Everything sees everything of its own segment, a window or a picture; padding has segment -1."""
     same = segments[:, None, None, :, None] == segments[:, None, None, None, :]
     return read(q[:, :, None], k, v, _allow(same)).finish()[:, :, 0].astype(q.dtype)
 

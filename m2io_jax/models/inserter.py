@@ -60,7 +60,8 @@ class Inserter(nnx.Module):
 
         last = jnp.take_along_axis(hidden, prompts.mask.sum(1)[:, None, None] - 1, axis=1)
         last = jnp.broadcast_to(last[:, None], (rows, group, 1, hidden.shape[-1]))
-        own_hidden = rearrange(hidden[:, layout.prompt :], "rows (group time) size -> rows group time size", group=group)
+        by_completion = "rows (group time) size -> rows group time size"
+        own_hidden = rearrange(hidden[:, layout.prompt :], by_completion, group=group)
         predicts = jnp.concatenate([last, own_hidden[:, :, :-1]], axis=2)
         return token_log_probs(self.next_token_logits(predicts), completions.tokens, temperature)
 

@@ -104,7 +104,7 @@ class LanguageModel(nnx.Module):
         own: KeysValues,
         step: Int[Array, ""],
     ) -> tuple[Float[Array, "rows group size"], KeysValues]:
-        """Sampling: one new token a completion. Returns hidden states and the completions' cache with `step` written."""
+        """Sampling: one new token a completion. Returns hidden states, and the completions' cache with it written."""
 
         def attend(q, k, v, cache):
             prompt_layer, own_layer = cache

@@ -1,6 +1,7 @@
 """Dimensions of every model size: one dataclass a tower, one table of sizes.
 
-`tiny` ships with the package. The others are the published Qwen2.5-VL sizes (arXiv 2502.13923, and each model's config.json).
+`tiny` ships with the package. The others are the published Qwen2.5-VL sizes (arXiv 2502.13923, and each model's
+config.json).
 """
 
 import dataclasses

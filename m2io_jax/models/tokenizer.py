@@ -1,4 +1,4 @@
-"""The tokenizer: a small byte-level BPE with Qwen's special tokens and chat format, as a `transformers` fast tokenizer."""
+"""A small byte-level BPE with Qwen's special tokens and chat format, as a `transformers` fast tokenizer."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -18,9 +18,10 @@ SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# How Qwen2's tokenizer cuts text before merging: contractions, words with one leading mark, single digits, marks, space.
+# How Qwen2's tokenizer cuts text before merging: contractions, words with one leading mark, digits, marks, space.
 WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -34,9 +35,9 @@ CHAT = (
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE whose first ids are `SPECIAL`, in that order; any text can be written with it."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    words = pre_tokenizers.Split(Regex(WORDS), "isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

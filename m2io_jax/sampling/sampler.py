@@ -1,6 +1,7 @@
-"""Sampling: each prompt's pictures encoded once, the prompt prefilled once, its G completions decoded against one cache."""
+"""Sampling: a prompt's pictures are encoded once, the prompt prefilled once, and its G completions share its cache."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -65,8 +66,10 @@ def sample(model: Inserter, prompts: PromptBatch, config: SamplingConfig, *, key
     """
     rows, group = prompts.rows, config.group
     special = model.config.special
-    row_keys = jax.vmap(lambda seed: jax.vmap(lambda g: jax.random.fold_in(jax.random.fold_in(key, seed), g))(
-        jnp.arange(group)))(prompts.seeds)  # fmt: skip
+    places = jnp.arange(group)
+    row_keys = jax.vmap(lambda seed: jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, seed)))(places))(
+        prompts.seeds
+    )
     temperatures = jnp.asarray(config.temperatures)
 
     hidden, prompt_cache = model.language.prefill(model.embed_prompt(prompts), prompts.positions.transpose(1, 0, 2))
@@ -116,7 +119,9 @@ def sample_token(
     return token.astype(jnp.int32), log_prob
 
 
-def _empty_state(model: Inserter, prompts: PromptBatch, config: SamplingConfig, prompt_cache: KeysValues) -> DecodeState:
+def _empty_state(
+    model: Inserter, prompts: PromptBatch, config: SamplingConfig, prompt_cache: KeysValues
+) -> DecodeState:
     shape = (prompts.rows, config.group, config.max_length)
     layers, rows, heads, _, dim = prompt_cache.keys.shape
     cache = jnp.zeros((layers, rows, heads, config.group, config.max_length, dim), prompt_cache.keys.dtype)

@@ -1,4 +1,4 @@
-"""What a policy is trained on. One file a task: its prompt, the completion it teaches, and how a completion is scored."""
+"""What a policy is trained on. One file a task: its prompt, the completion it teaches, how a completion is scored."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

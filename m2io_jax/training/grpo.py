@@ -96,7 +96,8 @@ class GRPO:
             # the first update is on policy: only there do the sampler and the trainer speak of the same weights
             metrics |= {k: v for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
         metrics = {name: float(value) for name, value in metrics.items()}
-        return state, metrics | reward_metrics(parts, rewards) | length_metrics(completions, self.codec) | timing.seconds
+        metrics |= reward_metrics(parts, rewards) | length_metrics(completions, self.codec)
+        return state, metrics | timing.seconds
 
     def reward(self, scores: Mapping[str, float]) -> float:
         """The weighted sum of a completion's reward parts (weights from the configuration, 0 where it names none)."""
@@ -153,7 +154,8 @@ def grpo_update(
     state, value, metrics = gradient_step(state, loss, optimizer, learning_rate)
     means = {name: total / jnp.maximum(count, 1) for name, (total, count) in metrics.pop("aux").items()}
     dead = jnp.mean(zero_variance(rewards).astype(jnp.float32))
-    return state, metrics | means | {"loss": value, "frac_reward_zero_std": dead, "kl_coef": jnp.asarray(settings.kl_beta)}
+    means |= {"loss": value, "frac_reward_zero_std": dead, "kl_coef": jnp.asarray(settings.kl_beta)}
+    return state, metrics | means
 
 
 def completion_ids(completions: Completions) -> list[list[list[int]]]:

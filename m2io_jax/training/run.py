@@ -31,7 +31,7 @@ from m2io_jax.training.supervised import Supervised
 OBJECTIVES = {"supervised": Supervised, "grpo": GRPO}
 SHOWN = {
     "supervised": {"loss": "loss", "grad_norm": "grad norm"},
-    "grpo": {"reward": "reward", "rewards/selection/mean": "selection", "kl": "kl", "completions/mean_length": "tokens"},
+    "grpo": {"reward": "reward", "rewards/selection/mean": "F1", "kl": "kl", "completions/mean_length": "tokens"},
 }
 
 
@@ -147,8 +147,8 @@ def claim(config: RunConfig) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config.to_yaml())
     except OSError as error:
-        mend = "give another place with run=FOLDER"
-        raise UserError(f"The run's folder cannot be written: {error.strerror}.", where=str(folder), mend=mend) from None
+        what, mend = f"The run's folder cannot be written: {error.strerror}.", "give another place with run=FOLDER"
+        raise UserError(what, where=str(folder), mend=mend) from None
     return folder
 
 
@@ -159,7 +159,8 @@ def check(config: RunConfig) -> None:
         UserError: a task or reward that does not exist, or no episodes.
     """
     if config.episodes is None:
-        raise UserError("There is nothing to train on.", where="episodes", mend="add episodes=FOLDER (see m2io episodes)")
+        mend = "add episodes=FOLDER (see m2io episodes)"
+        raise UserError("There is nothing to train on.", where="episodes", mend=mend)
     parts = {name for task in config.tasks for name in find_task(task).rewards}
     if config.objective == "grpo" and not any(config.rewards.get(name) for name in parts):
         mend = f"give one of these a weight: {', '.join(sorted(parts))}"

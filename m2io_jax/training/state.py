@@ -46,7 +46,7 @@ def state_shardings(params: nnx.State, optimizer: optax.GradientTransformation, 
 
 
 def gradient_step(state: TrainState, loss: Callable, optimizer: optax.GradientTransformation, learning_rate):
-    """One update by `loss(params) -> (value, aux)`. Returns the new state, the value, and metrics with `aux` among them."""
+    """One update by `loss(params) -> (value, aux)`. Returns the new state, the value, and metrics, `aux` among them."""
     (value, aux), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
     direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = apply(state.params, direction, learning_rate)
