@@ -20,7 +20,7 @@ from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
-from m2io_jax.parallel.sharding import place_batch
+from m2io_jax.parallel.sharding import batch_sharding, place_batch
 from m2io_jax.rl.advantages import group_advantages, zero_variance
 from m2io_jax.rl.objectives import grpo_loss
 from m2io_jax.sampling.sampler import Rollouts, SamplingConfig, sample
@@ -105,15 +105,20 @@ class GRPO:
 
 
 def map_rollouts(structure: nnx.GraphDef, sampling: SamplingConfig, mesh: Mesh):
-    """`sample(params, prompts, key)`, its rows mapped over the data axis: each shard's decode loop stops on its own."""
+    """`sample(params, prompts, key)` on the mesh.
+
+    Where every device has the whole model, rows are mapped over the data axis and each shard's decode loop stops on
+    its own. Where weights are split over devices, all rows decode in step until the last is done.
+    """
 
     def on_shard(params, prompts: PromptBatch, key) -> Rollouts:
         return sample(nnx.merge(structure, params), prompts, sampling, key=key)
 
+    if mesh.size > mesh.shape["data"]:
+        # Mapping `data` alone and leaving `fsdp` and `tensor` to the compiler aborts XLA (jaxlib of jax 0.10.2).
+        return jax.jit(on_shard, out_shardings=batch_sharding(mesh))
     whole, rows = PartitionSpec(), PartitionSpec("data")
-    mapped = jax.shard_map(
-        on_shard, mesh=mesh, in_specs=(whole, rows, whole), out_specs=rows, axis_names={"data"}, check_vma=False
-    )
+    mapped = jax.shard_map(on_shard, mesh=mesh, in_specs=(whole, rows, whole), out_specs=rows, check_vma=False)
     return jax.jit(mapped)
 
 
