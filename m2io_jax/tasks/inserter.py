@@ -20,7 +20,7 @@ from m2io_jax.evaluation.pictures import order_score, precision_recall_f1, readi
 from m2io_jax.tasks.task import Prompt, description, label, number_sentences, show_pictures, unlabel
 
 COMPLETION = re.compile(
-    r"<think>\n(?P<think>(?:(?!</?think>|</?answer>).)*)</think>\n<answer>\n(?P<answer>none\n|(?:[A-Z]+:\d+\n)+)</answer>",
+    r"<think>\n(?P<think>(?:(?!</?think>|</?answer>).)*)</think>\n<answer>\n(?P<answer>none\n|(?:[A-Z]+:[0-9]+\n)+)</answer>",
     re.DOTALL,
 )
 

@@ -70,7 +70,8 @@ def unlabel(letters: str) -> int:
 def description(candidate) -> str:
     """What a candidate shows, in words: its exact content where that is known, else the start of its caption."""
     words = (candidate.content or candidate.caption).split()
-    return " ".join(words[:8]).replace("=", "-")
+    # no mark of the completion grammar, which a caption may well hold
+    return " ".join(words[:8]).replace("=", "-").replace("<", "(").replace(">", ")")
 
 
 def show_pictures(episode: Episode, shown: Iterable[int] | None = None) -> tuple[str | Shortened | Picture, ...]:
