@@ -1,0 +1,158 @@
+"""Updates on eight virtual devices against one; the learning rate by hand; AdamW against Optax's own."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small_model import STRUCTURE, mixed_rows, random_completions, small_params
+
+from m2io_jax.config import MeshConfig, OptimizerConfig, RunConfig
+from m2io_jax.episodes.batching import stack_prompts
+from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.parallel.sharding import place, place_batch
+from m2io_jax.sampling.sampler import SamplingConfig
+from m2io_jax.training.grpo import grpo_update, map_rollouts
+from m2io_jax.training.optimizer import apply, learning_rate, make_optimizer
+from m2io_jax.training.state import TrainState, state_shardings
+from m2io_jax.training.supervised import supervised_update
+
+# A large eps: Adam turns a gradient that is 0 but for rounding into a whole step, which would measure the rounding.
+CONFIG = RunConfig(
+    name="update",
+    objective="grpo",
+    steps=1,
+    optimizer=OptimizerConfig(eps=1e-2, weight_decay=0.1, max_grad_norm=0.5),
+    grpo={"kl_beta": 0.1},
+)
+OPTIMIZER = make_optimizer(CONFIG.optimizer)
+SAMPLING = SamplingConfig((1.0, 1.0, 0.8), 6)
+RATE = 0.1
+
+
+def eight_rows():
+    """Each of the four prompts twice, with seeds of their own."""
+    rows = [*mixed_rows(), *mixed_rows()]
+    prompts = stack_prompts(rows)
+    prompts.seeds[:] = np.arange(8)
+    return prompts
+
+
+def one_device():
+    return make_mesh(MeshConfig(data=1), jax.devices()[:1])
+
+
+def updates(mesh):
+    """Parameters and metrics after a supervised and after a GRPO update, and the rollouts between, on a mesh."""
+    shardings = state_shardings(small_params(), OPTIMIZER, mesh)
+    prompts, targets = place_batch((eight_rows(), random_completions(8, 1)), mesh)
+    compiled = partial(jax.jit, out_shardings=(shardings, None))
+
+    params = jax.tree.map(np.asarray, small_params())
+    moments = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(OPTIMIZER.init, params))
+    state = place(TrainState(params, moments, np.zeros((), np.int32)), shardings)
+    supervised = compiled(partial(supervised_update, STRUCTURE, OPTIMIZER))(state, prompts, targets, RATE)
+
+    sampled = map_rollouts(STRUCTURE, SAMPLING, mesh)(state.params, prompts, jax.random.key(3))
+    rewards = np.random.default_rng(0).uniform(size=(8, 3)).astype(np.float32)
+    reference = np.asarray(sampled.log_probs) - 0.1
+    rewards, reference = place_batch((rewards, reference), mesh)
+    update = compiled(partial(grpo_update, STRUCTURE, OPTIMIZER, CONFIG))
+    return jax.device_get((supervised, sampled, update(state, prompts, sampled, rewards, reference, RATE)))
+
+
+@pytest.fixture(scope="module")
+def on_one():
+    return updates(one_device())
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        dict(data=2, fsdp=2, tensor=2),
+        pytest.param(dict(data=8), marks=pytest.mark.slow),
+        pytest.param(dict(data=1, fsdp=8), marks=pytest.mark.slow),
+        pytest.param(dict(data=1, tensor=2), marks=pytest.mark.slow),
+    ],
+    ids=["2x2x2", "data", "fsdp", "tensor"],
+)
+def test_a_mesh_changes_nothing(on_one, sizes):
+    count = int(np.prod(list(sizes.values())))
+    (tuned, tuned_metrics), sampled, (improved, improved_metrics) = updates(
+        make_mesh(MeshConfig(**sizes), jax.devices()[:count])
+    )
+    (one_tuned, one_tuned_metrics), one_sampled, (one_improved, one_improved_metrics) = on_one
+    np.testing.assert_array_equal(sampled.completions.tokens, one_sampled.completions.tokens)
+    np.testing.assert_array_equal(sampled.completions.mask, one_sampled.completions.mask)
+    close = partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5)
+    close(sampled.log_probs, one_sampled.log_probs)
+    for got, expected in ((tuned, one_tuned), (improved, one_improved)):
+        jax.tree.map(close, got, expected)
+    for got, expected in ((tuned_metrics, one_tuned_metrics), (improved_metrics, one_improved_metrics)):
+        jax.tree.map(close, got, expected)
+
+
+def test_an_update_moves_every_tower_and_reports_what_it_did(on_one):
+    (tuned, tuned_metrics), _, (improved, metrics) = on_one
+    for state in (tuned, improved):
+        assert state.step == 1
+        for tower in ("vision", "language"):
+            moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params[tower], small_params()[tower])
+            assert min(jax.tree.leaves(moved)) > 1e-4
+    assert tuned_metrics["num_tokens"] == random_completions(8, 1).mask.sum()
+    assert metrics["sampling/sampling_logp_difference/max"] < 1e-5
+    assert metrics["learning_rate"] == np.float32(RATE)
+    # the reference lies 0.1 below the policy: k3 = exp(-0.1) - 1 + 0.1
+    np.testing.assert_allclose(metrics["kl"], np.exp(-0.1) - 1 + 0.1, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "schedule, warmup, at",
+    [
+        ("constant", 0.0, {0.0: 8.0, 0.5: 8.0, 1.0: 8.0}),
+        ("constant", 0.2, {0.0: 0.0, 0.05: 2.0, 0.2: 8.0, 1.0: 8.0}),
+        ("linear", 0.0, {0.0: 8.0, 0.25: 6.0, 1.0: 0.0}),
+        ("linear", 0.5, {0.25: 4.0, 0.5: 8.0, 0.75: 4.0, 1.0: 0.0}),
+        ("cosine", 0.0, {0.0: 8.0, 1 / 3: 6.0, 0.5: 4.0, 1.0: 0.0}),
+        ("cosine", 0.5, {0.1: 1.6, 0.5: 8.0, 0.75: 4.0, 1.0: 0.0}),
+        ("linear", 0.0, {1.5: 0.0}),  # the last step of a run bounded by time ends late
+        ("cosine", 0.0, {1.5: 0.0}),
+        ("cosine", 1.0, {0.5: 4.0, 1.0: 8.0}),
+    ],
+)
+def test_learning_rate(schedule, warmup, at):
+    config = OptimizerConfig(learning_rate=8.0, schedule=schedule, warmup=warmup)
+    for progress, expected in at.items():
+        assert learning_rate(config, progress) == pytest.approx(expected, abs=1e-9)
+
+
+def test_steps_are_adamw_of_optax():
+    config = OptimizerConfig(b1=0.8, b2=0.95, eps=1e-6, weight_decay=0.3, max_grad_norm=2.0)
+    rates = [0.1, 0.02, 0.3]
+    ours, theirs = make_optimizer(config), optax.chain(
+        optax.clip_by_global_norm(2.0),
+        optax.adamw(lambda count: jnp.asarray(rates)[count], b1=0.8, b2=0.95, eps=1e-6, weight_decay=0.3),
+    )  # fmt: skip
+    random = np.random.default_rng(0)
+    start = {"a": jnp.asarray(random.normal(size=(4, 3)), jnp.float32), "b": jnp.ones(2)}
+    params, expected = start, start
+    state, their_state = ours.init(start), theirs.init(start)
+
+    @jax.jit
+    def step(params, state, gradients, rate):
+        direction, state = ours.update(gradients, state, params)
+        return apply(params, direction, rate), state
+
+    @jax.jit
+    def their_step(params, state, gradients):
+        change, state = theirs.update(gradients, state, params)
+        return optax.apply_updates(params, change), state
+
+    for size, rate in zip((0.1, 10.0, 1.0), rates, strict=True):  # below and above the bound of the norm
+        gradients = jax.tree.map(lambda leaf, size=size: jnp.asarray(size * random.normal(size=leaf.shape)), start)
+        params, state = step(params, state, gradients, rate)
+        expected, their_state = their_step(expected, their_state, gradients)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), params, expected)
+    assert np.abs(np.asarray(params["a"] - start["a"])).min() > 0
