@@ -68,14 +68,10 @@ def on_one():
     return updates(one_device())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sizes",
-    [
-        dict(data=2, fsdp=2, tensor=2),
-        pytest.param(dict(data=8), marks=pytest.mark.slow),
-        pytest.param(dict(data=1, fsdp=8), marks=pytest.mark.slow),
-        pytest.param(dict(data=1, tensor=2), marks=pytest.mark.slow),
-    ],
+    [dict(data=2, fsdp=2, tensor=2), dict(data=8), dict(data=1, fsdp=8), dict(data=1, tensor=2)],
     ids=["2x2x2", "data", "fsdp", "tensor"],
 )
 def test_a_mesh_changes_nothing(on_one, sizes):
