@@ -1,6 +1,8 @@
 """The command `m2io`: one short function a verb."""
 
+import errno
 import json
+import os
 import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -73,6 +75,8 @@ def train(config: Path, settings: Overrides = None):
     from m2io_jax.training import run
 
     finished = run.train(load_config(config, settings or []))
+    if finished.already:
+        out.print("The run had come to its end before; nothing was trained.")
     took = f"{finished.steps} steps in {finished.seconds:.0f} s"
     out.print(f"{took}; policy in {finished.folder / 'model'}", markup=False)
 
@@ -146,19 +150,39 @@ def _with(config, settings, section: str):
         if not found or key not in known:
             mend = f"key=value with one of: {', '.join(sorted(asdict(config)))}"
             raise UserError(f"`{setting}` is not a setting of {section}.", mend=mend)
-        changes[key] = yaml.safe_load(value)
+        changes[key] = _read_as(type(getattr(config, key)), setting, value)
+    return replace(config, **changes)
+
+
+def _read_as(kind: type, setting: str, text: str):
+    """The value of a setting whose default is of the type `kind`."""
     try:
-        return replace(config, **changes)
-    except TypeError as error:
-        raise UserError(f"A setting of {section} has a wrong type: {error}.", where=" ".join(settings or [])) from None
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind in (bool, int, float, str) and type(value) is not kind:
+        needed = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+        raise UserError(f"`{setting}` has a value of the wrong type.", where="the command line", mend=f"give {needed}")
+    return value
 
 
 def main() -> None:
     """Runs the command line; what the user can mend is told without a traceback, with exit status 1."""
+    # Transformers is here for its tokenizers; that it finds no PyTorch is as it should be.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         app(standalone_mode=True)
     except UserError as error:
         say.print(f"[bold red]error:[/] {_escaped(error)}", highlight=False)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        mend = "make room, then give the same command again: a training run goes on from its last checkpoint"
+        full = UserError("The disk is full.", where=error.filename and str(error.filename), mend=mend)
+        say.print(f"[bold red]error:[/] {_escaped(full)}", highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -44,7 +44,7 @@ def run_config(run: Path) -> RunConfig:
     if not (run / "config.yaml").is_file():
         mend = "give one that m2io train wrote"
         raise UserError("This is not a run's folder.", where=str(run / "config.yaml"), mend=mend)
-    return load_config(run / "config.yaml", [f"run={run}"])
+    return load_config(run / "config.yaml", [f"run={json.dumps(str(run))}"])
 
 
 def evaluate_run(run: Path, split: str, as_json: bool, out: Console) -> None:
@@ -52,7 +52,8 @@ def evaluate_run(run: Path, split: str, as_json: bool, out: Console) -> None:
     config = run_config(run)
     counts = read_manifest(config.episodes)["episodes"]
     if not counts.get(split):
-        mend = f"--split with one of: {', '.join(name for name, count in counts.items() if count)}"
+        others = ", ".join(f"--split {name}" for name, count in counts.items() if count)
+        mend = f"{others or 'none has any'}; or build episodes from more documents, or with other shares (train=0.6)"
         raise UserError(f"There are no episodes in the split `{split}`.", where=str(config.episodes), mend=mend)
     test = take(open_episodes(config.episodes, split), config.evaluate.episodes)
     policy = load_policy(str(run), size=config.model)

@@ -37,12 +37,16 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run leaves: the policy, where it lies, and how long it trained (seconds, over all its starts)."""
+    """What a run leaves: the policy, where it lies, and how long it trained (seconds, over all its starts).
+
+    `already`: it had come to its end before this start, which trained nothing.
+    """
 
     policy: Policy
     folder: Path
     steps: int
     seconds: float
+    already: bool = False
 
 
 def train(config: RunConfig) -> Finished:
@@ -54,11 +58,11 @@ def train(config: RunConfig) -> Finished:
         UserError: the episodes, the start weights, the run's folder or the configuration do not allow it.
     """
     check(config)
+    source, folder = open_episodes(config.episodes, "train"), claim(config)
     policy = load_policy(config.init, size=config.model, seed=config.seed)
     mesh = make_mesh(config.mesh)
     objective = OBJECTIVES[config.objective](config, policy, mesh)
     state = begin(policy.params, objective.optimizer, mesh)
-    source = open_episodes(config.episodes, "train")
     rows = episode_pipeline(
         source,
         seed=config.seed,
@@ -66,16 +70,17 @@ def train(config: RunConfig) -> Finished:
         batch_of=config.batch.prompts,
         shard=(jax.process_index(), jax.process_count()),
     )
-    folder = claim(config)
     with (
         Checkpoints(folder / "checkpoints", config.checkpoint.keep) as checkpoints,
         MetricsLog(folder, config.logging.tensorboard) as log,
     ):
         state, elapsed = resume(config, checkpoints, state, rows, log)
+        note(config)
+        already = progress_of(config, int(state.step), elapsed) >= 1
         state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed)
     trained = policy.with_params(state.params)
     trained.save(folder / "model")
-    return Finished(trained, folder, int(state.step), elapsed)
+    return Finished(trained, folder, int(state.step), elapsed, already)
 
 
 def run_steps(
@@ -137,7 +142,7 @@ def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
 
 
 def claim(config: RunConfig) -> Path:
-    """Makes the run's folder and notes its configuration there.
+    """Makes the run's folder, and in a new one notes the configuration.
 
     Raises:
         UserError: it cannot be written.
@@ -145,11 +150,17 @@ def claim(config: RunConfig) -> Path:
     folder = config.run
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(config.to_yaml())
+        if not (folder / "config.yaml").is_file():
+            note(config)
     except OSError as error:
         what, mend = f"The run's folder cannot be written: {error.strerror}.", "give another place with run=FOLDER"
         raise UserError(what, where=str(folder), mend=mend) from None
     return folder
+
+
+def note(config: RunConfig) -> None:
+    """Writes the configuration into the run's folder; over that of an earlier start only where the run goes on."""
+    (config.run / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
 
 
 def check(config: RunConfig) -> None:
