@@ -1,0 +1,74 @@
+"""One start of a small run that kills itself: EPISODES RUN OBJECTIVE STEPS (never | step N | saving SECONDS)."""
+
+import os
+import signal
+import sys
+import threading
+from dataclasses import replace
+
+import jax
+
+from m2io_jax.config import RunConfig
+from m2io_jax.models import sizes
+from m2io_jax.training import run
+from m2io_jax.training.checkpoints import Checkpoints
+from m2io_jax.training.metrics import MetricsLog
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_when(words: str) -> None:
+    """Arranges the death."""
+    kind, _, number = words.partition(" ")
+    write, save = MetricsLog.write, Checkpoints.save
+
+    def write_and_die(self, step, metrics):
+        write(self, step, metrics)
+        if step == int(number):
+            die()
+
+    def die_while_saving(self, *arguments):
+        timer = threading.Timer(float(number), die)
+        timer.daemon = True
+        timer.start()
+        save(self, *arguments)
+
+    if kind == "step":
+        MetricsLog.write = write_and_die
+    elif kind == "saving":
+        Checkpoints.save = die_while_saving
+
+
+def main(episodes: str, folder: str, objective: str, steps: str, kill: str) -> None:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    tiny = sizes.SIZES["tiny"]
+    vision = replace(tiny.vision, depth=1, hidden_size=16, num_heads=2, intermediate_size=16, out_hidden_size=16,
+                     fullatt_block_indexes=(0,))  # fmt: skip
+    text = replace(tiny.text, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                   num_key_value_heads=1, head_dim=8, mrope_section=(1, 1, 2))  # fmt: skip
+    sizes.SIZES["small"] = replace(tiny, vision=vision, text=text)
+    kill_when(kill)
+    config = RunConfig(
+        name="killed",
+        run=folder,
+        model="small",
+        init="random",
+        episodes=episodes,
+        objective=objective,
+        tasks={"look": 0.5, "inserter": 0.5},
+        rewards={"format": 1.0, "seen": 1.0},
+        steps=int(steps),
+        batch={"prompts": 2, "prompt_length": 256, "completion_length": 64 if objective == "supervised" else 6,
+               "pictures": 3},  # fmt: skip
+        rollout={"group_size": 2},
+        optimizer={"learning_rate": 1e-2, "schedule": "cosine"},
+        checkpoint={"every_steps": 2},
+        logging={"tensorboard": False},
+    )
+    run.train(config)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,73 @@
+"""A run that is killed with SIGKILL and started again ends as one that was never killed, bit for bit."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+STEPS = 6
+PROGRAM = Path(__file__).parent / "killed_run.py"
+
+
+@pytest.fixture(scope="module")
+def episodes(tmp_path_factory) -> Path:
+    from m2io_jax.corpus.importing import import_kitchen
+    from m2io_jax.corpus.kitchen import KitchenConfig
+    from m2io_jax.corpus.store import Corpus
+    from m2io_jax.episodes.building import EpisodeConfig
+    from m2io_jax.episodes.making import make_episodes
+
+    folder = tmp_path_factory.mktemp("kitchen")
+    import_kitchen(KitchenConfig(documents=12), folder / "corpus")
+    config = EpisodeConfig(min_candidates=2, max_candidates=3, train=1.0, validation=0.0)
+    make_episodes(Corpus.open(folder / "corpus"), None, folder / "episodes", config)
+    return folder / "episodes"
+
+
+def start(episodes: Path, run: Path, objective: str, kill: str = "never") -> int:
+    """One start of the run in a process of its own; its exit status, negative where it was killed."""
+    words = [sys.executable, str(PROGRAM), str(episodes), str(run), objective, str(STEPS), kill]
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(run.parent / "compiled"), "JAX_NUM_CPU_DEVICES": "1"}
+    ended = subprocess.run(words, env=os.environ | cache, capture_output=True, text=True)
+    assert ended.returncode in (0, -9), ended.stderr[-3000:]
+    return ended.returncode
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = (load_file(run / "model" / "model.safetensors") for run in (one, other))
+    return first.keys() == second.keys() and all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def steps_of(run: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def storm(tmp_path: Path, episodes: Path, objective: str, kills: list[str]) -> int:
+    assert start(episodes, tmp_path / "whole", objective) == 0
+    killed = sum(start(episodes, tmp_path / "killed", objective, kill) == -9 for kill in kills)
+    assert start(episodes, tmp_path / "killed", objective) == 0
+    assert same(tmp_path / "whole", tmp_path / "killed")
+    assert steps_of(tmp_path / "killed") == steps_of(tmp_path / "whole") == list(range(1, STEPS + 1))
+    return killed
+
+
+def test_killed_between_checkpoints_and_while_one_is_written(tmp_path, episodes):
+    # after step 3, when a checkpoint of step 2 is whole; then 20 ms into the writing of the next
+    assert storm(tmp_path, episodes, "supervised", ["step 3", "saving 0.02"]) == 2
+    model = tmp_path / "killed" / "model" / "model.safetensors"
+    before = model.read_bytes()
+    assert start(episodes, tmp_path / "killed", "supervised") == 0  # finished already
+    assert model.read_bytes() == before and len(steps_of(tmp_path / "killed")) == STEPS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["supervised", "grpo"])
+def test_a_storm_of_kills(tmp_path, episodes, objective):
+    draw = random.Random(objective)
+    kills = [f"saving {draw.uniform(0, 0.3):.3f}" for _ in range(4)] + ["step 1", "step 2", "step 5"]
+    assert storm(tmp_path, episodes, objective, draw.sample(kills, len(kills))) >= 3
