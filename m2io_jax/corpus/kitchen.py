@@ -160,23 +160,22 @@ def _contents(count: int, noun: str, near_rate: float, rng: random.Random) -> li
     while len(contents) < count:
         near = rng.random() < near_rate
         content = _neighbour(rng.choice(contents), nouns, rng) if near else words.any_content(rng, rng.choice(nouns))
-        if content not in contents:
+        if content.things not in [other.things for other in contents]:
             contents.append(content)
     rng.shuffle(contents)
     return contents
 
 
 def _neighbour(content: Content, nouns: list[str], rng: random.Random) -> Content:
-    """`content` with one property drawn again (it may come out the same: the caller looks)."""
-    match rng.choice(("count", "colour", "noun", "tool")):
+    """`content` with one property drawn again (it may come out the same: the caller looks), and any tool."""
+    content = replace(content, tool=rng.choice(words.TOOLS))
+    match rng.choice(("count", "colour", "noun")):
         case "count":
             return replace(content, count=rng.randint(1, len(words.COUNTS)))
         case "colour":
             return replace(content, colour=rng.choice(words.COLOURS))
-        case "noun":
-            return replace(content, noun=rng.choice(nouns))
         case _:
-            return replace(content, tool=rng.choice(words.TOOLS))
+            return replace(content, noun=rng.choice(nouns))
 
 
 def _drawable_step(content: Content, full_text_rate: float, rng: random.Random) -> _Step:
@@ -212,7 +211,7 @@ def _blocks(dish: str, steps: list[_Step], rng: random.Random) -> tuple[Block, .
     for step in steps:
         written.append(TextBlock(step.text, 0))
         if step.picture:
-            written.append(PictureBlock(step.picture, 0, step.caption, step.content.text))
+            written.append(PictureBlock(step.picture, 0, step.caption, step.content.things))
     blocks, line, previous = [], 1, None
     for block in written:
         is_item = isinstance(block, TextBlock) and block.kind == "item"
@@ -277,7 +276,7 @@ def _pictured_question(id: str, document: Document, question: str, steps: list[_
         question=question,
         sentences=tuple(rng.choice(step.paraphrases) for step in steps),
         pictures=tuple(AnswerPicture(step.picture, slot) for slot, step in enumerate(steps, 1) if step.picture),
-        contents=tuple(step.content.text if step.content else "" for step in steps),
+        contents=tuple(step.content.things if step.content else "" for step in steps),
     )
 
 
@@ -293,7 +292,7 @@ def _plain_question(
     said = [(remark, "") for remark in rng.sample(remarks, rng.randint(2, min(3, len(remarks))))]
     if lures:
         content = _absent(steps, rng)
-        said.insert(rng.randint(0, len(said)), (rng.choice(lures).format(things=content.things), content.text))
+        said.insert(rng.randint(0, len(said)), (rng.choice(lures).format(things=content.things), content.things))
     filling = dict(
         number=rng.choice(words.STEP_NUMBERS[1:]), minutes=rng.choice(words.MINUTES), side=rng.choice(words.SIDES)
     )

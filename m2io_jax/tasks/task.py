@@ -1,5 +1,6 @@
 """What a policy is trained on. One file a task: its prompt, the completion it teaches, how a completion is scored."""
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -69,9 +70,12 @@ def unlabel(letters: str) -> int:
 
 def description(candidate) -> str:
     """What a candidate shows, in words: its exact content where that is known, else the start of its caption."""
-    words = (candidate.content or candidate.caption).split()
-    # no mark of the completion grammar, which a caption may well hold
-    return " ".join(words[:8]).replace("=", "-").replace("<", "(").replace(">", ")")
+    return " ".join(plain(candidate.content or candidate.caption).split()[:8])
+
+
+def plain(text: str) -> str:
+    """One line without the marks of the completion grammar, which foreign text may well hold."""
+    return " ".join(text.split()).replace("=", "-").replace("<", "(").replace(">", ")")
 
 
 def show_pictures(episode: Episode, shown: Iterable[int] | None = None) -> tuple[str | Shortened | Picture, ...]:
@@ -87,11 +91,23 @@ def show_pictures(episode: Episode, shown: Iterable[int] | None = None) -> tuple
     return tuple(parts)
 
 
-def number_sentences(episode: Episode) -> tuple[str | Shortened | Picture, ...]:
-    """Every sentence on a line of its own, numbered from 1: sentence i stands before slot i."""
-    parts: list[str | Shortened | Picture] = []
-    for number, sentence in enumerate(episode.sentences, start=1):
-        parts += [f"{number} ", Shortened(" ".join(sentence.split())), "\n"]
+def some_of(episode: Episode, most: int | None) -> list[int]:
+    """Indices of `most` candidates, any of them but always the same for an episode; None: all."""
+    count = len(episode.candidates)
+    if most is None or count <= most:
+        return list(range(count))
+    start = zlib.crc32(episode.id.encode()) % count
+    return sorted((start + step) % count for step in range(most))
+
+
+def number_slots(episode: Episode) -> tuple[str | Shortened | Picture, ...]:
+    """The answer with its slots: 0, then every sentence with the number of the slot that follows it.
+
+    The number stands after its sentence for the same reason as a picture's label stands after its picture.
+    """
+    parts: list[str | Shortened | Picture] = ["0\n"]
+    for slot, sentence in enumerate(episode.sentences, start=1):
+        parts += [Shortened(" ".join(sentence.split())), f" {slot}\n"]
     return tuple(parts)
 
 

@@ -20,7 +20,7 @@ from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
-from m2io_jax.parallel.sharding import batch_sharding, place_batch
+from m2io_jax.parallel.sharding import batch_sharding, param_shardings, place, place_batch
 from m2io_jax.rl.advantages import group_advantages, zero_variance
 from m2io_jax.rl.objectives import grpo_loss
 from m2io_jax.sampling.sampler import Rollouts, SamplingConfig, sample
@@ -46,7 +46,8 @@ class GRPO:
         self.config, self.mesh, self.codec = config, mesh, policy.codec
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
         self.optimizer = make_optimizer(config.optimizer)
-        self.reference = policy.params if config.grpo.kl_beta else None
+        reference = place(policy.params, param_shardings(policy.params, mesh))
+        self.reference = reference if config.grpo.kl_beta else None
         self.sampling = SamplingConfig(
             (config.rollout.temperature,) * config.rollout.group_size, config.batch.completion_length
         )
