@@ -17,10 +17,10 @@ from m2io_jax.evaluation.results import score_episode, summarise
 from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import place_batch
+from m2io_jax.progress import Progress
+from m2io_jax.sampling.rollouts import completion_ids, map_rollouts
 from m2io_jax.sampling.sampler import SamplingConfig
 from m2io_jax.tasks.inserter import InserterTask, parse
-from m2io_jax.training.grpo import completion_ids, map_rollouts
-from m2io_jax.training.progress import Progress
 
 DECODING = {"greedy": 0.0, "sampled": 1.0}  # both in one group: the prompt is run once for them
 

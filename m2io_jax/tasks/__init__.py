@@ -5,6 +5,7 @@ from m2io_jax.tasks.describe import DescribeTask
 from m2io_jax.tasks.find import FindTask
 from m2io_jax.tasks.inserter import InserterTask
 from m2io_jax.tasks.look import LookTask
+from m2io_jax.tasks.recite import ReciteTask
 from m2io_jax.tasks.task import Task
 
 TASKS: dict[str, Task] = {
@@ -15,6 +16,7 @@ TASKS: dict[str, Task] = {
         DescribeTask("describe"),
         DescribeTask("describe_three", most=3),
         LookTask(),
+        ReciteTask(),
     )
 }
 

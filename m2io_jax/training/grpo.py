@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from m2io_jax.config import RunConfig
@@ -20,10 +20,11 @@ from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
-from m2io_jax.parallel.sharding import batch_sharding, param_shardings, place, place_batch
+from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.rl.advantages import group_advantages, zero_variance
 from m2io_jax.rl.objectives import grpo_loss
-from m2io_jax.sampling.sampler import Rollouts, SamplingConfig, sample
+from m2io_jax.sampling.rollouts import completion_ids, map_rollouts
+from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.optimizer import make_optimizer
@@ -105,24 +106,6 @@ class GRPO:
         return sum(self.config.rewards.get(name, 0.0) * score for name, score in scores.items())
 
 
-def map_rollouts(structure: nnx.GraphDef, sampling: SamplingConfig, mesh: Mesh):
-    """`sample(params, prompts, key)` on the mesh.
-
-    Where every device has the whole model, rows are mapped over the data axis and each shard's decode loop stops on
-    its own. Where weights are split over devices, all rows decode in step until the last is done.
-    """
-
-    def on_shard(params, prompts: PromptBatch, key) -> Rollouts:
-        return sample(nnx.merge(structure, params), prompts, sampling, key=key)
-
-    if mesh.size > mesh.shape["data"]:
-        # Mapping `data` alone and leaving `fsdp` and `tensor` to the compiler aborts XLA (jaxlib of jax 0.10.2).
-        return jax.jit(on_shard, out_shardings=batch_sharding(mesh))
-    whole, rows = PartitionSpec(), PartitionSpec("data")
-    mapped = jax.shard_map(on_shard, mesh=mesh, in_specs=(whole, rows, whole), out_specs=rows, check_vma=False)
-    return jax.jit(mapped)
-
-
 def grpo_update(
     structure: nnx.GraphDef,
     optimizer,
@@ -162,12 +145,6 @@ def grpo_update(
     dead = jnp.mean(zero_variance(rewards).astype(jnp.float32))
     means |= {"loss": value, "frac_reward_zero_std": dead, "kl_coef": jnp.asarray(settings.kl_beta)}
     return state, metrics | means
-
-
-def completion_ids(completions: Completions) -> list[list[list[int]]]:
-    """Each completion's tokens, padding left out."""
-    tokens, mask = np.asarray(completions.tokens), np.asarray(completions.mask)
-    return [[ids[keep].tolist() for ids, keep in zip(*group, strict=True)] for group in zip(tokens, mask, strict=True)]
 
 
 def reward_metrics(parts: Sequence[Sequence[Mapping[str, float]]], rewards: np.ndarray) -> dict[str, float]:

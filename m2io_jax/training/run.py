@@ -19,12 +19,12 @@ from m2io_jax.episodes.pipeline import episode_pipeline
 from m2io_jax.errors import UserError
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.grpo import GRPO
 from m2io_jax.training.metrics import MetricsLog
 from m2io_jax.training.optimizer import learning_rate
-from m2io_jax.training.progress import Progress
 from m2io_jax.training.state import TrainState, begin
 from m2io_jax.training.supervised import Supervised
 

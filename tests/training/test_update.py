@@ -13,8 +13,9 @@ from m2io_jax.config import MeshConfig, OptimizerConfig, RunConfig
 from m2io_jax.episodes.batching import stack_prompts
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import place, place_batch
+from m2io_jax.sampling.rollouts import map_rollouts
 from m2io_jax.sampling.sampler import SamplingConfig
-from m2io_jax.training.grpo import grpo_update, map_rollouts
+from m2io_jax.training.grpo import grpo_update
 from m2io_jax.training.optimizer import apply, learning_rate, make_optimizer
 from m2io_jax.training.state import TrainState, state_shardings
 from m2io_jax.training.supervised import supervised_update

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from m2io_jax.training.progress import Progress, fraction_done, seconds_left
+from m2io_jax.progress import Progress, fraction_done, seconds_left
 
 
 class Clock:
