@@ -1,13 +1,16 @@
 """A small byte-level BPE with Qwen's special tokens and chat format, as a `transformers` fast tokenizer."""
 
+import os
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would tell every user that PyTorch is missing
 
-from m2io_jax.errors import UserError
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
+from transformers import PreTrainedTokenizerFast  # noqa: E402
+
+from m2io_jax.errors import UserError  # noqa: E402
 
 SPECIAL = (
     "<|endoftext|>",
