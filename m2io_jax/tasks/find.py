@@ -1,7 +1,7 @@
 """Find the picture of each sentence: what a vision-language model learns between describing and placing."""
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.tasks.task import Prompt, label, number_slots, show_pictures
+from m2io_jax.tasks.task import Prompt, label, number_sentences, show_pictures
 
 
 class FindTask:
@@ -11,7 +11,7 @@ class FindTask:
     rewards = ("found",)
 
     def prompt(self, episode: Episode) -> Prompt:
-        return Prompt("Find the pictures.", (*number_slots(episode), *show_pictures(episode)))
+        return Prompt("Find the pictures.", (*number_sentences(episode), *show_pictures(episode)))
 
     def target(self, episode: Episode) -> str:
         return "\n".join(self._lines(episode, episode.labels))

@@ -1,7 +1,7 @@
 """The inserter's task: say where each picture belongs, after looking at it.
 
     <think>
-    A three red tomatoes with the knife. 2
+    A three red tomatoes with the knife.=2
     B one blue egg=none
     </think>
     <answer>
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from m2io_jax.episodes.episode import Episode, Placement
 from m2io_jax.evaluation.pictures import order_score, precision_recall_f1, reading_order
-from m2io_jax.tasks.task import Prompt, description, label, number_slots, plain, show_pictures, unlabel
+from m2io_jax.tasks.task import Prompt, description, label, number_sentences, plain, show_pictures, unlabel
 
 QUOTED_WORDS = 6  # of a sentence that does not say what the picture shows
 
@@ -85,7 +85,7 @@ class InserterTask:
 
     def prompt(self, episode: Episode) -> Prompt:
         return Prompt(
-            "Place the pictures.", (episode.question + "\n", *number_slots(episode), *show_pictures(episode))
+            "Place the pictures.", (episode.question + "\n", *number_sentences(episode), *show_pictures(episode))
         )
 
     def target(self, episode: Episode) -> str:
@@ -97,7 +97,7 @@ class InserterTask:
     def _think(episode: Episode, index: int, slot: int | None) -> str:
         """What the picture shows, then the rest of the sentence that says so, and its slot.
 
-        The place is read, not counted: where the same words stand in the prompt, reading on leads to the slot's number.
+        Reading on in the sentence is what finds it: the words that were just said stand there too.
         """
         shown = description(episode.candidates[index])
         if slot is None:
@@ -105,7 +105,7 @@ class InserterTask:
         sentence = plain(episode.sentences[slot - 1]) if slot else ""
         _, said, rest = sentence.partition(shown) if shown else ("", "", "")
         quoted = rest if said else ": " + " ".join(sentence.split()[-QUOTED_WORDS:])
-        return f"{label(index)} {shown}{quoted} {slot}"
+        return f"{label(index)} {shown}{quoted}={slot}"
 
     def score(self, completion: str, episode: Episode) -> dict[str, float]:
         parsed = parse(completion, episode)

@@ -5,19 +5,19 @@ It teaches the one thing that placing needs and that pictures teach slowly: to r
 
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.labels import seeded
-from m2io_jax.tasks.task import Prompt, number_slots, plain
+from m2io_jax.tasks.task import Prompt, number_sentences, plain
 
 LEAST_WORDS = 4
 
 
 class ReciteTask:
-    """One line a sentence, in any order, from some word on, with the number of the slot that follows it."""
+    """One line a sentence, in any order, from some word on, with its number."""
 
     name = "recite"
     rewards = ("recited",)
 
     def prompt(self, episode: Episode) -> Prompt:
-        return Prompt("Recite the sentences.", number_slots(episode))
+        return Prompt("Recite the sentences.", number_sentences(episode))
 
     def target(self, episode: Episode) -> str | None:
         random = seeded(0, self.name, episode.id)
@@ -25,12 +25,12 @@ class ReciteTask:
         for index in random.permutation(len(episode.sentences)):
             words = plain(episode.sentences[index]).split()
             start = int(random.integers(max(1, len(words) - LEAST_WORDS + 1)))
-            lines.append(" " + " ".join([*words[start:], str(index + 1)]))
+            lines.append(f" {' '.join(words[start:])}={index + 1}")
         return "\n".join(lines) or None
 
     def score(self, completion: str, episode: Episode) -> dict[str, float]:
         """Share of the sentences whose end is said with the right slot."""
-        said = [line.strip().rpartition(" ")[::2] for line in completion.split("\n")]
+        said = [line.strip().rpartition("=")[::2] for line in completion.split("\n")]
 
         def told(number: int, sentence: str) -> bool:
             return any(slot == str(number) and words and plain(sentence).endswith(words) for words, slot in said)

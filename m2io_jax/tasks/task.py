@@ -100,14 +100,14 @@ def some_of(episode: Episode, most: int | None) -> list[int]:
     return sorted((start + step) % count for step in range(most))
 
 
-def number_slots(episode: Episode) -> tuple[str | Shortened | Picture, ...]:
-    """The answer with its slots: 0, then every sentence with the number of the slot that follows it.
+def number_sentences(episode: Episode) -> tuple[str | Shortened | Picture, ...]:
+    """Every sentence on a line of its own after its number: sentence i stands before slot i.
 
-    The number stands after its sentence for the same reason as a picture's label stands after its picture.
+    The number comes first, so that every word of the sentence can gather it: whoever finds the word finds the slot.
     """
-    parts: list[str | Shortened | Picture] = ["0\n"]
-    for slot, sentence in enumerate(episode.sentences, start=1):
-        parts += [Shortened(" ".join(sentence.split())), f" {slot}\n"]
+    parts: list[str | Shortened | Picture] = []
+    for number, sentence in enumerate(episode.sentences, start=1):
+        parts += [f"{number} ", Shortened(" ".join(sentence.split())), "\n"]
     return tuple(parts)
 
 
