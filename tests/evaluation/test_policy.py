@@ -1,0 +1,65 @@
+"""Judging a policy: every episode once, whatever the batches; exchanged pictures are really exchanged."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from m2io_jax.config import RunConfig
+from m2io_jax.episodes.episode import Candidate, Episode, Placement
+from m2io_jax.errors import UserError
+from m2io_jax.evaluation.policy import DECODING, Judge, shuffle_pixels, summaries
+from m2io_jax.models.policy import load_policy
+
+CONFIG = RunConfig(
+    name="judged",
+    objective="supervised",
+    steps=1,
+    mesh={"data": 1},
+    batch={"prompt_length": 96, "completion_length": 8, "pictures": 3},
+    evaluate={"batch_prompts": 2},
+)
+
+
+def episode(number: int, pictures: int = 2) -> Episode:
+    def picture(index: int) -> bytes:
+        written = io.BytesIO()
+        Image.new("RGB", (56, 56), (index * 40, number * 10, 0)).save(written, "PNG")
+        return written.getvalue()
+
+    candidates = tuple(Candidate(picture=f"{number}-{index}", data=picture(index)) for index in range(pictures))
+    placed = (Placement(slot=1, picture=0),)
+    return Episode(f"e{number}", "How?", ("Cut.", "Stir."), candidates, gold=placed, labels=placed)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return load_policy("random", seed=3)
+
+
+def test_every_episode_is_judged_once_in_both_decodings(policy, monkeypatch):
+    monkeypatch.setattr("jax.devices", lambda *_: __import__("jax").local_devices()[:1])
+    judge = Judge(CONFIG, policy)
+    too_many = episode(9, pictures=4)
+    judged = judge.judge(policy, [episode(0), episode(1), episode(2), too_many], "judging")
+    for name in DECODING:
+        assert [row.episode.id for row in judged[name]] == ["e0", "e1", "e2"]
+    assert dict(judge.dropped) == {"more pictures than batch.pictures": 1}
+    summary = summaries(judged, CONFIG)
+    assert summary["greedy"]["validity"]["mean"] == 0.0  # eight random tokens are no completion
+    alone = judge.judge(policy, [episode(0)], "judging")
+    assert alone["greedy"][0].completion == judged["greedy"][0].completion
+    with pytest.raises(UserError, match="No episode can be evaluated"):
+        judge.judge(policy, [too_many], "judging")
+
+
+def test_no_picture_keeps_its_pixels():
+    for count in range(2, 8):
+        before = episode(1, pictures=count)
+        after = shuffle_pixels(before, seed=count)
+        pairs = list(zip(before.candidates, after.candidates, strict=True))
+        assert sorted(new.data for _, new in pairs) == sorted(old.data for old, _ in pairs)
+        assert all(old.data != new.data and old.picture == new.picture for old, new in pairs)
+    single = replace(before, candidates=before.candidates[:1])
+    assert shuffle_pixels(single) == single
