@@ -50,5 +50,5 @@ def gradient_step(state: TrainState, loss: Callable, optimizer: optax.GradientTr
     (value, aux), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
     direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = apply(state.params, direction, learning_rate)
-    metrics = {"grad_norm": optax.global_norm(gradients), "learning_rate": jnp.asarray(learning_rate), "aux": aux}
+    metrics = {"grad_norm": optax.tree.norm(gradients), "learning_rate": jnp.asarray(learning_rate), "aux": aux}
     return TrainState(params, opt_state, state.step + 1), value, metrics

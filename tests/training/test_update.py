@@ -29,7 +29,7 @@ CONFIG = RunConfig(
     grpo={"kl_beta": 0.1},
 )
 OPTIMIZER = make_optimizer(CONFIG.optimizer)
-SAMPLING = SamplingConfig((1.0, 1.0, 0.8), 6)
+SAMPLING = SamplingConfig((CONFIG.rollout.temperature,) * 3, 6)
 RATE = 0.1
 
 
