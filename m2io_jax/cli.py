@@ -89,12 +89,14 @@ def evaluate(
     split: str = "test",
 ):
     """Evaluate a run's policy beside the rules, or the rules alone on MRAMG-Bench's gold lists."""
-    from m2io_jax.evaluation import command
-
     if run == "rules":
-        command.evaluate_gold(gold, as_json, out)
+        from m2io_jax.evaluation.gold_command import evaluate_gold
+
+        evaluate_gold(gold, as_json, out)
     else:
-        command.evaluate_run(Path(run), split, as_json, out)
+        from m2io_jax.evaluation.command import evaluate_run
+
+        evaluate_run(Path(run), split, as_json, out)
 
 
 @app.command()

@@ -4,35 +4,14 @@ import json
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from m2io_jax.config import RunConfig, load_config
 from m2io_jax.episodes.dataset import open_episodes, read_manifest
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.comparison import rules
-from m2io_jax.evaluation.gold import evaluate_rules
 from m2io_jax.evaluation.policy import Judge, summaries, take
 from m2io_jax.evaluation.results import WIDE, Results, table
 from m2io_jax.models.policy import load_policy
-
-
-def evaluate_gold(path: Path | None, as_json: bool, out: Console) -> None:
-    """Prints the rules' scores on MRAMG-Bench's gold lists, in points.
-
-    Raises:
-        UserError: no file, or a damaged one.
-    """
-    if path is None:
-        raise UserError("The rules need gold lists.", mend="add --gold FILE")
-    scores = evaluate_rules(path)
-    if as_json:
-        print(json.dumps(scores))
-        return
-    shown = Table("rule", "subset", "precision", "recall", "F1", "order", box=None)
-    for rule, subsets in scores.items():
-        for subset, values in subsets.items():
-            shown.add_row(rule, subset, *(f"{values[name]:.1f}" for name in ("precision", "recall", "f1", "order")))
-    out.print(shown)
 
 
 def run_config(run: Path) -> RunConfig:
