@@ -38,6 +38,8 @@ def answer(
     Raises:
         UserError: no such run, corpus or inserter, or nothing to answer from.
     """
+    if inserter not in ("model", "match"):
+        raise UserError(f"There is no inserter `{inserter}`.", where="--inserter", mend="model or match")
     documents = Corpus.open(corpus or _corpus_of(run))
     retriever = Retriever.open(index_folder(documents.path), documents)
     said = answer_question(question, documents, retriever, _placer(inserter, run, retriever))
@@ -56,8 +58,6 @@ def _placer(inserter: str, run: Path | None, retriever: Retriever) -> Placer:
         known = take(open_episodes(run_config(run).episodes, "train"), FITTED_ON)
         encoder = fit_encoder(known)
         return match_placer(encoder, fit_threshold(known, encoder))
-    if inserter != "model":
-        raise UserError(f"There is no inserter `{inserter}`.", where="--inserter", mend="model or match")
     size = "tiny" if run is None else run_config(run).model
     return model_placer(load_policy("base" if run is None else str(run), size=size))
 
