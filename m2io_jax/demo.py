@@ -16,6 +16,7 @@ from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.making import make_episodes
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.comparison import rules
+from m2io_jax.evaluation.curves import write_curves
 from m2io_jax.evaluation.policy import Judge, Judged, shuffle_pixels, summaries, take
 from m2io_jax.evaluation.report import Sample, write_report
 from m2io_jax.evaluation.results import METRICS, WIDE, Results, merge_into, table, write_at_once
@@ -98,6 +99,7 @@ def conclude(config: RunConfig, results: Results, judged: Sequence[Judged], say:
     courses = {"GRPO": read_metrics(config.run)}
     if (config.run / "sft" / "metrics.jsonl").is_file():
         courses["Supervised, the same time"] = read_metrics(config.run / "sft")
+    write_curves(config.run / "curves.png", config.run)
     report = write_report(config.run / "report.html", results, samples(judged), courses)
     say.print(table(results, narrow=say.width < WIDE))
     say.print(f"\nresults  {config.run / 'results.json'}\nreport   {report}")
