@@ -74,8 +74,12 @@ class GRPOConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW. `warmup` is a fraction of the run; `schedule` is what the rate does after it."""
+    """AdamW, or Muon for the matrices of the blocks and AdamW for the rest.
 
+    `warmup` is a fraction of the run; `schedule` is what the rate does after it. `b1`, `b2` and `eps` are Adam's.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
     learning_rate: Positive = 1e-4
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     warmup: Fraction = 0.0

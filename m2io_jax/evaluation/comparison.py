@@ -22,7 +22,7 @@ def rules(config: RunConfig, test: Sequence[Episode]) -> dict[str, Mapping]:
         "none": [insert_none(episode) for episode in test],
         "match": match_episodes(test, encoder, fit_threshold(train_split, encoder)),
     }
-    task = InserterTask()
+    task = InserterTask("inserter")
 
     def scored(episode: Episode, placements):
         parts = task.score(write([], tuple(placements)), episode)

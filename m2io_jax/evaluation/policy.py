@@ -40,7 +40,7 @@ class Judge:
     """Completes and scores episodes with one compiled program, for any weights of one model size."""
 
     def __init__(self, config: RunConfig, policy: Policy):
-        self.config, self.codec, self.task = config, policy.codec, InserterTask()
+        self.config, self.codec, self.task = config, policy.codec, InserterTask("inserter")
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
         self.mesh = make_mesh(config.mesh)
         sampling = SamplingConfig(tuple(DECODING.values()), config.batch.completion_length)

@@ -79,12 +79,15 @@ def optimizer_shardings(optimizer: optax.GradientTransformation, params: nnx.Sta
     whole = replicated(mesh)
     abstract = jax.eval_shape(optimizer.init, params)
 
+    def is_masked(node) -> bool:  # a weight that another of the chain's parts looks after
+        return isinstance(node, optax.MaskedNode)
+
     def like_param(kept, param, sharding):
-        return sharding if kept.shape == param.shape else whole
+        return kept if is_masked(kept) else sharding if kept.shape == param.shape else whole
 
     shardings = param_shardings(params, mesh)
     return optax.tree_map_params(
-        optimizer, like_param, abstract, params, shardings, transform_non_params=lambda _: whole
+        optimizer, like_param, abstract, params, shardings, transform_non_params=lambda _: whole, is_leaf=is_masked
     )
 
 

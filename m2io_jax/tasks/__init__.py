@@ -11,12 +11,14 @@ from m2io_jax.tasks.task import Task
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        InserterTask(),
+        InserterTask("inserter"),
+        InserterTask("inserter_told", told=True),
         FindTask(),
         DescribeTask("describe"),
         DescribeTask("describe_three", most=3),
         LookTask(),
-        ReciteTask(),
+        ReciteTask("recite"),
+        ReciteTask("recite_scrambled", scrambled=True),
     )
 }
 

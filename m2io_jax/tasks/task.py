@@ -91,6 +91,14 @@ def show_pictures(episode: Episode, shown: Iterable[int] | None = None) -> tuple
     return tuple(parts)
 
 
+def tell_pictures(episode: Episode) -> tuple[str | Shortened | Picture, ...]:
+    """As `show_pictures`, with the words of a description where the picture would stand."""
+    parts: list[str | Shortened | Picture] = []
+    for index, candidate in enumerate(episode.candidates):
+        parts += [Shortened(description(candidate)), f" {label(index)}\n"]
+    return tuple(parts)
+
+
 def some_of(episode: Episode, most: int | None) -> list[int]:
     """Indices of `most` candidates, any of them but always the same for an episode; None: all."""
     count = len(episode.candidates)
@@ -101,12 +109,17 @@ def some_of(episode: Episode, most: int | None) -> list[int]:
 
 
 def number_sentences(episode: Episode) -> tuple[str | Shortened | Picture, ...]:
-    """Every sentence on a line of its own after its number: sentence i stands before slot i.
+    """The answer's sentences as `number_lines`: sentence i stands before slot i."""
+    return number_lines(episode.sentences)
+
+
+def number_lines(sentences: Iterable[str]) -> tuple[str | Shortened | Picture, ...]:
+    """Every sentence on a line of its own after its number.
 
     The number comes first, so that every word of the sentence can gather it: whoever finds the word finds the slot.
     """
     parts: list[str | Shortened | Picture] = []
-    for number, sentence in enumerate(episode.sentences, start=1):
+    for number, sentence in enumerate(sentences, start=1):
         parts += [f"{number} ", Shortened(" ".join(sentence.split())), "\n"]
     return tuple(parts)
 

@@ -9,7 +9,7 @@ from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.tasks.inserter import InserterTask, order_reward, parse, placement_reward, selection_reward, write
 from m2io_jax.tasks.task import Picture, Shortened
 
-TASK = InserterTask()
+TASK = InserterTask("inserter")
 
 
 def episode(*, candidates: int = 3, sentences: int = 4, gold=(), labels=None, **shown) -> Episode:

@@ -1,4 +1,6 @@
-"""Labels, and the tasks that come before placing: look, describe, find."""
+"""Labels, and the tasks that come before placing: look, describe, find, recite, place in words."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +23,36 @@ EPISODE = Episode(
     labels=(Placement(1, 0),),
 )
 NOTHING_KNOWN = Episode("n", "How?", ("Wait.",), (Candidate("a", b""),), (), ())
+
+
+def said(prompt) -> str:
+    return "".join(getattr(part, "text", part) for part in prompt.user)
+
+
+def test_reciting_is_out_of_order_and_scored_by_the_sentence():
+    task, lines = find_task("recite"), find_task("recite").target(EPISODE).split("\n")
+    assert said(task.prompt(EPISODE)) == "1 Cut the egg.\n2 Wait.\n3 Boil it.\n"
+    assert sorted(lines) == [" Boil it.=3", " Cut the egg.=1", " Wait.=2"]
+    assert task.score(task.target(EPISODE), EPISODE) == {"recited": 1.0}
+    assert task.score(" the egg.=1\n Wait.=3", EPISODE) == {"recited": pytest.approx(1 / 3)}
+
+
+def test_scrambled_sentences_hold_the_same_words_once_and_are_recited_as_they_stand():
+    task, words = find_task("recite_scrambled"), {"Cut", "the", "egg.", "Wait.", "Boil", "it."}
+    line, none = said(task.prompt(EPISODE)).split("\n")
+    assert line.startswith("1 ") and sorted(line[2:].split()) == sorted(words) and not none
+    recited, slot = task.target(EPISODE).strip().split("=")
+    assert slot == "1" and line.endswith(recited) and task.score(task.target(EPISODE), EPISODE) == {"recited": 1.0}
+
+
+def test_told_pictures_are_the_inserters_task_in_words_with_exact_gold():
+    known = replace(EPISODE, labels=(Placement(2, 2),))
+    task, shown = find_task("inserter_told"), find_task("inserter")
+    assert not any(isinstance(part, Picture) for part in task.prompt(known).user)
+    assert said(task.prompt(known)).endswith("one red egg A\ntwo blue pans knife B\na bowl C\n")
+    assert task.target(known) == shown.target(replace(EPISODE, labels=EPISODE.gold))
+    assert task.score(task.target(known), known) == dict.fromkeys(shown.rewards, 1.0)
+    assert task.target(NOTHING_KNOWN) is None
 
 
 def test_labels():

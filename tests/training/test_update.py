@@ -1,4 +1,4 @@
-"""Updates on eight virtual devices against one; the learning rate by hand; AdamW against Optax's own."""
+"""Updates on eight virtual devices against one; the learning rate by hand; AdamW and Muon by what they promise."""
 
 from functools import partial
 
@@ -153,3 +153,27 @@ def test_steps_are_adamw_of_optax():
         expected, their_state = their_step(expected, their_state, gradients)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), params, expected)
     assert np.abs(np.asarray(params["a"] - start["a"])).min() > 0
+
+
+def test_muon_turns_every_block_matrix_by_the_same_in_all_directions_and_leaves_the_rest_to_adam():
+    config = OptimizerConfig(name="muon", max_grad_norm=1e9)
+    muon, adam = make_optimizer(config), optax.scale_by_adam(b1=0.9, b2=0.999, nesterov=True)
+    params = small_params()
+    random = np.random.default_rng(0)
+    gradients = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), params)
+    direction, _ = jax.jit(muon.update)(gradients, place(muon.init(params), optimizer_places(muon)), params)
+    expected, _ = adam.update(gradients, adam.init(params), params)
+    kernel = direction["language"]["blocks"]["mlp"]["up"]["kernel"][...]
+    for layer, gradient in zip(kernel, gradients["language"]["blocks"]["mlp"]["up"]["kernel"][...], strict=True):
+        turns = np.linalg.svd(layer, compute_uv=False) / (0.2 * max(layer.shape) ** 0.5)
+        assert 0.6 < turns.min() and turns.max() < 1.3  # five Newton-Schulz iterations bring them near 1, no nearer
+        u, _, v = np.linalg.svd(gradient, full_matrices=False)
+        assert np.sum(layer * (u @ v)) > 0.95 * np.linalg.norm(layer) * np.linalg.norm(u @ v)
+    got, want = direction["language"], expected["language"]
+    np.testing.assert_allclose(got["embedding"][...], want["embedding"][...], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(got["norm"]["scale"][...], want["norm"]["scale"][...], rtol=1e-4, atol=1e-6)
+
+
+def optimizer_places(optimizer):
+    """Shardings of a chain that looks after some weights only, on eight devices."""
+    return state_shardings(small_params(), optimizer, make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))).opt_state
