@@ -1,20 +1,25 @@
 """Dimensions of every model size: one dataclass a tower, one table of sizes.
 
-`tiny` ships with the package. The others are the published Qwen2.5-VL sizes (arXiv 2502.13923, and each model's
-config.json).
+`tiny` ships with the package. The others are the published sizes of Qwen2.5-VL (arXiv 2502.13923) and Qwen2-VL
+(2409.12191). models/huggingface.py reads the dimensions of any other from its config.json.
 """
 
 import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from m2io_jax.errors import UserError
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The vision transformer. Lengths `patch_size` and `window_size` are pixels."""
+    """The vision transformer. Lengths `patch_size` and `window_size` are pixels.
+
+    Qwen2.5-VL has RMS normalisation, SwiGLU, and windows in all blocks but a few; Qwen2-VL has layer normalisation, one
+    hidden layer with the quick GELU, and no windows: every block is in `fullatt_block_indexes`.
+    """
 
     depth: int
     hidden_size: int
@@ -27,6 +32,8 @@ class VisionConfig:
     spatial_merge_size: int = 2
     window_size: int = 112
     in_channels: int = 3
+    norm: Literal["rms", "layer"] = "rms"
+    mlp: Literal["swiglu", "quick_gelu"] = "swiglu"
 
     @property
     def head_dim(self) -> int:
@@ -130,6 +137,19 @@ def _vision(out: int, intermediate: int = 3456) -> VisionConfig:
     )
 
 
+def _vision_of_qwen2(out: int) -> VisionConfig:
+    return VisionConfig(
+        depth=32,
+        hidden_size=1280,
+        num_heads=16,
+        intermediate_size=5120,
+        out_hidden_size=out,
+        fullatt_block_indexes=tuple(range(32)),
+        norm="layer",
+        mlp="quick_gelu",
+    )
+
+
 def _text(hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, **more) -> TextConfig:
     return TextConfig(
         hidden_size=hidden,
@@ -165,6 +185,11 @@ SIZES: dict[str, ModelConfig] = {
     "7b": ModelConfig(_vision(3584, 3420), _text(3584, 18944, 28, 28, 4)),
     "32b": ModelConfig(_vision(5120), _text(5120, 27648, 64, 40, 8)),
     "72b": ModelConfig(_vision(8192), _text(8192, 29568, 80, 64, 8)),
+    "qwen2-2b": ModelConfig(
+        _vision_of_qwen2(1536), _text(1536, 8960, 28, 12, 2, vocab_size=151936, tie_word_embeddings=True)
+    ),
+    "qwen2-7b": ModelConfig(_vision_of_qwen2(3584), _text(3584, 18944, 28, 28, 4)),
+    "qwen2-72b": ModelConfig(_vision_of_qwen2(8192), _text(8192, 29568, 80, 64, 8)),
 }
 
 
