@@ -34,6 +34,15 @@ FAMILIES = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "qwen2_vl": "Qwe
 SHARD_BYTES = 2 * 1024**3
 _LISTED = 20
 
+# What stands beside published weights, besides the tokenizer, and is kept as it is.
+COMPANIONS = (
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+    "generation_config.json",
+    "chat_template.json",
+)
+
 # Our module: theirs. `{}` is the number of the layer.
 MODULES = {
     "language.embedding": "model.embed_tokens",
@@ -98,6 +107,17 @@ def read_config(folder: Path) -> ModelConfig:
         return ModelConfig(_vision(family, vision), _text(text), _special(text))
     except KeyError as error:
         raise UserError(f"{error.args[0]} is missing.", where=where) from None
+
+
+def is_published(folder: Path) -> bool:
+    """Whether this is a Hugging Face folder and not a policy's: both have a config.json, only one says what it is."""
+    path = folder / "config.json"
+    return path.is_file() and "model_type" in _read_json(path)
+
+
+def companions(folder: Path) -> dict[str, bytes]:
+    """The files of `COMPANIONS` that a folder has."""
+    return {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).is_file()}
 
 
 def _text(text: Mapping[str, Any]) -> TextConfig:

@@ -3,30 +3,39 @@
     FOLDER/model.safetensors   weights
     FOLDER/config.json         dimensions (models/sizes.py)
     FOLDER/tokenizer.json ...  tokenizer
+    FOLDER/*.json              what came with published weights (models/huggingface.py)
+
+A Hugging Face folder is read as it is.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import jax
 from flax import nnx
 
+from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
+from m2io_jax.models import huggingface
 from m2io_jax.models.inserter import Inserter
 from m2io_jax.models.sizes import ModelConfig, model_config
 from m2io_jax.models.tokenizer import TextCodec, load_tokenizer
 from m2io_jax.models.weights import WeightType, load_weights, save_weights
+from m2io_jax.parallel.mesh import make_mesh
 
 BASE = Path(__file__).parent / "base"
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A model's dimensions, its weights, and the tokenizer it speaks."""
+    """A model's dimensions, its weights, the tokenizer it speaks, and the files that came with published weights."""
 
     config: ModelConfig
     params: nnx.State
     codec: TextCodec
+    companions: Mapping[str, bytes] = field(default_factory=dict)
 
     @cached_property
     def structure(self) -> nnx.GraphDef:
@@ -42,6 +51,8 @@ class Policy:
         save_weights(folder / "model.safetensors", self.params, dtype=dtype)
         self.config.save(folder / "config.json")
         self.codec.tokenizer.save_pretrained(folder)
+        for name, content in self.companions.items():
+            (folder / name).write_bytes(content)
 
 
 def structure_of(config: ModelConfig) -> nnx.GraphDef:
@@ -49,12 +60,13 @@ def structure_of(config: ModelConfig) -> nnx.GraphDef:
     return nnx.split(nnx.eval_shape(lambda: Inserter(config, rngs=nnx.Rngs(0))))[0]
 
 
-def load_policy(init: str, *, size: str = "tiny", seed: int = 0) -> Policy:
+def load_policy(init: str, *, size: str | None = "tiny", seed: int = 0) -> Policy:
     """A policy to start from.
 
     Args:
-        init: `base` (the weights that ship with the package), `random`, or the path of a run or of a policy's folder.
-        size: a name of `models/sizes.py`; what is loaded must have its dimensions.
+        init: `base` (the weights that ship with the package), `random`, or the path of a run, of a policy's folder or of
+            a Hugging Face folder.
+        size: a name of `models/sizes.py`; what is loaded must have its dimensions. None takes any.
         seed: of random weights.
 
     Raises:
@@ -65,13 +77,18 @@ def load_policy(init: str, *, size: str = "tiny", seed: int = 0) -> Policy:
         params = nnx.split(Inserter(config, rngs=nnx.Rngs(seed)))[1]
         return Policy(config, params, TextCodec(load_tokenizer(BASE)))
     folder = BASE if init == "base" else policy_folder(Path(init))
-    if not (folder / "model.safetensors").is_file():
+    published = huggingface.is_published(folder)
+    if not published and not (folder / "model.safetensors").is_file():
         mend = "give `base`, `random`, or the path of a finished run or of a policy's folder"
         raise UserError("There are no weights here.", where=str(folder / "model.safetensors"), mend=mend)
-    config = ModelConfig.load(folder / "config.json")
-    if config != model_config(size):
+    config = huggingface.read_config(folder) if published else ModelConfig.load(folder / "config.json")
+    if size is not None and not config.same_shapes(model_config(size)):
         raise UserError(f"These weights are not of size `{size}`.", where=str(folder), mend="give `model` their size")
-    return Policy(config, load_weights(folder / "model.safetensors", config), TextCodec(load_tokenizer(folder)))
+    if published:
+        params = huggingface.load_weights(folder, config, make_mesh(MeshConfig(data=1), jax.devices()[:1]), "float32")
+    else:
+        params = load_weights(folder / "model.safetensors", config)
+    return Policy(config, params, TextCodec(load_tokenizer(folder)), huggingface.companions(folder))
 
 
 def policy_folder(path: Path) -> Path:

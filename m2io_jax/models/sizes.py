@@ -109,6 +109,16 @@ class ModelConfig:
         if vision.head_dim % 4:
             raise UserError("the vision tower's head size must be a multiple of 4 (two axes, pairs of numbers)")
 
+    def same_shapes(self, other: "ModelConfig") -> bool:
+        """Whether weights of one fit the other: all but how they are initialised and how long a prompt may be."""
+
+        def shapes(config: ModelConfig) -> ModelConfig:
+            return dataclasses.replace(
+                config, text=dataclasses.replace(config.text, initializer_range=0.0, max_position_embeddings=0)
+            )
+
+        return shapes(self) == shapes(other)
+
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
