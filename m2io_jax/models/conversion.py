@@ -44,7 +44,7 @@ def export_folder(run: Path, folder: Path, dtype: WeightType = "bfloat16") -> Pa
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError("This folder is not empty.", where=str(folder), mend="give one that does not exist")
-    policy = load_policy(str(run), size=None)
+    policy = load_policy(str(run), size=None).without_adapters()
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:

@@ -42,10 +42,15 @@ class Linear(nnx.Module):
     ):
         self.kernel = weight(rngs, sizes, axes, gain * sizes[0] ** -0.5, stack)
         self.bias = weight(rngs, sizes[1:], axes[1:], 0.0, stack) if bias else None
+        self.adapter = nnx.data(None)  # a low-rank addition to the kernel (models/lora.py)
 
     def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
         # two-dimensional on purpose: on CPU, XLA takes twice as long for the gradient of the three-dimensional product
-        y = (x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)).reshape(*x.shape[:-1], -1)
+        flat = x.reshape(-1, x.shape[-1])
+        y = flat @ self.kernel[...].astype(x.dtype)
+        if self.adapter is not None:
+            y = y + self.adapter(flat)
+        y = y.reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

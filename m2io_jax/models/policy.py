@@ -20,7 +20,8 @@ from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
 from m2io_jax.models import huggingface
 from m2io_jax.models.inserter import Inserter
-from m2io_jax.models.sizes import ModelConfig, model_config
+from m2io_jax.models.lora import fold, fresh
+from m2io_jax.models.sizes import LoraConfig, ModelConfig, model_config
 from m2io_jax.models.tokenizer import TextCodec, load_tokenizer
 from m2io_jax.models.weights import WeightType, load_weights, save_weights
 from m2io_jax.parallel.mesh import make_mesh
@@ -44,6 +45,20 @@ class Policy:
 
     def with_params(self, params: nnx.State) -> "Policy":
         return replace(self, params=params)
+
+    def with_adapters(self, lora: LoraConfig, seed: int) -> "Policy":
+        """The same policy with adapters that change nothing yet."""
+        config = replace(self.config, lora=lora)
+        abstract = nnx.state(nnx.eval_shape(lambda: Inserter(config, rngs=nnx.Rngs(0))), nnx.Param)
+        both = [*nnx.to_flat_state(self.params), *nnx.to_flat_state(fresh(abstract, seed))]
+        return replace(self, config=config, params=nnx.from_flat_state(both))
+
+    def without_adapters(self) -> "Policy":
+        """The policy that computes the same with the adapters added to the weights."""
+        if self.config.lora is None:
+            return self
+        folded = fold(self.params, self.config.lora)
+        return replace(self, config=replace(self.config, lora=None), params=folded)
 
     def save(self, folder: Path, dtype: WeightType = "float32") -> None:
         """Writes a folder that `load_policy` reads."""

@@ -91,12 +91,32 @@ class SpecialTokens:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (arXiv 2106.09685): `kernel + alpha / rank * a @ b` in the modules that `targets` name.
+
+    Attributes:
+        targets: regular expressions, each for whole module names such as `language.blocks.q` or `vision.blocks.mlp.up`.
+    """
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise UserError(f"an adapter's rank must be 1 or more, not {self.rank}", where="lora.rank")
+        if not self.targets:
+            raise UserError("no module is named to be adapted", where="lora.targets")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything that fixes the shapes of a model."""
 
     vision: VisionConfig
     text: TextConfig
     special: SpecialTokens = field(default_factory=SpecialTokens)
+    lora: LoraConfig | None = None
 
     def __post_init__(self):
         text, vision = self.text, self.vision
@@ -110,11 +130,13 @@ class ModelConfig:
             raise UserError("the vision tower's head size must be a multiple of 4 (two axes, pairs of numbers)")
 
     def same_shapes(self, other: "ModelConfig") -> bool:
-        """Whether weights of one fit the other: all but how they are initialised and how long a prompt may be."""
+        """Whether the weights of one fit the other, adapters apart."""
 
         def shapes(config: ModelConfig) -> ModelConfig:
             return dataclasses.replace(
-                config, text=dataclasses.replace(config.text, initializer_range=0.0, max_position_embeddings=0)
+                config,
+                text=dataclasses.replace(config.text, initializer_range=0.0, max_position_embeddings=0),
+                lora=None,
             )
 
         return shapes(self) == shapes(other)
@@ -129,6 +151,7 @@ class ModelConfig:
             vision=VisionConfig(**_tuples(raw["vision"])),
             text=TextConfig(**_tuples(raw["text"])),
             special=SpecialTokens(**raw["special"]),
+            lora=LoraConfig(**_tuples(raw["lora"])) if raw.get("lora") else None,
         )
 
 

@@ -18,6 +18,7 @@ from m2io_jax.episodes.dataset import open_episodes
 from m2io_jax.episodes.pipeline import episode_pipeline
 from m2io_jax.errors import UserError
 from m2io_jax.models.policy import Policy, load_policy
+from m2io_jax.models.sizes import LoraConfig
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
@@ -27,6 +28,7 @@ from m2io_jax.training.metrics import MetricsLog
 from m2io_jax.training.optimizer import learning_rate
 from m2io_jax.training.state import TrainState, begin
 from m2io_jax.training.supervised import Supervised
+from m2io_jax.training.trained import join
 
 OBJECTIVES = {"supervised": Supervised, "grpo": GRPO}
 SHOWN = {
@@ -59,10 +61,10 @@ def train(config: RunConfig) -> Finished:
     """
     check(config)
     source, folder = open_episodes(config.episodes, "train"), claim(config)
-    policy = load_policy(config.init, size=config.model, seed=config.seed)
+    policy = adapted(load_policy(config.init, size=config.model, seed=config.seed), config)
     mesh = make_mesh(config.mesh)
     objective = OBJECTIVES[config.objective](config, policy, mesh)
-    state = begin(policy.params, objective.optimizer, mesh)
+    state = begin(objective.begin, objective.optimizer, mesh)
     rows = episode_pipeline(
         source,
         seed=config.seed,
@@ -78,9 +80,23 @@ def train(config: RunConfig) -> Finished:
         note(config)
         already = progress_of(config, int(state.step), elapsed) >= 1
         state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed)
-    trained = policy.with_params(state.params)
+    trained = policy.with_params(join(state.params, objective.frozen))
     trained.save(folder / "model")
     return Finished(trained, folder, int(state.step), elapsed, already)
+
+
+def adapted(policy: Policy, config: RunConfig) -> Policy:
+    """The policy with the adapters that the configuration asks for: new ones where it has none yet.
+
+    Raises:
+        UserError: it has adapters of another kind.
+    """
+    if config.lora is None or policy.config.lora == (lora := LoraConfig(**config.lora.model_dump())):
+        return policy
+    if policy.config.lora is not None:
+        what = "These weights have adapters of another rank, alpha or choice of modules."
+        raise UserError(what, where="lora", mend="give the adapters' own settings, or start from weights without")
+    return policy.with_adapters(lora, config.seed)
 
 
 def run_steps(
