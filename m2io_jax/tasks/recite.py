@@ -52,5 +52,5 @@ class ReciteTask:
             return sentences
         words = sorted(set(" ".join(sentences).split()))
         seeded(0, self.name, episode.id, "words").shuffle(words)
-        length = LEAST_WORDS + 2
+        length = 3 * LEAST_WORDS
         return [" ".join(words[start : start + length]) for start in range(0, len(words), length)]
