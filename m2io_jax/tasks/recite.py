@@ -7,7 +7,7 @@ from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.labels import seeded
 from m2io_jax.tasks.task import Prompt, number_lines, plain
 
-LEAST_WORDS = 4
+MOST_SKIPPED = 4  # words at a sentence's start; at least as many are said
 
 
 class ReciteTask:
@@ -15,7 +15,7 @@ class ReciteTask:
 
     Args:
         name: of the task.
-        scrambled: the episode's words in random order stand for its sentences, each word once. What comes next can
+        scrambled: all the answer's words in random order, each once, stand for its sentences. What comes next can
             then only be read, not guessed; a model that can guess learns to read far later.
     """
 
@@ -31,7 +31,7 @@ class ReciteTask:
         random, sentences, lines = seeded(0, self.name, episode.id), self._sentences(episode), []
         for index in random.permutation(len(sentences)):
             words = sentences[index].split()
-            start = int(random.integers(max(1, len(words) - LEAST_WORDS + 1)))
+            start = int(random.integers(max(0, min(MOST_SKIPPED, len(words) - MOST_SKIPPED)) + 1))
             lines.append(f" {' '.join(words[start:])}={index + 1}")
         return "\n".join(lines) or None
 
@@ -52,5 +52,4 @@ class ReciteTask:
             return sentences
         words = sorted(set(" ".join(sentences).split()))
         seeded(0, self.name, episode.id, "words").shuffle(words)
-        length = 3 * LEAST_WORDS
-        return [" ".join(words[start : start + length]) for start in range(0, len(words), length)]
+        return [" ".join(words)]
