@@ -5,7 +5,7 @@ It teaches the one thing that placing needs and that pictures teach slowly: to r
 
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.labels import seeded
-from m2io_jax.tasks.task import Prompt, number_lines, plain
+from m2io_jax.tasks.task import Prompt, number_sentences, plain
 
 MOST_SKIPPED = 4  # words at a sentence's start; at least as many are said
 
@@ -25,7 +25,7 @@ class ReciteTask:
         self.name, self.scrambled = name, scrambled
 
     def prompt(self, episode: Episode) -> Prompt:
-        return Prompt("Recite the sentences.", number_lines(self._sentences(episode)))
+        return Prompt("Recite the sentences.", number_sentences(self._sentences(episode)))
 
     def target(self, episode: Episode) -> str | None:
         random, sentences, lines = seeded(0, self.name, episode.id), self._sentences(episode), []
