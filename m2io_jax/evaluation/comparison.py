@@ -8,7 +8,8 @@ from m2io_jax.episodes.episode import Episode
 from m2io_jax.evaluation.policy import take
 from m2io_jax.evaluation.results import score_episode, summarise
 from m2io_jax.evaluation.rules import fit_encoder, fit_threshold, insert_all, insert_none, match_episodes
-from m2io_jax.tasks.inserter import InserterTask, write
+from m2io_jax.tasks import find_task
+from m2io_jax.tasks.inserter import write
 
 FITTED_ON = 1000  # training episodes that the matching rule's encoder and threshold are fitted on
 
@@ -22,7 +23,7 @@ def rules(config: RunConfig, test: Sequence[Episode]) -> dict[str, Mapping]:
         "none": [insert_none(episode) for episode in test],
         "match": match_episodes(test, encoder, fit_threshold(train_split, encoder)),
     }
-    task = InserterTask("inserter")
+    task = find_task("inserter")
 
     def scored(episode: Episode, placements):
         parts = task.score(write([], tuple(placements)), episode)

@@ -20,7 +20,8 @@ from m2io_jax.parallel.sharding import place_batch
 from m2io_jax.progress import Progress
 from m2io_jax.sampling.rollouts import completion_ids, map_rollouts
 from m2io_jax.sampling.sampler import SamplingConfig
-from m2io_jax.tasks.inserter import InserterTask, parse
+from m2io_jax.tasks import find_task
+from m2io_jax.tasks.inserter import parse
 
 DECODING = {"greedy": 0.0, "sampled": 1.0}  # both in one group: the prompt is run once for them
 
@@ -40,7 +41,7 @@ class Judge:
     """Completes and scores episodes with one compiled program, for any weights of one model size."""
 
     def __init__(self, config: RunConfig, policy: Policy):
-        self.config, self.codec, self.task = config, policy.codec, InserterTask("inserter")
+        self.config, self.codec, self.task = config, policy.codec, find_task("inserter")
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
         self.mesh = make_mesh(config.mesh)
         sampling = SamplingConfig(tuple(DECODING.values()), config.batch.completion_length)

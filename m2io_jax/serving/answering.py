@@ -24,6 +24,7 @@ MAX_SENTENCES = 12
 FEW_SENTENCES = 3
 PASSAGES = 8
 PICTURE_HITS = 24
+SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
 
 # Cosine from which a written question is taken for the one that was asked.
 NEARLY = 0.95
@@ -143,10 +144,10 @@ class Answerer:
         A section of few sentences goes on into its subsections; of a long one the sentences from the passage on.
         """
         document = self.corpus.document(hit.passage.document)
-        start, stop = section_bounds(document, hit.passage.start)
+        start, stop = _telling_section(document, hit.passage.start)
         said = _said(document, start, stop)
         while len(said) < FEW_SENTENCES and _level(document, stop) > _level(document, start):
-            first, stop = stop, section_bounds(document, stop)[1]
+            first, stop = _telling_section(document, stop)
             said += _said(document, first, stop)
         if not said:
             return None
@@ -235,6 +236,27 @@ def _said(document: Document, start: int, stop: int) -> list[tuple[int, str]]:
         if isinstance(block := document.blocks[position], TextBlock)
         for sentence in block_sentences(block)
     ]
+
+
+def _telling_section(document: Document, position: int) -> tuple[int, int]:
+    """The section at `position`; of a list of bare words (ingredients, tools) the illustrated section that needs it."""
+    start, stop = section_bounds(document, position)
+    if _is_bare_list(document, start, stop) and _level(document, stop) >= _level(document, start) > 0:
+        after = section_bounds(document, stop)
+        if _has_pictures(document, *after) and _said(document, *after):
+            return after
+    return start, stop
+
+
+def _is_bare_list(document: Document, start: int, stop: int) -> bool:
+    """Whether blocks [start, stop) are a list of words in which nothing ends as a sentence does, and no picture."""
+    said = _said(document, start, stop)
+    ends = any(sentence.rstrip("\"')»”’*_").endswith(SENTENCE_ENDS) for _, sentence in said)
+    return bool(said) and not ends and not _has_pictures(document, start, stop)
+
+
+def _has_pictures(document: Document, start: int, stop: int) -> bool:
+    return any(isinstance(block, PictureBlock) for block in document.blocks[start:stop])
 
 
 def _level(document: Document, position: int) -> int:

@@ -22,6 +22,8 @@ from m2io_jax.serving.answering import Placer, answer_question
 from m2io_jax.serving.inserting import match_placer, model_placer
 from m2io_jax.serving.rendering import to_html, to_json, to_markdown
 
+BASE_PICTURES = 6  # the most that the base model was taught to choose from
+
 
 def answer(
     question: str,
@@ -42,7 +44,8 @@ def answer(
         raise UserError(f"There is no inserter `{inserter}`.", where="--inserter", mend="model or match")
     documents = Corpus.open(corpus or _corpus_of(run))
     retriever = Retriever.open(index_folder(documents.path), documents)
-    said = answer_question(question, documents, retriever, _placer(inserter, run, retriever))
+    offered = BASE_PICTURES if run is None else run_config(run).batch.pictures
+    said = answer_question(question, documents, retriever, _placer(inserter, run, retriever), max_candidates=offered)
     if html is not None:
         write_at_once(html, to_html(said), what="page")
     if as_json:

@@ -11,7 +11,7 @@ class FindTask:
     rewards = ("found",)
 
     def prompt(self, episode: Episode) -> Prompt:
-        return Prompt("Find the pictures.", (*number_sentences(episode), *show_pictures(episode)))
+        return Prompt("Find the pictures.", (*number_sentences(episode.sentences), *show_pictures(episode)))
 
     def target(self, episode: Episode) -> str:
         return "\n".join(self._lines(episode, episode.labels))

@@ -102,7 +102,7 @@ class InserterTask:
 
     def prompt(self, episode: Episode) -> Prompt:
         pictures = tell_pictures(episode) if self.told else show_pictures(episode)
-        return Prompt("Place the pictures.", (episode.question + "\n", *number_sentences(episode), *pictures))
+        return Prompt("Place the pictures.", (episode.question + "\n", *number_sentences(episode.sentences), *pictures))
 
     def target(self, episode: Episode) -> str | None:
         placements = episode.gold if self.told else episode.labels

@@ -5,9 +5,9 @@ It teaches the one thing that placing needs and that pictures teach slowly: to r
 
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.labels import seeded
-from m2io_jax.tasks.task import Prompt, number_lines, plain
+from m2io_jax.tasks.task import Prompt, number_sentences, plain
 
-LEAST_WORDS = 4
+MOST_SKIPPED = 4  # words at a sentence's start; at least as many are said
 
 
 class ReciteTask:
@@ -15,7 +15,7 @@ class ReciteTask:
 
     Args:
         name: of the task.
-        scrambled: the episode's words in random order stand for its sentences, each word once. What comes next can
+        scrambled: all the answer's words in random order, each once, stand for its sentences. What comes next can
             then only be read, not guessed; a model that can guess learns to read far later.
     """
 
@@ -25,13 +25,13 @@ class ReciteTask:
         self.name, self.scrambled = name, scrambled
 
     def prompt(self, episode: Episode) -> Prompt:
-        return Prompt("Recite the sentences.", number_lines(self._sentences(episode)))
+        return Prompt("Recite the sentences.", number_sentences(self._sentences(episode)))
 
     def target(self, episode: Episode) -> str | None:
         random, sentences, lines = seeded(0, self.name, episode.id), self._sentences(episode), []
         for index in random.permutation(len(sentences)):
             words = sentences[index].split()
-            start = int(random.integers(max(1, len(words) - LEAST_WORDS + 1)))
+            start = int(random.integers(max(0, min(MOST_SKIPPED, len(words) - MOST_SKIPPED)) + 1))
             lines.append(f" {' '.join(words[start:])}={index + 1}")
         return "\n".join(lines) or None
 
@@ -52,5 +52,4 @@ class ReciteTask:
             return sentences
         words = sorted(set(" ".join(sentences).split()))
         seeded(0, self.name, episode.id, "words").shuffle(words)
-        length = LEAST_WORDS + 2
-        return [" ".join(words[start : start + length]) for start in range(0, len(words), length)]
+        return [" ".join(words)]

@@ -1,6 +1,5 @@
 """What a policy is trained on. One file a task: its prompt, the completion it teaches, how a completion is scored."""
 
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -99,22 +98,8 @@ def tell_pictures(episode: Episode) -> tuple[str | Shortened | Picture, ...]:
     return tuple(parts)
 
 
-def some_of(episode: Episode, most: int | None) -> list[int]:
-    """Indices of `most` candidates, any of them but always the same for an episode; None: all."""
-    count = len(episode.candidates)
-    if most is None or count <= most:
-        return list(range(count))
-    start = zlib.crc32(episode.id.encode()) % count
-    return sorted((start + step) % count for step in range(most))
-
-
-def number_sentences(episode: Episode) -> tuple[str | Shortened | Picture, ...]:
-    """The answer's sentences as `number_lines`: sentence i stands before slot i."""
-    return number_lines(episode.sentences)
-
-
-def number_lines(sentences: Iterable[str]) -> tuple[str | Shortened | Picture, ...]:
-    """Every sentence on a line of its own after its number.
+def number_sentences(sentences: Iterable[str]) -> tuple[str | Shortened | Picture, ...]:
+    """Every sentence on a line of its own after its number: sentence i stands before slot i.
 
     The number comes first, so that every word of the sentence can gather it: whoever finds the word finds the slot.
     """

@@ -161,6 +161,28 @@ def test_a_short_section_goes_on_into_its_subsections(tmp_path):
     assert [candidate.picture for candidate in answer.candidates] == [picture]
 
 
+@pytest.mark.parametrize("illustrated, expected", [(True, "Peel the turnips."), (False, "three turnips")])
+def test_the_illustrated_section_after_a_list_of_bare_words_is_the_answer(tmp_path, illustrated, expected):
+    with CorpusWriter(tmp_path / "corpus", name="recipes") as writer:
+        picture = writer.add_picture(png(7), extension="png")
+        blocks = (
+            TextBlock("Turnip stew", 1, "heading", 1),
+            TextBlock("Ingredients", 3, "heading", 2),
+            TextBlock("three turnips", 5, "item"),
+            TextBlock("turnip oil", 6, "item"),
+            TextBlock("Method", 8, "heading", 2),
+            TextBlock("Peel the turnips.", 10),
+            *([PictureBlock(picture, 12)] if illustrated else []),
+            TextBlock("Let everything rest and stir it now and then until the guests have come to the table.", 14),
+        )
+        writer.add_document(Document("stew", "Turnip stew", "stew.md", "stew", blocks))
+    corpus = Corpus.open(tmp_path / "corpus")
+    build_index(corpus, tmp_path / "index")
+    retriever = Retriever.open(tmp_path / "index", corpus)
+    assert retriever.passages("turnips", 1)[0].passage.text.startswith("three turnips")
+    assert answer_question("turnips", corpus, retriever, place_nothing).sentences[0] == expected
+
+
 def test_of_near_questions_the_one_with_most_words_in_common_is_taken(tmp_path):
     with CorpusWriter(tmp_path / "corpus", name="near") as writer:
         writer.add_document(Document("d", "Lemon tart", "d.md", "d", (TextBlock("A lemon tart with cream.", 1),)))
