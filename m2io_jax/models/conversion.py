@@ -1,4 +1,4 @@
-"""`m2io convert`: a Hugging Face folder to a policy's folder and back, with everything that stands beside the weights."""
+"""`m2io convert`: a Hugging Face folder to a policy's folder and back, with what stands beside the weights."""
 
 import json
 import shutil

@@ -91,7 +91,7 @@ class Match:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The dimensions in a Hugging Face folder's config.json, as published or as newer versions of transformers write it.
+    """The dimensions in a Hugging Face folder's config.json, as published or as newer transformers write it.
 
     Raises:
         UserError: it is not there, not of these families, or asks for something that is not implemented.

@@ -39,7 +39,8 @@ def add_adapters(model: nnx.Module, config: LoraConfig, rngs: nnx.Rngs) -> None:
     Raises:
         UserError: a target that names no module.
     """
-    linear = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if isinstance(module, Linear)}
+    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+    linear = {name: module for name, module in modules.items() if isinstance(module, Linear)}
     for target in config.targets:
         if not any(re.fullmatch(target, name) for name in linear):
             mend = f"modules are: {', '.join(sorted(linear))}"

@@ -79,8 +79,8 @@ def load_policy(init: str, *, size: str | None = "tiny", seed: int = 0) -> Polic
     """A policy to start from.
 
     Args:
-        init: `base` (the weights that ship with the package), `random`, or the path of a run, of a policy's folder or of
-            a Hugging Face folder.
+        init: `base` (the weights that ship with the package), `random`, or the path of a run, of a policy's folder or
+            of a Hugging Face folder.
         size: a name of `models/sizes.py`; what is loaded must have its dimensions. None takes any.
         seed: of random weights.
 

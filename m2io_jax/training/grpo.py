@@ -95,8 +95,8 @@ class GRPO:
             reference = timing.measure("reference", self._log_probs, self.reference, prompts, completions)
         metrics: dict[str, float] = {}
         for update in range(self.config.grpo.updates_per_rollout):
-            arguments = (state, self.frozen, prompts, rollouts, place_batch(rewards, self.mesh), reference, learning_rate)
-            state, measured = timing.measure("update", self._update, *arguments)
+            given = (prompts, rollouts, place_batch(rewards, self.mesh), reference)
+            state, measured = timing.measure("update", self._update, state, self.frozen, *given, learning_rate)
             # the first update is on policy: only there do the sampler and the trainer speak of the same weights
             metrics |= {k: v for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
         metrics = {name: float(value) for name, value in metrics.items()}

@@ -133,8 +133,9 @@ def answers(model, name: str) -> dict[str, np.ndarray]:
         found[f"logits.{row}"] = output.logits[row, :length].detach().numpy()
         found[f"positions.{row}"] = positions[:, row, :length].numpy().astype(np.int32)
     if name == MAIN:
-        if hasattr(model.config.vision_config, "window_size"):
-            sizes = [getattr(model.config.vision_config, key) for key in ("spatial_merge_size", "window_size", "patch_size")]
+        vision = model.config.vision_config
+        if hasattr(vision, "window_size"):
+            sizes = vision.spatial_merge_size, vision.window_size, vision.patch_size
             order, _ = get_vision_window_index(given["image_grid_thw"], *sizes)
             found["windows"] = order.numpy().astype(np.int32)
         tokens = given["input_ids"][0]
@@ -165,7 +166,8 @@ def write() -> None:
         (folder / "generation_config.json").unlink(missing_ok=True)
         everything = {f"{name}/{key}": value for name in CASES for key, value in answers(model, name).items()}
         np.savez_compressed(folder / "answers.npz", **everything)
-        versions = {"torch": torch.__version__, "transformers": transformers.__version__, "python": sys.version.split()[0]}
+        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+        versions["python"] = sys.version.split()[0]
         (folder / "made_with.json").write_text(json.dumps(versions, indent=1) + "\n")
 
 

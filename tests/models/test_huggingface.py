@@ -119,7 +119,8 @@ def test_language_blocks(family):
     answer, batch, model = reference(family), prompts(family, MAIN), merged(family)
     text, length = model.config.text, len(case(MAIN).rows[0])
     with jax.default_matmul_precision("highest"):
-        rotation = token_rotation(batch.positions.transpose(1, 0, 2), text.head_dim, text.mrope_section, text.rope_theta)
+        positions = batch.positions.transpose(1, 0, 2)
+        rotation = token_rotation(positions, text.head_dim, text.mrope_section, text.rope_theta)
         x = model.embed_prompt(batch)
         for number, block in enumerate(layers(model.language.blocks)):
             x, _ = block(x, rotation, causal_attention)
