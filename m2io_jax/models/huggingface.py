@@ -353,8 +353,8 @@ def _equal(tensors: Tensors, a: str, b: str, rows: int = 4096) -> bool:
     if b not in tensors or tensors.shape(a) != tensors.shape(b):
         return False
     first, second = tensors.slice(a), tensors.slice(b)
-    starts = range(0, tensors.shape(a)[0], rows)
-    return all(np.array_equal(first[start : start + rows], second[start : start + rows]) for start in starts)
+    parts = [slice(start, min(start + rows, end)) for end in tensors.shape(a)[:1] for start in range(0, end, rows)]
+    return all(np.array_equal(first[part], second[part]) for part in parts)
 
 
 def _place(tensors: Tensors, match: Match, shape: tuple[int, ...], sharding: NamedSharding, dtype) -> jax.Array:

@@ -35,6 +35,9 @@ FORWARD, BACKWARD = 1e-5, 1e-4  # relative to the largest number of the referenc
 
 def close(got, expected, tolerance: float) -> None:
     expected = np.asarray(expected)
+    if expected.dtype.kind == "i":
+        np.testing.assert_array_equal(got, expected)
+        return
     error = np.abs(np.asarray(got) - expected).max() / np.abs(expected).max()
     assert error < tolerance, f"off by {error:.2e} of the largest number"
 
@@ -65,15 +68,20 @@ def prompts(family: str, name: str, bucket: str = "tight"):
     return stack_prompts(rows)
 
 
-def logits(family: str, weights, batch):
+@cache
+def forward(family: str):
     @jax.jit
-    def forward(weights, batch):
+    def compiled(weights, batch):
         model = nnx.merge(structure_of(config(family)), weights)
         hidden, _ = model.language.prefill(model.embed_prompt(batch), batch.positions.transpose(1, 0, 2))
         return model.language.logits(hidden)
 
+    return compiled
+
+
+def logits(family: str, weights, batch):
     with jax.default_matmul_precision("highest"):
-        return np.asarray(forward(weights, batch))
+        return np.asarray(forward(family)(weights, batch))
 
 
 @pytest.mark.parametrize("bucket", BUCKETS)
@@ -191,16 +199,16 @@ def torch_name(tensor: str) -> str:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_comparison_notices_any_wrong_weight(family):
-    batch, good = prompts(family, MAIN), params(family)
+    batch, good = prompts(family, MAIN), jax.tree.map(np.asarray, params(family))
     expected, length = reference(family)[f"{MAIN}/logits.0"], len(case(MAIN).rows[0])
     flat = nnx.to_flat_state(good)
     for index, (path, param) in enumerate(flat):
-        value = np.array(param.get_value())
+        value = param.get_value().copy()
         place = tuple(size // 2 for size in value.shape)
         if path == ("language", "embedding"):
             place = (7, 3)  # a token that the prompt has
         value[place] += 0.1
-        wrong = nnx.from_flat_state([*flat[:index], (path, param.replace(jnp.asarray(value))), *flat[index + 1 :]])
+        wrong = nnx.from_flat_state([*flat[:index], (path, param.replace(value)), *flat[index + 1 :]])
         found = logits(family, wrong, batch)[0, :length]
         error = np.abs(found - expected).max() / np.abs(expected).max()
         assert error > FORWARD, path
@@ -226,12 +234,12 @@ def test_the_reference_made_again(family, name):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_there_and_back_is_exact_and_in_files_of_bounded_size(family, tmp_path):
-    save_weights(tmp_path, params(family), config(family), dtype="float32", shard_bytes=40_000)
+    save_weights(tmp_path, params(family), config(family), dtype="float32", shard_bytes=70_000)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     stored = {}
     for file in set(index["weight_map"].values()):
         tensors = load_file(tmp_path / file)
-        assert sum(tensor.nbytes for tensor in tensors.values()) <= 40_000
+        assert sum(tensor.nbytes for tensor in tensors.values()) <= 70_000
         stored |= tensors
     original = load_file(FOLDER / family / "model.safetensors")
     assert stored.keys() == original.keys() == index["weight_map"].keys()
