@@ -98,6 +98,16 @@ class LoraSection(Section):
     targets: tuple[str, ...] = (r"language\.blocks\.(q|k|v|o|mlp\.(gate|up|down))",)
 
 
+class ComputationSection(Section):
+    """How a run computes: `dtype` of activations and products, and what the backward pass computes again (`remat`).
+
+    Trained weights are float32 whatever is chosen; weights that are not trained, and the reference, are stored in it.
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "dots", "full"] = "none"
+
+
 class MeshConfig(Section):
     """Devices along each mesh axis; -1 takes all that the other axes leave."""
 
@@ -165,6 +175,7 @@ class RunConfig(Section):
     rewards: dict[str, NotNegative] = {"format": 0.1, "selection": 0.4, "placement": 0.4, "order": 0.1}
     lora: LoraSection | None = None
     freeze: tuple[str, ...] = ()
+    computation: ComputationSection = ComputationSection()
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

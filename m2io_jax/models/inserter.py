@@ -21,8 +21,8 @@ class Inserter(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.vision = VisionTower(config.vision, rngs=rngs)
-        self.language = LanguageModel(config.text, rngs=rngs)
+        self.vision = VisionTower(config.vision, config.computation, rngs=rngs)
+        self.language = LanguageModel(config.text, config.computation, rngs=rngs)
         if config.lora is not None:
             add_adapters(self, config.lora, rngs)
 

@@ -16,6 +16,7 @@ from m2io_jax.models.layers import Linear, weight
 from m2io_jax.models.sizes import LoraConfig
 
 ADAPTER = "adapter"  # the name of the module in a parameter's path
+HEAD = "language.head"  # is used as a matrix, and where it is tied there is none
 
 
 class Adapter(nnx.Module):
@@ -40,7 +41,7 @@ def add_adapters(model: nnx.Module, config: LoraConfig, rngs: nnx.Rngs) -> None:
         UserError: a target that names no module.
     """
     modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
-    linear = {name: module for name, module in modules.items() if isinstance(module, Linear)}
+    linear = {name: module for name, module in modules.items() if isinstance(module, Linear) and name != HEAD}
     for target in config.targets:
         if not any(re.fullmatch(target, name) for name in linear):
             mend = f"modules are: {', '.join(sorted(linear))}"

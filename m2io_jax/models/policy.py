@@ -15,13 +15,14 @@ from pathlib import Path
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh
 
 from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
 from m2io_jax.models import huggingface
 from m2io_jax.models.inserter import Inserter
 from m2io_jax.models.lora import fold, fresh
-from m2io_jax.models.sizes import LoraConfig, ModelConfig, model_config
+from m2io_jax.models.sizes import Computation, LoraConfig, ModelConfig, model_config
 from m2io_jax.models.tokenizer import TextCodec, load_tokenizer
 from m2io_jax.models.weights import WeightType, load_weights, save_weights
 from m2io_jax.parallel.mesh import make_mesh
@@ -45,6 +46,10 @@ class Policy:
 
     def with_params(self, params: nnx.State) -> "Policy":
         return replace(self, params=params)
+
+    def computed(self, by: Computation) -> "Policy":
+        """The same weights, computed with in another way."""
+        return replace(self, config=replace(self.config, computation=by))
 
     def with_adapters(self, lora: LoraConfig, seed: int) -> "Policy":
         """The same policy with adapters that change nothing yet."""
@@ -75,7 +80,7 @@ def structure_of(config: ModelConfig) -> nnx.GraphDef:
     return nnx.split(nnx.eval_shape(lambda: Inserter(config, rngs=nnx.Rngs(0))))[0]
 
 
-def load_policy(init: str, *, size: str | None = "tiny", seed: int = 0) -> Policy:
+def load_policy(init: str, *, size: str | None = "tiny", seed: int = 0, mesh: Mesh | None = None) -> Policy:
     """A policy to start from.
 
     Args:
@@ -83,6 +88,7 @@ def load_policy(init: str, *, size: str | None = "tiny", seed: int = 0) -> Polic
             of a Hugging Face folder.
         size: a name of `models/sizes.py`; what is loaded must have its dimensions. None takes any.
         seed: of random weights.
+        mesh: where published weights are streamed to, shard by shard; None is the first device.
 
     Raises:
         UserError: the path holds no policy, or one of other dimensions.
@@ -100,7 +106,8 @@ def load_policy(init: str, *, size: str | None = "tiny", seed: int = 0) -> Polic
     if size is not None and not config.same_shapes(model_config(size)):
         raise UserError(f"These weights are not of size `{size}`.", where=str(folder), mend="give `model` their size")
     if published:
-        params = huggingface.load_weights(folder, config, make_mesh(MeshConfig(data=1), jax.devices()[:1]), "float32")
+        mesh = mesh or make_mesh(MeshConfig(data=1), jax.devices()[:1])
+        params = huggingface.load_weights(folder, config, mesh, "float32")
     else:
         params = load_weights(folder / "model.safetensors", config)
     return Policy(config, params, TextCodec(load_tokenizer(folder)), huggingface.companions(folder))

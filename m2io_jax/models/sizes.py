@@ -6,9 +6,12 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+import jax
 
 from m2io_jax.errors import UserError
 
@@ -110,13 +113,35 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
+class Computation:
+    """How a model is computed, whatever its weights are stored as. It belongs to a run, not to the weights.
+
+    Attributes:
+        dtype: of activations and matrix products; softmax, normalisation, rotation and logits are float32 always.
+        remat: what the backward pass computes again in place of keeping it, block by block: nothing, all but the
+            outputs of matrix products ("dots"), or everything ("full").
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "dots", "full"] = "none"
+
+    def checkpoint(self, block: Callable) -> Callable:
+        """`block`, a `lax.scan`'s body, under this policy."""
+        if self.remat == "none":
+            return block
+        dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        return jax.checkpoint(block, policy=dots if self.remat == "dots" else None, prevent_cse=False)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """Everything that fixes the shapes of a model."""
+    """Everything that fixes a model: the shapes of its weights and how they are computed with."""
 
     vision: VisionConfig
     text: TextConfig
     special: SpecialTokens = field(default_factory=SpecialTokens)
     lora: LoraConfig | None = None
+    computation: Computation = Computation()
 
     def __post_init__(self):
         text, vision = self.text, self.vision
@@ -137,12 +162,16 @@ class ModelConfig:
                 config,
                 text=dataclasses.replace(config.text, initializer_range=0.0, max_position_embeddings=0),
                 lora=None,
+                computation=Computation(),
             )
 
         return shapes(self) == shapes(other)
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        """Writes all but the computation."""
+        stored = dataclasses.asdict(self)
+        del stored["computation"]
+        path.write_text(json.dumps(stored, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "ModelConfig":

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from m2io_jax.models.attention import segment_attention
 from m2io_jax.models.layers import LayerNorm, Linear, QuickGELU, RMSNorm, SwiGLU, residual_gain
 from m2io_jax.models.rope import Rotation, patch_rotation, rotate
-from m2io_jax.models.sizes import VisionConfig
+from m2io_jax.models.sizes import Computation, VisionConfig
 
 NORMS = {"rms": RMSNorm, "layer": LayerNorm}
 MLPS = {"swiglu": SwiGLU, "quick_gelu": QuickGELU}
@@ -60,8 +60,8 @@ class VisionTower(nnx.Module):
     Every block runs by one `lax.scan`; a block looks at windows or at the whole picture, by the segments it is given.
     """
 
-    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs):
-        self.config = config
+    def __init__(self, config: VisionConfig, computation: Computation, *, rngs: nnx.Rngs):
+        self.config, self.computation = config, computation
         self.patch_embed = Linear((config.patch_features, config.hidden_size), (None, "embed"), rngs=rngs)
         self.blocks = VisionBlock(config, rngs=rngs, stack=config.depth)
         self.merger = PatchMerger(config, rngs=rngs)
@@ -77,7 +77,7 @@ class VisionTower(nnx.Module):
         positions: row and column of each patch.
         windows: the attention window of each patch inside its picture, -1 for padding.
         """
-        x = self.patch_embed(patches)
+        x = self.patch_embed(patches.astype(self.computation.dtype))
         rotation = patch_rotation(positions, self.config.head_dim)
         whole = jnp.minimum(windows, 0)
         is_full = np.isin(np.arange(self.config.depth), self.config.fullatt_block_indexes)
@@ -89,5 +89,5 @@ class VisionTower(nnx.Module):
             return block(x, rotation, jnp.where(full, whole, windows)), None
 
         with jax.named_scope("vision_blocks"):
-            x, _ = jax.lax.scan(run_block, x, (weights, jnp.asarray(is_full)))
+            x, _ = jax.lax.scan(self.computation.checkpoint(run_block), x, (weights, jnp.asarray(is_full)))
         return self.merger(x)

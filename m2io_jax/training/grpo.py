@@ -29,7 +29,7 @@ from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
-from m2io_jax.training.trained import join, split
+from m2io_jax.training.trained import join, split, stored
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class GRPO:
         self.config, self.mesh, self.codec = config, mesh, policy.codec
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
         self.optimizer = make_optimizer(config.optimizer)
-        reference = place(policy.params, param_shardings(policy.params, mesh))
+        self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
+        reference = join(stored(self.begin, config), self.frozen)
         self.reference = reference if config.grpo.kl_beta else None
-        self.begin, self.frozen = split(reference, config)
         self.sampling = SamplingConfig(
             (config.rollout.temperature,) * config.rollout.group_size, config.batch.completion_length
         )

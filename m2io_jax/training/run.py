@@ -18,7 +18,7 @@ from m2io_jax.episodes.dataset import open_episodes
 from m2io_jax.episodes.pipeline import episode_pipeline
 from m2io_jax.errors import UserError
 from m2io_jax.models.policy import Policy, load_policy
-from m2io_jax.models.sizes import LoraConfig
+from m2io_jax.models.sizes import Computation, LoraConfig
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
@@ -61,8 +61,8 @@ def train(config: RunConfig) -> Finished:
     """
     check(config)
     source, folder = open_episodes(config.episodes, "train"), claim(config)
-    policy = adapted(load_policy(config.init, size=config.model, seed=config.seed), config)
     mesh = make_mesh(config.mesh)
+    policy = prepared(load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh), config)
     objective = OBJECTIVES[config.objective](config, policy, mesh)
     state = begin(objective.begin, objective.optimizer, mesh)
     rows = episode_pipeline(
@@ -85,12 +85,13 @@ def train(config: RunConfig) -> Finished:
     return Finished(trained, folder, int(state.step), elapsed, already)
 
 
-def adapted(policy: Policy, config: RunConfig) -> Policy:
-    """The policy with the adapters that the configuration asks for: new ones where it has none yet.
+def prepared(policy: Policy, config: RunConfig) -> Policy:
+    """The policy computed as configured, with the adapters that are asked for: new ones where it has none yet.
 
     Raises:
         UserError: it has adapters of another kind.
     """
+    policy = policy.computed(Computation(**config.computation.model_dump()))
     if config.lora is None or policy.config.lora == (lora := LoraConfig(**config.lora.model_dump())):
         return policy
     if policy.config.lora is not None:

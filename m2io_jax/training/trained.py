@@ -1,7 +1,8 @@
-"""Which weights a run trains. The others are kept as they are, once, for the policy and its reference together."""
+"""Which weights a run trains. The others are kept once, for the policy and its reference together."""
 
 import re
 
+import jax
 from flax import nnx
 
 from m2io_jax.config import RunConfig
@@ -11,6 +12,8 @@ from m2io_jax.models.lora import is_adapter
 
 def split(params: nnx.State, config: RunConfig) -> tuple[nnx.State, nnx.State]:
     """Trained and frozen parameters: with adapters, those alone are trained; else all that `freeze` does not name.
+
+    Trained ones keep their dtype (float32: the master weights); frozen ones are stored in the run's.
 
     Raises:
         UserError: a pattern of `freeze` names nothing, or nothing is left to train.
@@ -31,7 +34,12 @@ def split(params: nnx.State, config: RunConfig) -> tuple[nnx.State, nnx.State]:
     if not trained:
         raise UserError("Nothing is left to train.", where="freeze")
     frozen = [(path, param) for path, param in flat if path not in kept]
-    return nnx.from_flat_state(trained), nnx.from_flat_state(frozen)
+    return nnx.from_flat_state(trained), stored(nnx.from_flat_state(frozen), config)
+
+
+def stored(params: nnx.State, config: RunConfig) -> nnx.State:
+    """Weights that do not change, in the run's dtype, in which they would be used anyway."""
+    return jax.tree.map(lambda weight: weight.astype(config.computation.dtype), params)
 
 
 def join(trained: nnx.State, frozen: nnx.State) -> nnx.State:
