@@ -119,20 +119,31 @@ def answer(
 
 
 @convert_app.command("import")
-def convert_import(source: Path, folder: Path, dtype: str = "bfloat16"):
-    """Read a Hugging Face folder of Qwen2.5-VL or Qwen2-VL and write a policy's folder."""
+def convert_import(
+    source: Path,
+    folder: Path,
+    adapter: Annotated[Path | None, typer.Option(help="a PEFT folder to add")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored if not given")] = None,
+):
+    """Read a Hugging Face folder of Qwen2.5-VL or Qwen2-VL, check it, and write a policy's folder."""
     from m2io_jax.models.conversion import import_folder
 
-    import_folder(source, folder, _weight_type(dtype))
+    import_folder(source, folder, adapter=adapter, dtype=_weight_type(dtype))
     out.print(f"policy: {folder}", markup=False)
 
 
 @convert_app.command("export")
-def convert_export(run: Path, folder: Path, dtype: str = "bfloat16"):
-    """Write a run's policy as a folder that transformers and vLLM load."""
+def convert_export(
+    run: Path,
+    folder: Path,
+    adapter: Annotated[bool, typer.Option("--adapter", help="the adapters alone, for PEFT")] = False,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "bfloat16",
+):
+    """Write a run's policy, adapters added to its weights, as a folder that transformers and vLLM load."""
     from m2io_jax.models.conversion import export_folder
 
-    out.print(f"Hugging Face folder: {export_folder(run, folder, _weight_type(dtype))}", markup=False)
+    written = export_folder(run, folder, adapter=adapter, dtype=_weight_type(dtype))
+    out.print(f"{'PEFT' if adapter else 'Hugging Face'} folder: {written}", markup=False)
 
 
 @app.command()
@@ -162,9 +173,9 @@ def base(
     out.print(f"base model: {make_base(lessons, settings or [], say, folder)}", markup=False)
 
 
-def _weight_type(name: str) -> str:
+def _weight_type(name: str | None) -> str | None:
     types = ("float32", "bfloat16", "float16")
-    if name not in types:
+    if name is not None and name not in types:
         raise UserError(f"Weights cannot be {name}.", where="--dtype", mend=f"one of: {', '.join(types)}")
     return name
 

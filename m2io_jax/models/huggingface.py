@@ -1,93 +1,38 @@
-"""Published weights in and out: Hugging Face folders of Qwen2.5-VL and Qwen2-VL to our modules and back.
+"""The files of a Hugging Face folder beside its weights: config.json to our dimensions and back, and what goes with it.
 
     config.json                                   dimensions
-    model.safetensors.index.json, *.safetensors   weights, in one file or several
-    everything else                               tokenizer, processor, generation settings: kept as it is
+    *.safetensors, model.safetensors.index.json   weights (models/weights.py)
+    tokenizer, processor, generation settings     kept as they came, byte by byte
 
-A weight of ours is a weight of theirs by one table, `MODULES`. Theirs are matrices [out, in], one tensor a layer; ours
-are [in, out], the layers stacked.
+A policy's folder is such a folder, ours and those that are published alike.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import safetensors.numpy
-from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from safetensors import SafetensorError, safe_open
-
 from m2io_jax.errors import UserError
-from m2io_jax.models.inserter import Inserter
+from m2io_jax.models.preprocessing import CLIP_MEAN, CLIP_STD
 from m2io_jax.models.sizes import ModelConfig, SpecialTokens, TextConfig, VisionConfig
-from m2io_jax.parallel.sharding import param_shardings
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 FAMILIES = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "qwen2_vl": "Qwen2VLForConditionalGeneration"}
-SHARD_BYTES = 2 * 1024**3
-_LISTED = 20
+LEAST_PIXELS, MOST_PIXELS = 56 * 56, 28 * 28 * 1280  # what the published processors allow a picture
 
-# What stands beside published weights, besides the tokenizer, and is kept as it is.
 COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
     "processor_config.json",
     "generation_config.json",
-    "chat_template.json",
 )
-
-# Our module: theirs. `{}` is the number of the layer.
-MODULES = {
-    "language.embedding": "model.embed_tokens",
-    "language.norm": "model.norm",
-    "language.head": "lm_head",
-    "language.blocks.norm1": "model.layers.{}.input_layernorm",
-    "language.blocks.norm2": "model.layers.{}.post_attention_layernorm",
-    "language.blocks.q": "model.layers.{}.self_attn.q_proj",
-    "language.blocks.k": "model.layers.{}.self_attn.k_proj",
-    "language.blocks.v": "model.layers.{}.self_attn.v_proj",
-    "language.blocks.o": "model.layers.{}.self_attn.o_proj",
-    "language.blocks.mlp.gate": "model.layers.{}.mlp.gate_proj",
-    "language.blocks.mlp.up": "model.layers.{}.mlp.up_proj",
-    "language.blocks.mlp.down": "model.layers.{}.mlp.down_proj",
-    "vision.patch_embed": "visual.patch_embed.proj",
-    "vision.blocks.norm1": "visual.blocks.{}.norm1",
-    "vision.blocks.norm2": "visual.blocks.{}.norm2",
-    "vision.blocks.qkv": "visual.blocks.{}.attn.qkv",
-    "vision.blocks.proj": "visual.blocks.{}.attn.proj",
-    "vision.blocks.mlp.gate": "visual.blocks.{}.mlp.gate_proj",
-    "vision.blocks.mlp.up": "visual.blocks.{}.mlp.up_proj",
-    "vision.blocks.mlp.down": "visual.blocks.{}.mlp.down_proj",
-    "vision.blocks.mlp.fc1": "visual.blocks.{}.mlp.fc1",
-    "vision.blocks.mlp.fc2": "visual.blocks.{}.mlp.fc2",
-    "vision.merger.norm": "visual.merger.ln_q",
-    "vision.merger.fc1": "visual.merger.mlp.0",
-    "vision.merger.fc2": "visual.merger.mlp.2",
-}
-# Later versions of transformers write the same names behind other prefixes.
-PREFIXES = {"model.visual.": "visual.", "model.language_model.": "model."}
-
-
-@dataclass(frozen=True)
-class Match:
-    """One of our parameters and the tensors of theirs that it is made of: one, or one a layer."""
-
-    ours: str
-    theirs: tuple[str, ...]
-    stacked: bool
-    turned: bool  # a matrix, theirs [out, in]
-    their_shape: tuple[int, ...]
-
-    def view(self, ours: np.ndarray) -> np.ndarray:
-        """One tensor of theirs from ours."""
-        return np.ascontiguousarray(ours.T if self.turned else ours).reshape(self.their_shape)
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -96,7 +41,7 @@ def read_config(folder: Path) -> ModelConfig:
     Raises:
         UserError: it is not there, not of these families, or asks for something that is not implemented.
     """
-    raw, where = _read_json(folder / "config.json"), str(folder / "config.json")
+    raw, where = read_json(folder / "config.json"), str(folder / "config.json")
     family = raw.get("model_type")
     if family not in FAMILIES:
         raise UserError(f"model_type is {family!r}.", where=where, mend=f"one of: {', '.join(FAMILIES)}")
@@ -107,17 +52,6 @@ def read_config(folder: Path) -> ModelConfig:
         return ModelConfig(_vision(family, vision), _text(text), _special(text))
     except KeyError as error:
         raise UserError(f"{error.args[0]} is missing.", where=where) from None
-
-
-def is_published(folder: Path) -> bool:
-    """Whether this is a Hugging Face folder and not a policy's: both have a config.json, only one says what it is."""
-    path = folder / "config.json"
-    return path.is_file() and "model_type" in _read_json(path)
-
-
-def companions(folder: Path) -> dict[str, bytes]:
-    """The files of `COMPANIONS` that a folder has."""
-    return {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).is_file()}
 
 
 def _text(text: Mapping[str, Any]) -> TextConfig:
@@ -135,6 +69,7 @@ def _text(text: Mapping[str, Any]) -> TextConfig:
         rope_theta=rope.get("rope_theta") or text["rope_theta"],
         tie_word_embeddings=text.get("tie_word_embeddings", False),
         max_position_embeddings=text["max_position_embeddings"],
+        initializer_range=text.get("initializer_range", 0.02),
     )
 
 
@@ -228,6 +163,7 @@ def write_config(config: ModelConfig, dtype: str) -> dict[str, Any]:
         "rope_theta": text.rope_theta,
         "rope_scaling": {"type": "mrope", "mrope_section": list(text.mrope_section)},
         "max_position_embeddings": text.max_position_embeddings,
+        "initializer_range": text.initializer_range,
         "tie_word_embeddings": text.tie_word_embeddings,
         "use_sliding_window": False,
         "torch_dtype": dtype,
@@ -242,193 +178,61 @@ def write_config(config: ModelConfig, dtype: str) -> dict[str, Any]:
     }
 
 
-def matches(config: ModelConfig) -> dict[str, Match]:
-    """Every parameter of `Inserter(config)` by its name, with the tensors it is made of."""
-    return {name: _match(name, shape, config) for name, shape in _declared(config).items()}
+def companions(folder: Path) -> dict[str, bytes]:
+    """The files of `COMPANIONS` that a folder has."""
+    return {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).is_file()}
 
 
-def _declared(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    abstract = nnx.state(nnx.eval_shape(lambda: Inserter(config, rngs=nnx.Rngs(0))), nnx.Param)
-    return {".".join(map(str, path)): param.get_value().shape for path, param in nnx.to_flat_state(abstract)}
+def default_companions(config: ModelConfig) -> dict[str, bytes]:
+    """Processor and generation settings for a model that was made here."""
+    vision, special = config.vision, config.special
+    processor = {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2VLProcessor" if vision.mlp == "quick_gelu" else "Qwen2_5_VLProcessor",
+        "min_pixels": LEAST_PIXELS,
+        "max_pixels": MOST_PIXELS,
+        "patch_size": vision.patch_size,
+        "temporal_patch_size": vision.temporal_patch_size,
+        "merge_size": vision.spatial_merge_size,
+        "image_mean": [round(float(number), 8) for number in CLIP_MEAN],
+        "image_std": [round(float(number), 8) for number in CLIP_STD],
+    }
+    generation = {"bos_token_id": special.pad, "pad_token_id": special.pad, "eos_token_id": [special.eos, special.pad]}
+    return {
+        "preprocessor_config.json": json_bytes(processor),
+        "generation_config.json": json_bytes(generation),
+    }
 
 
-def _match(name: str, shape: tuple[int, ...], config: ModelConfig) -> Match:
-    module, _, leaf = name.rpartition(".")
-    if name in MODULES:
-        module, leaf = name, "weight"
-    template, stacked = MODULES[module], ".blocks." in name
-    tensor = f"{template}.{'bias' if leaf == 'bias' else 'weight'}"
-    theirs = tuple(tensor.format(layer) for layer in range(shape[0])) if stacked else (tensor,)
-    one = shape[1:] if stacked else shape
-    turned, vision = leaf == "kernel", config.vision
-    their_shape = one[::-1] if turned else one
-    if name == "vision.patch_embed.kernel":
-        their_shape = (one[1], vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size)
-    return Match(name, theirs, stacked, turned, their_shape)
-
-
-class Tensors:
-    """The tensors of a folder's safetensors files, by their published names; each is read when it is asked for."""
-
-    def __init__(self, folder: Path, stack: ExitStack):
-        index = folder / INDEX
-        files = sorted(set(_read_json(index)["weight_map"].values())) if index.is_file() else [SINGLE]
-        self._where = {}
-        for file in files:
-            if Path(file).name != file:
-                raise UserError(f"{file!r} is not the name of a file beside the index.", where=str(index))
-            try:
-                opened = stack.enter_context(safe_open(str(folder / file), framework="numpy"))
-            except (OSError, SafetensorError) as error:
-                mend = "give a folder with every file of the model"
-                raise UserError(f"The weights cannot be read: {error}.", where=str(folder / file), mend=mend) from None
-            self._where |= {published(name): (opened, name) for name in opened.keys()}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._where
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._where)
-
-    def slice(self, name: str):
-        file, stored = self._where[name]
-        return file.get_slice(stored)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.slice(name).get_shape())
-
-
-def published(name: str) -> str:
-    """A tensor's name as the published checkpoints have it."""
-    for prefix, short in PREFIXES.items():
-        if name.startswith(prefix):
-            return short + name.removeprefix(prefix)
-    return name
-
-
-def load_weights(folder: Path, config: ModelConfig, mesh: Mesh, dtype=None) -> nnx.State:
-    """The parameters of `Inserter(config)` on the mesh's shards, read tensor by tensor.
-
-    Beside the arrays themselves the host holds one tensor of one layer at a time, and of it only what its devices need.
-
-    Args:
-        dtype: of the parameters; None keeps each tensor's own.
+def check_tokenizer(tokenizer, config: ModelConfig, folder: Path) -> None:
+    """The tokenizer's marks have the ids that config.json says, so that pictures are found where they stand.
 
     Raises:
-        UserError: all listed together, tensors that are missing, unknown or of another shape.
+        UserError: they have not.
     """
-    with ExitStack() as stack:
-        tensors, wanted = Tensors(folder, stack), matches(config)
-        _check(tensors, wanted, config, folder)
-        abstract = nnx.state(nnx.eval_shape(lambda: Inserter(config, rngs=nnx.Rngs(0))), nnx.Param)
-        shardings = dict(nnx.to_flat_state(param_shardings(abstract, mesh)))
-        filled = {}
-        for path, param in nnx.to_flat_state(abstract):
-            name, sharding = ".".join(map(str, path)), shardings[path].get_value()
-            filled[path] = param.replace(_place(tensors, wanted[name], param.get_value().shape, sharding, dtype))
-        return nnx.from_flat_state(filled)
+    special = config.special
+    marks = {
+        "<|vision_start|>": special.vision_start,
+        "<|vision_end|>": special.vision_end,
+        "<|image_pad|>": special.image_pad,
+        "<|video_pad|>": special.video_pad,
+    }
+    found = {mark: tokenizer.convert_tokens_to_ids(mark) for mark in marks}
+    wrong = [f"{mark} is {found[mark]}, config.json says {marks[mark]}" for mark in marks if found[mark] != marks[mark]]
+    if wrong:
+        raise UserError("\n    ".join(["The tokenizer is not this model's:", *wrong]), where=str(folder))
 
 
-def _check(tensors: Tensors, wanted: Mapping[str, Match], config: ModelConfig, folder: Path) -> None:
-    """Every tensor is used once and has the shape that is expected of it."""
-    expected = {name: match.their_shape for match in wanted.values() for name in match.theirs}
-    tied = config.text.tie_word_embeddings
-    problems = [f"{name} is missing" for name in expected if name not in tensors]
-    for name in tensors:
-        if name == "lm_head.weight" and tied:  # some versions save the tied matrix twice
-            if not _equal(tensors, "lm_head.weight", "model.embed_tokens.weight"):
-                problems.append("lm_head.weight differs from the embeddings that config.json ties it to")
-        elif name not in expected:
-            problems.append(f"{name} is no tensor of this model")
-        elif tensors.shape(name) != expected[name]:
-            problems.append(f"{name} is {list(tensors.shape(name))}, the model's is {list(expected[name])}")
-    if problems:
-        problems.sort()
-        lines = problems[:_LISTED] + [f"and {len(problems) - _LISTED} more"] * (len(problems) > _LISTED)
-        mend = "give the config.json and the weights of the same model"
-        raise UserError("\n    ".join(["The weights are not this model's:", *lines]), where=str(folder), mend=mend)
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
-def _equal(tensors: Tensors, a: str, b: str, rows: int = 4096) -> bool:
-    if b not in tensors or tensors.shape(a) != tensors.shape(b):
-        return False
-    first, second = tensors.slice(a), tensors.slice(b)
-    parts = [slice(start, min(start + rows, end)) for end in tensors.shape(a)[:1] for start in range(0, end, rows)]
-    return all(np.array_equal(first[part], second[part]) for part in parts)
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
 
-
-def _place(tensors: Tensors, match: Match, shape: tuple[int, ...], sharding: NamedSharding, dtype) -> jax.Array:
-    def read(tensor: str, index: tuple[slice, ...]) -> np.ndarray:
-        if len(match.their_shape) > 2:  # the convolution over patches: small, read whole
-            part = tensors.slice(tensor)[:].reshape(match.their_shape[0], -1).T[index]
-        else:
-            part = tensors.slice(tensor)[index[::-1]].T if match.turned else tensors.slice(tensor)[index]
-        return np.ascontiguousarray(part if dtype is None else part.astype(dtype))
-
-    if not match.stacked:
-        return jax.make_array_from_callback(shape, sharding, partial(read, match.theirs[0]))
-    one = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
-    kind = _dtype(tensors, match.theirs[0]) if dtype is None else jnp.dtype(dtype)
-    stack = jax.jit(partial(jnp.zeros, shape, kind), out_shardings=sharding)()
-    put = jax.jit(lambda stack, layer, number: stack.at[number].set(layer), donate_argnums=0, out_shardings=sharding)
-    for number, tensor in enumerate(match.theirs):
-        stack = put(stack, jax.make_array_from_callback(shape[1:], one, partial(read, tensor)), number)
-    return stack
-
-
-def _dtype(tensors: Tensors, name: str) -> np.dtype:
-    shape = tensors.shape(name)
-    return tensors.slice(name)[tuple(slice(0, 1) for _ in shape)].dtype
-
-
-def save_weights(
-    folder: Path, params: nnx.State, config: ModelConfig, *, dtype: str, shard_bytes: int = SHARD_BYTES
-) -> None:
-    """Writes published names and shapes, in files of at most `shard_bytes` (a larger tensor has a file of its own).
-
-    The host holds one file's tensors at a time. Files appear under their names when they are complete.
+    Raises:
+        UserError: the file cannot be read, or holds something else.
     """
-    flat, kind = {".".join(map(str, path)): value for path, value in nnx.to_flat_state(params)}, jnp.dtype(dtype)
-    plan: list[list[tuple[str, Callable[[], np.ndarray]]]] = [[]]
-    used = total = 0
-    for name, match in matches(config).items():
-        size = int(np.prod(match.their_shape)) * kind.itemsize
-        for layer, tensor in enumerate(match.theirs):
-            if used + size > shard_bytes and plan[-1]:
-                plan.append([])
-                used = 0
-            plan[-1].append((tensor, partial(_one, flat[name], match, layer, kind)))
-            used, total = used + size, total + size
-    names = [SINGLE] if len(plan) == 1 else _numbered(len(plan))
-    for file, tensors in zip(names, plan, strict=True):
-        _write(folder / file, {tensor: make() for tensor, make in tensors})
-    if len(plan) > 1:
-        where = {tensor: file for file, tensors in zip(names, plan, strict=True) for tensor, _ in tensors}
-        index = {"metadata": {"total_size": total}, "weight_map": where}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-
-
-def _numbered(count: int) -> list[str]:
-    return [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
-
-
-def _one(param: nnx.Variable, match: Match, layer: int, kind: np.dtype) -> np.ndarray:
-    value = param.get_value()
-    return match.view(np.asarray(value[layer] if match.stacked else value).astype(kind))
-
-
-def _write(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    partial_path = path.with_name(f".{path.name}.partial")
-    try:
-        safetensors.numpy.save_file(tensors, str(partial_path), metadata={"format": "pt"})
-        partial_path.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial_path.unlink(missing_ok=True)
-        mend = "make room or allow writing there"
-        raise UserError(f"The weights cannot be written: {error}.", where=str(path), mend=mend) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except OSError as error:

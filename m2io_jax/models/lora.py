@@ -16,7 +16,8 @@ from m2io_jax.models.layers import Linear, weight
 from m2io_jax.models.sizes import LoraConfig
 
 ADAPTER = "adapter"  # the name of the module in a parameter's path
-HEAD = "language.head"  # is used as a matrix, and where it is tied there is none
+# The head is used as a matrix, and where it is tied there is none; the patches' is a convolution in PEFT's eyes.
+NEVER_ADAPTED = ("language.head", "vision.patch_embed")
 
 
 class Adapter(nnx.Module):
@@ -41,7 +42,9 @@ def add_adapters(model: nnx.Module, config: LoraConfig, rngs: nnx.Rngs) -> None:
         UserError: a target that names no module.
     """
     modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
-    linear = {name: module for name, module in modules.items() if isinstance(module, Linear) and name != HEAD}
+    linear = {name: module for name, module in modules.items() if isinstance(module, Linear)}
+    for name in NEVER_ADAPTED:
+        linear.pop(name, None)
     for target in config.targets:
         if not any(re.fullmatch(target, name) for name in linear):
             mend = f"modules are: {', '.join(sorted(linear))}"

@@ -5,10 +5,8 @@
 """
 
 import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import jax
@@ -147,6 +145,8 @@ class ModelConfig:
         text, vision = self.text, self.vision
         if sum(text.mrope_section) * 2 != text.head_dim:
             raise UserError(f"mrope_section {text.mrope_section} must add up to half of head_dim {text.head_dim}")
+        if text.head_dim * text.num_attention_heads != text.hidden_size:
+            raise UserError("head_dim x num_attention_heads must be hidden_size, as in every published size")
         if text.num_attention_heads % text.num_key_value_heads:
             raise UserError("num_attention_heads must be a multiple of num_key_value_heads")
         if vision.out_hidden_size != text.hidden_size:
@@ -166,26 +166,6 @@ class ModelConfig:
             )
 
         return shapes(self) == shapes(other)
-
-    def save(self, path: Path) -> None:
-        """Writes all but the computation."""
-        stored = dataclasses.asdict(self)
-        del stored["computation"]
-        path.write_text(json.dumps(stored, indent=1) + "\n")
-
-    @classmethod
-    def load(cls, path: Path) -> "ModelConfig":
-        raw = json.loads(path.read_text())
-        return cls(
-            vision=VisionConfig(**_tuples(raw["vision"])),
-            text=TextConfig(**_tuples(raw["text"])),
-            special=SpecialTokens(**raw["special"]),
-            lora=LoraConfig(**_tuples(raw["lora"])) if raw.get("lora") else None,
-        )
-
-
-def _tuples(values: dict) -> dict:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 def _vision(out: int, intermediate: int = 3456) -> VisionConfig:

@@ -97,7 +97,7 @@ def prepared(policy: Policy, config: RunConfig) -> Policy:
     if policy.config.lora is not None:
         what = "These weights have adapters of another rank, alpha or choice of modules."
         raise UserError(what, where="lora", mend="give the adapters' own settings, or start from weights without")
-    return policy.with_adapters(lora, config.seed)
+    return policy.with_adapters(lora, seed=config.seed)
 
 
 def run_steps(
