@@ -50,7 +50,8 @@ def load(folder: Path, devices: int) -> None:
     from m2io_jax.models.weights import load_weights
     from m2io_jax.parallel.mesh import make_mesh
 
-    mesh = make_mesh(MeshConfig(data=1, fsdp=devices // 2 or 1, tensor=2 if devices > 1 else 1), jax.devices()[:devices])
+    split = MeshConfig(data=1, fsdp=2, tensor=devices // 2) if devices > 1 else MeshConfig(data=1)
+    mesh = make_mesh(split, jax.devices()[:devices])
     config = read_config(folder)
     jax.block_until_ready(jax.numpy.zeros(3))
     before, peak, done = held(), [0], threading.Event()
