@@ -1,4 +1,9 @@
-"""Pixels to patches on the host, as Qwen2-VL's image processor does it (arXiv 2409.12191; bicubic, CLIP statistics)."""
+"""Pixels to patches on the host, as Qwen2-VL's image processor does it (arXiv 2409.12191; bicubic, CLIP statistics).
+
+Roundings are in its order too: results are equal bit for bit (tests/models/test_preprocessing.py).
+"""
+
+from math import ceil, floor, sqrt
 
 import numpy as np
 from PIL import Image
@@ -21,11 +26,11 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
         raise ValueError(f"a picture of {width} x {height} pixels is too narrow (at most {MAX_ASPECT_RATIO} to 1)")
     new_height, new_width = (round(side / factor) * factor for side in (height, width))
     if new_height * new_width > max_pixels:
-        shrink = (height * width / max_pixels) ** 0.5
-        new_height, new_width = (max(factor, int(side / shrink // factor) * factor) for side in (height, width))
+        shrink = sqrt(height * width / max_pixels)
+        new_height, new_width = (max(factor, floor(side / shrink / factor) * factor) for side in (height, width))
     elif new_height * new_width < min_pixels:
-        grow = (min_pixels / (height * width)) ** 0.5
-        new_height, new_width = (int(np.ceil(side * grow / factor)) * factor for side in (height, width))
+        grow = sqrt(min_pixels / (height * width))
+        new_height, new_width = (ceil(side * grow / factor) * factor for side in (height, width))
     return new_height, new_width
 
 
@@ -39,7 +44,7 @@ def preprocess(pixels: np.ndarray, vision: VisionConfig, *, min_pixels: int, max
     height, width = smart_resize(*pixels.shape[:2], patch * merge, min_pixels, max_pixels)
     if (height, width) != pixels.shape[:2]:
         pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
-    normalised = (pixels.astype(np.float32) / 255 - CLIP_MEAN) / CLIP_STD
+    normalised = ((pixels * (1 / 255)).astype(np.float32) - CLIP_MEAN) / CLIP_STD
     rows, columns = height // patch, width // patch
     blocks = normalised.reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3)
     blocks = blocks.transpose(0, 3, 1, 4, 6, 2, 5)  # unit row, unit column, row in unit, column in unit, channel, y, x

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from PIL import Image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from m2io_jax.models.preprocessing import preprocess, smart_resize
 from m2io_jax.models.sizes import SIZES
@@ -59,3 +61,27 @@ def test_a_picture_of_one_colour_keeps_it_when_it_is_scaled():
     colours = grid.patches.reshape(-1, 3, 2 * 14 * 14)
     for channel, value in enumerate((1.0, 0.0, 0.2)):
         np.testing.assert_allclose(colours[:, channel], (value - MEAN[channel]) / STD[channel], atol=2e-6)
+
+
+# Width and height: both bounds of the range, the narrowest that are allowed and refused, and what chance brings.
+DRAWN = np.random.default_rng(3).integers((1, 1), (3001, 2001), (92, 2)).tolist()
+SIZES_OF_PICTURES = [(1, 500), (500, 1), (3000, 2000), (1, 1), (200, 1), (201, 1), (28, 28), (27, 41), *DRAWN]
+
+
+@pytest.mark.parametrize("smallest, largest, count", [(56 * 56, 28 * 28 * 1280, 100), (784, 50_176, 25)])
+def test_equal_to_the_published_processor(smallest, largest, count):
+    published = Qwen2VLImageProcessorPil(min_pixels=smallest, max_pixels=largest)
+    random, refused = np.random.default_rng(4), 0
+    for width, height in SIZES_OF_PICTURES[:count]:
+        pixels = random.integers(0, 256, (height, width, 3), np.uint8)
+        try:
+            expected = published(images=[Image.fromarray(pixels)], return_tensors="np")
+        except ValueError:
+            refused += 1
+            with pytest.raises(ValueError, match="too narrow"):
+                preprocess(pixels, TINY, min_pixels=smallest, max_pixels=largest)
+            continue
+        grid = preprocess(pixels, TINY, min_pixels=smallest, max_pixels=largest)
+        assert [1, grid.height, grid.width] == expected["image_grid_thw"][0].tolist(), (width, height)
+        np.testing.assert_array_equal(grid.patches, expected["pixel_values"])
+    assert refused >= 3
