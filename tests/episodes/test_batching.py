@@ -68,7 +68,7 @@ def test_a_row_token_by_token(encoder, codec):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_row_is_what_the_chat_template_renders(name):
-    """As a server of the exported model would: rendered to one text by the tokenizer's template, then cut into tokens."""
+    """As a server of the exported model has it: one text by the tokenizer's template, then cut into tokens."""
     tokenizer = load_tokenizer(BASE)
     episode = Episode(
         id="e",
