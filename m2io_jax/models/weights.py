@@ -5,7 +5,7 @@ are [in, out], the layers stacked.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -308,7 +308,8 @@ def save_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
         draft.chmod(0o644)
         draft.replace(path)
     except (OSError, SafetensorError) as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
         mend = "make room or allow writing there"
         raise UserError(f"The weights cannot be written: {error}.", where=str(path), mend=mend) from error
 

@@ -37,7 +37,7 @@ def value_and_gradients(computation: Computation, weights=None):
 def test_computing_again_changes_nothing_and_keeps_less(remat):
     (plain, _), expected = value_and_gradients(Computation())
     (value, _), gradients = value_and_gradients(Computation(remat=remat))
-    assert value == pytest.approx(plain, rel=1e-6)
+    assert float(value) == pytest.approx(float(plain), rel=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradients, expected)
 
 
@@ -62,7 +62,7 @@ def test_bfloat16_computes_in_bfloat16_and_trains_in_float32():
     assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("float32")}
     gap = np.abs(np.asarray(rounded) - np.asarray(log_probs)).max()
     assert 1e-4 < gap < 0.3  # rounded somewhere, and only rounded
-    assert narrow == pytest.approx(wide, rel=0.02)
+    assert float(narrow) == pytest.approx(float(wide), rel=0.02)
     one, other = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (gradients, expected))
     assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.98
 
