@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+from flax import nnx
 
 from m2io_jax.config import RunConfig, require_resumable
 from m2io_jax.episodes.dataset import open_episodes
@@ -62,9 +63,13 @@ def train(config: RunConfig) -> Finished:
     check(config)
     source, folder = open_episodes(config.episodes, "train"), claim(config)
     mesh = make_mesh(config.mesh)
-    policy = prepared(load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh), config)
+    # Master weights are float32; under adapters nothing of what is loaded is trained.
+    dtype = config.computation.dtype if config.lora else "float32"
+    policy = load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh, dtype=dtype)
+    policy = prepared(policy, config)
     objective = OBJECTIVES[config.objective](config, policy, mesh)
     state = begin(objective.begin, objective.optimizer, mesh)
+    policy, objective.begin = policy.with_params(nnx.State({})), None  # the state has a copy of its own
     rows = episode_pipeline(
         source,
         seed=config.seed,
@@ -81,7 +86,7 @@ def train(config: RunConfig) -> Finished:
         already = progress_of(config, int(state.step), elapsed) >= 1
         state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed)
     trained = policy.with_params(join(state.params, objective.frozen))
-    trained.save(folder / "model")
+    trained.save(folder / "model", dtype)
     return Finished(trained, folder, int(state.step), elapsed, already)
 
 

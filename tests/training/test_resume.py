@@ -65,8 +65,18 @@ def test_killed_between_checkpoints_and_while_one_is_written(tmp_path, episodes)
     assert model.read_bytes() == before and len(steps_of(tmp_path / "killed")) == STEPS
 
 
+def test_a_run_with_adapters_goes_on_too_and_leaves_them_beside_the_weights(tmp_path, episodes):
+    run = tmp_path / "run"
+    assert start(episodes, run, "supervised+lora", "step 3") == -9
+    assert start(episodes, run, "supervised+lora") == 0
+    assert steps_of(run) == list(range(1, STEPS + 1))
+    adapter = load_file(run / "model" / "adapter" / "adapter_model.safetensors")
+    assert len(adapter) == 2 * 7 and all(tensor.any() for tensor in adapter.values())
+    assert not any("lora" in name for name in load_file(run / "model" / "model.safetensors"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["supervised", "grpo"])
+@pytest.mark.parametrize("objective", ["supervised", "grpo", "grpo+lora"])
 def test_a_storm_of_kills(tmp_path, episodes, objective):
     draw = random.Random(objective)
     kills = [f"saving {draw.uniform(0, 0.3):.3f}" for _ in range(4)] + ["step 1", "step 2", "step 5"]
