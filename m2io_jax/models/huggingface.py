@@ -45,17 +45,39 @@ def read_config(folder: Path) -> ModelConfig:
     family = raw.get("model_type")
     if family not in FAMILIES:
         raise UserError(f"model_type is {family!r}.", where=where, mend=f"one of: {', '.join(FAMILIES)}")
-    text, vision = raw | raw.get("text_config", {}), raw.get("vision_config", {})
-    if text.get("use_sliding_window"):
-        raise UserError("Sliding-window attention is not implemented.", where=f"{where}: use_sliding_window")
     try:
+        # Newer versions keep the language model's own settings in a section; what it leaves empty stands outside.
+        text = raw | {key: value for key, value in (raw.get("text_config") or {}).items() if value is not None}
+        vision = raw.get("vision_config") or {}
+        _require_known(text, vision, family, where)
         return ModelConfig(_vision(family, vision), _text(text), _special(text))
     except KeyError as error:
         raise UserError(f"{error.args[0]} is missing.", where=where) from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"This is not the configuration of a model: {error}.", where=where) from None
+
+
+def _require_known(text: Mapping[str, Any], vision: Mapping[str, Any], family: str, where: str) -> None:
+    """Refuses what would be computed in another way than here."""
+    rope = _rope(text)
+    act = vision.get("hidden_act", "quick_gelu" if family == "qwen2_vl" else "silu")
+    unknown = {
+        "use_sliding_window": text.get("use_sliding_window") or None,
+        "rope_scaling.type": {rope.get(key) for key in ("type", "rope_type")} - {None, "mrope", "default"} or None,
+        "hidden_act": text.get("hidden_act", "silu") if text.get("hidden_act", "silu") != "silu" else None,
+        "vision_config.hidden_act": act if act != ("quick_gelu" if family == "qwen2_vl" else "silu") else None,
+    }
+    for key, value in unknown.items():
+        if value is not None:
+            raise UserError(f"{value} is not implemented.", where=f"{where}: {key}")
+
+
+def _rope(text: Mapping[str, Any]) -> Mapping[str, Any]:
+    return text.get("rope_parameters") or text.get("rope_scaling") or {}
 
 
 def _text(text: Mapping[str, Any]) -> TextConfig:
-    heads, rope = text["num_attention_heads"], text.get("rope_parameters") or text.get("rope_scaling") or {}
+    heads, rope = text["num_attention_heads"], _rope(text)
     return TextConfig(
         vocab_size=text["vocab_size"],
         hidden_size=text["hidden_size"],

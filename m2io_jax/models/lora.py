@@ -54,6 +54,11 @@ def add_adapters(model: nnx.Module, config: LoraConfig, rngs: nnx.Rngs) -> None:
             linear[name].adapter = Adapter(linear[name], config, rngs=rngs)
 
 
+def adapted_modules(params: nnx.State) -> set[str]:
+    """Names of the modules that have an adapter."""
+    return {".".join(path[: path.index(ADAPTER)]) for path, _ in nnx.to_flat_state(params) if is_adapter(path)}
+
+
 def is_adapter(path: tuple) -> bool:
     """Whether a parameter's path leads to an adapter."""
     return ADAPTER in path

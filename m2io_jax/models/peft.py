@@ -5,6 +5,8 @@
 """
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -21,7 +23,7 @@ from m2io_jax.models.weights import MODULES, declared, in_torch, published, save
 SETTINGS, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 MATRICES = {"a": "lora_A", "b": "lora_B"}
 # What would make an adapter compute something else than `alpha / rank * (x @ a) @ b`.
-_UNKNOWN_TO_US = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layers_pattern")
+_UNKNOWN_TO_US = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layer_replication")
 
 
 def save_adapter(folder: Path, params: nnx.State, config: ModelConfig) -> None:
@@ -71,6 +73,9 @@ def read_lora(folder: Path) -> LoraConfig:
     used = [key for key in _UNKNOWN_TO_US if settings.get(key)]
     if settings.get("bias", "none") != "none":
         used.append("bias")
+    # Other ways to begin change the model's own weights.
+    if settings.get("init_lora_weights") not in (None, True, False, "gaussian"):
+        used.append("init_lora_weights")
     if used:
         raise UserError(f"This adapter uses what is not implemented here: {', '.join(used)}.", where=where)
     try:
@@ -91,11 +96,13 @@ def load_adapter(folder: Path, config: ModelConfig) -> nnx.State:
     filled, problems = {}, []
     with _open(folder) as file:
         stored = {_plain(name): name for name in file.keys()}
+        unused = set(stored)
         for path, param in nnx.to_flat_state(declared(config)):
             if not is_adapter(path):
                 continue
             shape, layers = param.get_value().shape, []
             for name in _tensor_names(path, shape):
+                unused.discard(name)
                 found = file.get_tensor(stored[name]) if name in stored else None
                 if found is None:
                     problems.append(f"{name} is missing")
@@ -105,9 +112,32 @@ def load_adapter(folder: Path, config: ModelConfig) -> nnx.State:
                     layers.append(found.astype(np.float32).T)
             if not problems:
                 filled[path] = param.replace(jnp.asarray(np.stack(layers) if len(shape) == 3 else layers[0]))
+    problems += [f"{name} is no module of this model" for name in unused]
     if problems:
         raise UserError("\n    ".join(["The adapter is not this model's:", *sorted(problems)[:20]]), where=str(folder))
     return nnx.from_flat_state(filled)
+
+
+@contextmanager
+def merging(folder: Path, config: ModelConfig) -> Iterator[Callable[[str, np.ndarray], np.ndarray]]:
+    """What a published tensor becomes when the adapters of a PEFT folder are added to it, in float32.
+
+    Raises:
+        UserError: as `read_lora` and `load_adapter`.
+    """
+    lora = read_lora(folder)
+    load_adapter(folder, config.with_lora(lora))  # complete, and of this model
+    with _open(folder) as file:
+        stored = {_plain(name): name for name in file.keys()}
+
+        def merged(name: str, tensor: np.ndarray) -> np.ndarray:
+            module = name.removesuffix(".weight")
+            if f"{module}.lora_A.weight" not in stored:
+                return tensor
+            a, b = (file.get_tensor(stored[f"{module}.lora_{kind}.weight"]).astype(np.float32) for kind in "AB")
+            return tensor.astype(np.float32) + lora.alpha / lora.rank * (b @ a)
+
+        yield merged
 
 
 def _open(folder: Path):

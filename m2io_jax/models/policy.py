@@ -4,8 +4,10 @@
     FOLDER/adapter/   a PEFT folder, where the policy has adapters
 """
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +30,7 @@ from m2io_jax.models.inserter import Inserter
 from m2io_jax.models.lora import fold, fresh
 from m2io_jax.models.peft import load_adapter, read_lora, save_adapter
 from m2io_jax.models.sizes import Computation, LoraConfig, ModelConfig, model_config
-from m2io_jax.models.tokenizer import TextCodec, load_tokenizer
+from m2io_jax.models.tokenizer import TextCodec, load_tokenizer, save_tokenizer
 from m2io_jax.models.weights import WeightType, declared, load_weights, save_weights
 from m2io_jax.parallel.mesh import make_mesh
 
@@ -50,11 +52,6 @@ class Policy:
         """What `nnx.merge` needs beside the weights."""
         return structure_of(self.config)
 
-    @property
-    def dtype(self) -> str:
-        """What the weights are stored in."""
-        return self.params["language"]["embedding"].get_value().dtype.name
-
     def with_params(self, params: nnx.State) -> "Policy":
         return replace(self, params=params)
 
@@ -63,8 +60,14 @@ class Policy:
         return replace(self, config=replace(self.config, computation=by))
 
     def with_adapters(self, lora: LoraConfig, adapters: nnx.State | None = None, *, seed: int = 0) -> "Policy":
-        """The same policy with these adapters; without them, with new ones that change nothing yet."""
-        config = replace(self.config, lora=lora)
+        """The same policy with these adapters; without them, with new ones that change nothing yet.
+
+        Raises:
+            UserError: it has adapters already.
+        """
+        if self.config.lora is not None:
+            raise UserError("This policy has adapters already.", mend="add them to the weights first (m2io convert)")
+        config = self.config.with_lora(lora)
         added = fresh(declared(config), seed) if adapters is None else adapters
         both = [*nnx.to_flat_state(self.params), *nnx.to_flat_state(added)]
         return replace(self, config=config, params=nnx.from_flat_state(both))
@@ -74,7 +77,7 @@ class Policy:
         if self.config.lora is None:
             return self
         folded = fold(self.params, self.config.lora)
-        return replace(self, config=replace(self.config, lora=None), params=folded)
+        return replace(self, config=self.config.with_lora(None), params=folded)
 
     def save(self, folder: Path, dtype: WeightType = "float32") -> None:
         """Writes a folder that `load_policy`, transformers and vLLM read. It appears whole, in place of a former one.
@@ -82,25 +85,12 @@ class Policy:
         Raises:
             UserError: it cannot be written.
         """
-        draft, former = (folder.with_name(f".{folder.name}.{kind}") for kind in ("unfinished", "former"))
-        try:
-            for left in (draft, former):
-                shutil.rmtree(left, ignore_errors=True)
-            draft.mkdir(parents=True)
+        with replaced_whole(folder) as draft:
             self._write(draft, dtype)
-            if folder.exists():
-                folder.rename(former)
-            draft.rename(folder)
-            shutil.rmtree(former, ignore_errors=True)
-        except OSError as error:
-            mend = "make room or allow writing there"
-            raise UserError(f"The model cannot be written: {error.strerror}.", where=str(folder), mend=mend) from error
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
     def _write(self, folder: Path, dtype: WeightType) -> None:
         if "tokenizer.json" not in self.companions:
-            self.codec.tokenizer.save_pretrained(folder)
+            save_tokenizer(self.codec.tokenizer, folder)
         for name, content in (default_companions(self.config) | dict(self.companions)).items():
             (folder / name).write_bytes(content)
         (folder / "config.json").write_bytes(json_bytes(write_config(self.config, dtype)))
@@ -108,6 +98,31 @@ class Policy:
         if self.config.lora is not None:
             (folder / ADAPTER_FOLDER).mkdir()
             save_adapter(folder / ADAPTER_FOLDER, self.params, self.config)
+
+
+@contextmanager
+def replaced_whole(folder: Path) -> Iterator[Path]:
+    """A draft to fill, which then takes the folder's place; where that fails, what was there stays.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    folder = Path(os.path.abspath(folder))
+    draft, former = (folder.with_name(f".{folder.name}.{kind}") for kind in ("unfinished", "former"))
+    try:
+        for left in (draft, former):
+            shutil.rmtree(left, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        if folder.exists():
+            folder.rename(former)
+        draft.rename(folder)
+        shutil.rmtree(former, ignore_errors=True)
+    except OSError as error:
+        mend = "make room or allow writing there"
+        raise UserError(f"The model cannot be written: {error.strerror}.", where=str(folder), mend=mend) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def structure_of(config: ModelConfig) -> nnx.GraphDef:
@@ -121,7 +136,7 @@ def load_policy(
     size: str | None = "tiny",
     seed: int = 0,
     mesh: Mesh | None = None,
-    dtype: WeightType | None = "float32",
+    dtype: WeightType = "float32",
 ) -> Policy:
     """A policy to start from.
 
@@ -130,7 +145,7 @@ def load_policy(
         size: a name of `models/sizes.py`; what is loaded must have its dimensions. None takes any.
         seed: of random weights.
         mesh: where weights are streamed to, shard by shard; None is the first device.
-        dtype: of the weights; None keeps what they are stored in.
+        dtype: of the weights.
 
     Raises:
         UserError: the path holds no policy, or one of other dimensions.
@@ -161,7 +176,7 @@ def with_adapter_of(policy: Policy, folder: Path) -> Policy:
         UserError: they are not for this model.
     """
     lora = read_lora(folder)
-    return policy.with_adapters(lora, load_adapter(folder, replace(policy.config, lora=lora)))
+    return policy.with_adapters(lora, load_adapter(folder, policy.config.with_lora(lora)))
 
 
 def policy_folder(path: Path) -> Path:

@@ -154,6 +154,9 @@ class ModelConfig:
         if vision.head_dim % 4:
             raise UserError("the vision tower's head size must be a multiple of 4 (two axes, pairs of numbers)")
 
+    def with_lora(self, lora: LoraConfig | None) -> "ModelConfig":
+        return dataclasses.replace(self, lora=lora)
+
     def same_shapes(self, other: "ModelConfig") -> bool:
         """Whether the weights of one fit the other, adapters apart."""
 

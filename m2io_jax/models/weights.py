@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,7 @@ WeightType = Literal["float32", "bfloat16", "float16"]
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 FILE_BYTES = 1024**3
+STAGED_BYTES = 256 * 1024**2  # larger stacks of layers go to their device layer by layer
 _FLOATS = ("float32", "bfloat16", "float16")
 _NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _LISTED = 20
@@ -113,7 +115,7 @@ class Tensors:
     def __init__(self, folder: Path, stack: ExitStack):
         index = folder / INDEX
         files = sorted(set(_weight_map(index).values())) if index.is_file() else [SINGLE]
-        self._where = {}
+        self._where, self.twice = {}, list[str]()
         for file in files:
             if Path(file).name != file:
                 raise UserError(f"{file!r} is not the name of a file beside the index.", where=str(index))
@@ -122,7 +124,10 @@ class Tensors:
             except (OSError, SafetensorError) as error:
                 mend = "give a folder with every file of the model"
                 raise UserError(f"The weights cannot be read: {error}.", where=str(folder / file), mend=mend) from None
-            self._where |= {published(name): (opened, name) for name in opened.keys()}
+            for name in opened.keys():
+                if published(name) in self._where:
+                    self.twice.append(published(name))
+                self._where[published(name)] = (opened, name)
 
     def __contains__(self, name: str) -> bool:
         return name in self._where
@@ -168,7 +173,7 @@ def in_torch(name: str) -> str:
 def load_weights(folder: Path, config: ModelConfig, mesh: Mesh, dtype: WeightType | None = None) -> nnx.State:
     """The parameters of `Inserter(config)` on the mesh's shards, adapters apart.
 
-    Beside the arrays themselves the host holds one device's shard of one parameter at a time.
+    Beside the arrays themselves the host holds one layer's part of one parameter, or a stack of a quarter of a GiB.
 
     Args:
         dtype: of the parameters; None keeps each tensor's own.
@@ -194,6 +199,7 @@ def _check(tensors: Tensors, wanted: Mapping[str, Match], config: ModelConfig, f
     expected = {name: match.their_shape for match in wanted.values() for name in match.theirs}
     tied = config.text.tie_word_embeddings
     problems = [f"{name} is missing" for name in expected if name not in tensors]
+    problems += [f"{name} is there twice" for name in tensors.twice]
     for name in tensors:
         if name == "lm_head.weight" and tied:  # some versions save the tied matrix twice
             if not _equal(tensors, "lm_head.weight", "model.embed_tokens.weight"):
@@ -225,23 +231,39 @@ def _equal(tensors: Tensors, a: str, b: str, rows: int = 4096) -> bool:
 def _place(
     tensors: Tensors, match: Match, shape: tuple[int, ...], sharding: NamedSharding, dtype: WeightType | None
 ) -> jax.Array:
-    where = sharding.addressable_devices_indices_map(shape)
-    shards = [jax.device_put(_part(tensors, match, index, dtype), device) for device, index in where.items()]
+    placed: dict[str, jax.Array] = {}  # by the part of the whole: it is read once, copies go from device to device
+    shards = []
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        part = str(index)
+        if part not in placed:
+            placed[part] = _shard(tensors, match, index, dtype, device)
+        shards.append(jax.device_put(placed[part], device))
     return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
 
-def _part(tensors: Tensors, match: Match, index: tuple[slice, ...], dtype: WeightType | None) -> np.ndarray:
-    """`index` of a parameter of ours."""
+def _shard(
+    tensors: Tensors, match: Match, index: tuple[slice, ...], dtype: WeightType | None, device: jax.Device
+) -> jax.Array:
+    """`index` of a parameter of ours, on one device."""
     if not match.stacked:
-        return np.ascontiguousarray(_one_tensor(tensors, match, match.theirs[0], index, dtype))
-    layers, *inner = index
-    stack = None
-    for number, name in enumerate(names := match.theirs[layers]):
-        layer = _one_tensor(tensors, match, name, tuple(inner), dtype)
-        if stack is None:
-            stack = np.empty((len(names), *layer.shape), layer.dtype)
-        stack[number] = layer
+        whole = _one_tensor(tensors, match, match.theirs[0], index, dtype)
+        return jax.device_put(np.ascontiguousarray(whole), device)
+    names, inner = match.theirs[index[0]], index[1:]
+    kind = jnp.dtype(dtype) if dtype else jnp.result_type(*(tensors.dtype(name) for name in names))
+    layers = (_one_tensor(tensors, match, name, inner, dtype) for name in names)
+    first = next(layers)
+    if len(names) * first.nbytes <= STAGED_BYTES:
+        return jax.device_put(np.stack([first, *layers]).astype(kind, copy=False), device)
+    with jax.default_device(device):
+        stack = jnp.zeros((len(names), *first.shape), kind)
+    for number, layer in enumerate(chain([first], layers)):
+        stack = _put_layer(stack, jax.device_put(np.ascontiguousarray(layer), device), number)
     return stack
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put_layer(stack, layer, number):
+    return jax.lax.dynamic_update_index_in_dim(stack, layer.astype(stack.dtype), number, axis=0)
 
 
 def _one_tensor(tensors: Tensors, match: Match, name: str, index: tuple[slice, ...], dtype: WeightType | None):
@@ -263,26 +285,70 @@ def save_weights(
         UserError: a file cannot be written, or a weight is too large for `dtype`.
     """
     flat, kind = {_name(path): param for path, param in nnx.to_flat_state(params)}, jnp.dtype(dtype)
-    files: list[dict[str, Callable[[], np.ndarray]]] = [{}]
-    used = total = 0
+    makers = {}
     for name, match in matches(config).items():
         size = int(np.prod(match.their_shape)) * kind.itemsize
         for layer, tensor in enumerate(match.theirs):
-            if used + size > file_bytes and files[-1]:
-                files.append({})
-                used = 0
-            files[-1][tensor] = partial(_their_tensor, flat[name], match, layer, kind)
-            used, total = used + size, total + size
-    names = [SINGLE] if len(files) == 1 else [f"model-{n:05}-of-{len(files):05}.safetensors" for n in _counted(files)]
-    for name, file in zip(names, files, strict=True):
-        save_tensors(folder / name, {tensor: make() for tensor, make in file.items()})
-    if len(files) > 1:
-        where = {tensor: name for name, file in zip(names, files, strict=True) for tensor in file}
+            makers[tensor] = size, partial(_their_tensor, flat[name], match, layer, kind)
+    _write_files(folder, makers, file_bytes)
+
+
+def copy_weights(
+    source: Path,
+    folder: Path,
+    config: ModelConfig,
+    *,
+    dtype: WeightType | None = None,
+    change: Callable[[str, np.ndarray], np.ndarray] = lambda name, tensor: tensor,
+    file_bytes: int = FILE_BYTES,
+) -> None:
+    """Copies the weights of a folder, checked as `load_weights` does, without placing them anywhere.
+
+    Args:
+        dtype: of the copy; None keeps each tensor's own.
+        change: what a tensor becomes, given its published name.
+
+    Raises:
+        UserError: as `load_weights` and `save_weights`.
+    """
+
+    def copied(name: str) -> np.ndarray:
+        tensor = change(name, tensors.slice(name)[:])
+        with np.errstate(over="ignore"):
+            return tensor.astype(jnp.dtype(dtype or tensors.dtype(name)), copy=False)
+
+    with ExitStack() as stack:
+        tensors, wanted = Tensors(source, stack), matches(config)
+        _check(tensors, wanted, config, source)
+        makers = {
+            name: (
+                int(np.prod(match.their_shape)) * jnp.dtype(dtype or tensors.dtype(name)).itemsize,
+                partial(copied, name),
+            )
+            for match in wanted.values()
+            for name in match.theirs
+        }
+        _write_files(folder, makers, file_bytes)
+
+
+def _write_files(folder: Path, makers: Mapping[str, tuple[int, Callable[[], np.ndarray]]], file_bytes: int) -> None:
+    """Tensors by name, with their bytes, into one file or several with an index."""
+    files: list[dict[str, Callable[[], np.ndarray]]] = [{}]
+    used = 0
+    for name, (size, make) in makers.items():
+        if used + size > file_bytes and files[-1]:
+            files.append({})
+            used = 0
+        files[-1][name] = make
+        used += size
+    count = len(files)
+    names = [SINGLE] if count == 1 else [f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)]
+    for file, tensors in zip(names, files, strict=True):
+        save_tensors(folder / file, {name: make() for name, make in tensors.items()})
+    if count > 1:
+        where = {name: file for file, tensors in zip(names, files, strict=True) for name in tensors}
+        total = sum(size for size, _ in makers.values())
         (folder / INDEX).write_bytes(json_bytes({"metadata": {"total_size": total}, "weight_map": where}))
-
-
-def _counted(files: list) -> range:
-    return range(1, len(files) + 1)
 
 
 def _their_tensor(param: nnx.Variable, match: Match, layer: int, kind: np.dtype) -> np.ndarray:

@@ -34,7 +34,7 @@ def value_and_gradients(computation: Computation, weights=None):
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])
-def test_computing_again_changes_nothing_and_keeps_less(remat):
+def test_computing_again_changes_nothing(remat):
     (plain, _), expected = value_and_gradients(Computation())
     (value, _), gradients = value_and_gradients(Computation(remat=remat))
     assert float(value) == pytest.approx(float(plain), rel=1e-6)

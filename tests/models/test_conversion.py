@@ -129,17 +129,30 @@ def test_the_command(published, tmp_path):
     assert isinstance(wrong.exception, UserError) and "int8" in str(wrong.exception)
 
 
+def test_what_is_exported_is_bounded_as_the_run_was(published, tmp_path):
+    shutil.copytree(published, tmp_path / "run" / "model")
+    (tmp_path / "run" / "config.yaml").write_text("batch: {max_pixels: 784}")
+    export_folder(tmp_path / "run", tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
+    assert settings == {"min_pixels": 784, "max_pixels": 784, "kept": "as it is"}
+
+
 @pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
-def test_transformers_loads_the_export_and_computes_the_same(published, tmp_path):
+@pytest.mark.parametrize("with_adapters", [False, True])
+def test_transformers_loads_the_export_and_computes_the_same(published, with_adapters, tmp_path):
     import torch
     import transformers
 
     family = json.loads((published / "config.json").read_text())["model_type"]
-    export_folder(published, tmp_path / "out", dtype="float32")
+    filled = adapted(family, filled=with_adapters)
+    if with_adapters:
+        save_adapter(tmp_path, filled.params, filled.config)
+        import_folder(published, tmp_path / "in", adapter=tmp_path)
+    export_folder(tmp_path / "in" if with_adapters else published, tmp_path / "out", dtype="float32")
     model = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "out", dtype=torch.float32)
     with torch.no_grad():
         expected = model.eval()(**inputs(MAIN)).logits.numpy()
     length = len(case(MAIN).rows[0])
-    close(logits(family, params(family), prompts(family, MAIN))[:, :length], expected[:, :length], FORWARD)
+    close(adapted_logits(filled, prompts(family, MAIN))[:, :length], expected[:, :length], FORWARD)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.convert_tokens_to_ids("<|image_pad|>") == 5

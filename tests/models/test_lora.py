@@ -16,12 +16,13 @@ from safetensors.numpy import load_file, save_file
 from m2io_jax.config import RunConfig
 from m2io_jax.errors import UserError
 from m2io_jax.models.inputs import Completions
-from m2io_jax.models.lora import fold, is_adapter
+from m2io_jax.models.lora import adapted_modules, fold, is_adapter
 from m2io_jax.models.peft import load_adapter, read_lora, save_adapter
-from m2io_jax.models.policy import Policy, structure_of
+from m2io_jax.models.policy import Policy, structure_of, with_adapter_of
 from m2io_jax.models.sizes import LoraConfig
 from m2io_jax.models.weights import declared
 from m2io_jax.training.optimizer import make_optimizer
+from m2io_jax.training.run import prepared
 from m2io_jax.training.state import TrainState
 from m2io_jax.training.supervised import supervised_update
 from m2io_jax.training.trained import join, split
@@ -192,6 +193,26 @@ def test_peft_computes_the_same(family, tmp_path):
         expected = peft.PeftModel.from_pretrained(theirs, str(tmp_path)).eval()(**inputs(MAIN)).logits.numpy()
     length = len(case(MAIN).rows[0])
     close(logits(filled, prompts(family, MAIN))[:, :length], expected[:, :length], FORWARD)
+
+
+def test_a_policy_has_one_set_of_adapters():
+    with pytest.raises(UserError, match="has adapters already"):
+        adapted(FAMILIES[0]).with_adapters(LORA)
+
+
+def test_a_run_goes_on_with_the_adapters_that_it_asks_for(tmp_path):
+    """Saved and read, targets are names of modules, no longer the patterns that chose them."""
+    filled = adapted(FAMILIES[0], filled=True)
+    save_adapter(tmp_path, filled.params, filled.config)
+    read = with_adapter_of(Policy(config(FAMILIES[0]), params(FAMILIES[0]), None), tmp_path)
+    asked = dict(rank=LORA.rank, alpha=LORA.alpha, targets=LORA.targets)
+    run = RunConfig(name="lora", objective="supervised", steps=1, lora=asked)
+    assert adapted_modules(prepared(read, run).params) == adapted_modules(filled.params)
+    assert prepared(read, run.model_copy(update={"lora": None})).config.lora is None
+    for change in ({"rank": 4}, {"alpha": 1.0}, {"targets": (r"language\.blocks\.q",)}):
+        other = RunConfig(name="lora", objective="supervised", steps=1, lora=asked | change)
+        with pytest.raises(UserError, match="has adapters of rank 3 and alpha 6"):
+            prepared(read, other)
 
 
 def test_folding_keeps_the_names_of_a_plain_model():
