@@ -99,13 +99,13 @@ def tell_pictures(episode: Episode) -> tuple[str | Shortened | Picture, ...]:
 
 
 def number_sentences(sentences: Iterable[str]) -> tuple[str | Shortened | Picture, ...]:
-    """Every sentence on a line of its own with the slot that comes after it, written as completions write it: `=2`.
+    """Every sentence on a line of its own after its number: sentence i stands before slot i.
 
-    Whoever reads on in a sentence to its end reads its slot there.
+    The number comes first, so that every word of the sentence can gather it: whoever finds the word finds the slot.
     """
     parts: list[str | Shortened | Picture] = []
     for number, sentence in enumerate(sentences, start=1):
-        parts += [Shortened(" ".join(sentence.split())), f"={number}\n"]
+        parts += [f"{number} ", Shortened(" ".join(sentence.split())), "\n"]
     return tuple(parts)
 
 

@@ -166,7 +166,7 @@ def test_a_prompt_shows_question_sentences_and_pictures_and_nothing_that_tells_t
         "[picture]" if isinstance(part, Picture) else part.text if isinstance(part, Shortened) else part
         for part in prompt.user
     )
-    assert text == "How?\nSentence 1.=1\nSentence 2.=2\n[picture]A a pan\n[picture]B a pan\n"
+    assert text == "How?\n1 Sentence 1.\n2 Sentence 2.\n[picture]A a pan\n[picture]B a pan\n"
     assert [part.candidate for part in prompt.user if isinstance(part, Picture)] == [0, 1]
 
 
