@@ -4,7 +4,6 @@ Tensors go from file to file one by one: no accelerator is needed, and no memory
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 
 from m2io_jax.errors import UserError
 from m2io_jax.models.huggingface import check_tokenizer, companions, json_bytes, read_config, write_config
-from m2io_jax.models.peft import load_adapter, merging, read_lora
+from m2io_jax.models.peft import copy_adapter, load_adapter, merging, read_lora
 from m2io_jax.models.policy import ADAPTER_FOLDER, policy_folder, replaced_whole
 from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.models.tokenizer import load_tokenizer
@@ -36,7 +35,7 @@ def import_folder(source: Path, folder: Path, *, adapter: Path | None = None, dt
         adapter = adapter or _adapter_of(source)
         if adapter:
             load_adapter(adapter, config.with_lora(read_lora(adapter)))  # it is this model's
-            shutil.copytree(adapter, draft / ADAPTER_FOLDER)
+            copy_adapter(adapter, draft / ADAPTER_FOLDER)
     return folder
 
 
@@ -58,7 +57,7 @@ def export_folder(run: Path, folder: Path, *, adapter: bool = False, dtype: Weig
     if adapter:
         _require_empty(folder)
         with replaced_whole(folder) as draft:
-            shutil.copytree(found, draft, dirs_exist_ok=True)
+            copy_adapter(found, draft)
         return folder
     with _converted(source, folder, dtype) as (config, draft):
         if found:

@@ -5,6 +5,7 @@
 """
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,6 +117,13 @@ def load_adapter(folder: Path, config: ModelConfig) -> nnx.State:
     if problems:
         raise UserError("\n    ".join(["The adapter is not this model's:", *sorted(problems)[:20]]), where=str(folder))
     return nnx.from_flat_state(filled)
+
+
+def copy_adapter(source: Path, folder: Path) -> None:
+    """Copies the two files of a PEFT folder, and nothing else that lies there."""
+    folder.mkdir(exist_ok=True)
+    for name in (SETTINGS, TENSORS):
+        shutil.copyfile(source / name, folder / name)
 
 
 @contextmanager

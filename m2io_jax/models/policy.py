@@ -120,7 +120,8 @@ def replaced_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(former, ignore_errors=True)
     except OSError as error:
         mend = "make room or allow writing there"
-        raise UserError(f"The model cannot be written: {error.strerror}.", where=str(folder), mend=mend) from error
+        what = f"The model cannot be written: {error.strerror or error}."
+        raise UserError(what, where=str(folder), mend=mend) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
