@@ -18,7 +18,9 @@ PURPOSE = "Answers with the right pictures in the right places."
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=PURPOSE)
 corpus_app = typer.Typer(no_args_is_help=True, help="Fill a corpus folder.")
 import_app = typer.Typer(no_args_is_help=True, help="From where the documents come.")
+convert_app = typer.Typer(no_args_is_help=True, help="Published weights in and out.")
 app.add_typer(corpus_app, name="corpus")
+app.add_typer(convert_app, name="convert")
 corpus_app.add_typer(import_app, name="import")
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, dotted")]
@@ -116,6 +118,34 @@ def answer(
     command.answer(words[-1], run, corpus=corpus, inserter=inserter, html=html, as_json=as_json, out=out)
 
 
+@convert_app.command("import")
+def convert_import(
+    source: Path,
+    folder: Path,
+    adapter: Annotated[Path | None, typer.Option(help="a PEFT folder to add")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored if not given")] = None,
+):
+    """Read a Hugging Face folder of Qwen2.5-VL or Qwen2-VL, check it, and write a policy's folder."""
+    from m2io_jax.models.conversion import import_folder
+
+    import_folder(source, folder, adapter=adapter, dtype=_weight_type(dtype))
+    out.print(f"policy: {folder}", markup=False)
+
+
+@convert_app.command("export")
+def convert_export(
+    run: Path,
+    folder: Path,
+    adapter: Annotated[bool, typer.Option("--adapter", help="the adapters alone, for PEFT")] = False,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "bfloat16",
+):
+    """Write a run's policy, adapters added to its weights, as a folder that transformers and vLLM load."""
+    from m2io_jax.models.conversion import export_folder
+
+    written = export_folder(run, folder, adapter=adapter, dtype=_weight_type(dtype))
+    out.print(f"{'PEFT' if adapter else 'Hugging Face'} folder: {written}", markup=False)
+
+
 @app.command()
 def demo(
     part: Annotated[str, typer.Argument(help="demo, controls or seeds")] = "demo",
@@ -141,6 +171,13 @@ def base(
     from m2io_jax.base import make_base
 
     out.print(f"base model: {make_base(lessons, settings or [], say, folder)}", markup=False)
+
+
+def _weight_type(name: str | None) -> str | None:
+    types = ("float32", "bfloat16", "float16")
+    if name is not None and name not in types:
+        raise UserError(f"Weights cannot be {name}.", where="--dtype", mend=f"one of: {', '.join(types)}")
+    return name
 
 
 def _with(config, settings, section: str):

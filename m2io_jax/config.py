@@ -90,6 +90,24 @@ class OptimizerConfig(Section):
     max_grad_norm: Positive = 1.0
 
 
+class LoraSection(Section):
+    """Low-rank adapters on the modules that `targets` name by regular expressions; only they are trained."""
+
+    rank: Count = 16
+    alpha: Positive = 32.0
+    targets: tuple[str, ...] = (r"language\.blocks\.(q|k|v|o|mlp\.(gate|up|down))",)
+
+
+class ComputationSection(Section):
+    """How a run computes: `dtype` of activations and products, and what the backward pass computes again (`remat`).
+
+    Trained weights are float32 whatever is chosen; weights that are not trained, and the reference, are stored in it.
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "dots", "full"] = "none"
+
+
 class MeshConfig(Section):
     """Devices along each mesh axis; -1 takes all that the other axes leave."""
 
@@ -137,6 +155,8 @@ class RunConfig(Section):
         tasks: weight of each task in the mixture.
         steps, seconds: the run ends at whichever comes first; at least one is given.
         rewards: weight of each reward part.
+        lora: adapters to train in place of the weights.
+        freeze: regular expressions for whole names of parameters that are not trained, such as `vision\\..*`.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -153,6 +173,9 @@ class RunConfig(Section):
     rollout: RolloutConfig = RolloutConfig()
     grpo: GRPOConfig = GRPOConfig()
     rewards: dict[str, NotNegative] = {"format": 0.1, "selection": 0.4, "placement": 0.4, "order": 0.1}
+    lora: LoraSection | None = None
+    freeze: tuple[str, ...] = ()
+    computation: ComputationSection = ComputationSection()
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

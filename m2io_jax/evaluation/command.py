@@ -12,6 +12,7 @@ from m2io_jax.evaluation.comparison import rules
 from m2io_jax.evaluation.policy import Judge, summaries, take
 from m2io_jax.evaluation.results import WIDE, Results, table
 from m2io_jax.models.policy import load_policy
+from m2io_jax.parallel.mesh import make_mesh
 
 
 def run_config(run: Path) -> RunConfig:
@@ -35,7 +36,7 @@ def evaluate_run(run: Path, split: str, as_json: bool, out: Console) -> None:
         mend = f"{others or 'none has any'}; or build episodes from more documents, or with other shares (train=0.6)"
         raise UserError(f"There are no episodes in the split `{split}`.", where=str(config.episodes), mend=mend)
     test = take(open_episodes(config.episodes, split), config.evaluate.episodes)
-    policy = load_policy(str(run), size=config.model)
+    policy = load_policy(str(run), size=config.model, mesh=make_mesh(config.mesh), dtype=config.computation.dtype)
     judge = Judge(config, policy)
     judged = judge.judge(policy, test, f"evaluating {config.name}")
     kept = [row.episode for row in judged["greedy"]]

@@ -1,11 +1,12 @@
 """A policy judged: greedy and sampled completions of held-out episodes, read and scored as in training."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, stack_prompts
@@ -15,8 +16,9 @@ from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.results import score_episode, summarise
 from m2io_jax.models.policy import Policy
+from m2io_jax.models.sizes import Computation, ModelConfig
 from m2io_jax.parallel.mesh import make_mesh
-from m2io_jax.parallel.sharding import place_batch
+from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.progress import Progress
 from m2io_jax.sampling.rollouts import completion_ids, map_rollouts
 from m2io_jax.sampling.sampler import SamplingConfig
@@ -38,14 +40,19 @@ class Judged:
 
 
 class Judge:
-    """Completes and scores episodes with one compiled program, for any weights of one model size."""
+    """Completes and scores episodes, for any weights of one model size; one compiled program for each kind of model.
 
-    def __init__(self, config: RunConfig, policy: Policy):
+    Args:
+        mesh: where; None is the configuration's.
+    """
+
+    def __init__(self, config: RunConfig, policy: Policy, mesh: Mesh | None = None):
         self.config, self.codec, self.task = config, policy.codec, find_task("inserter")
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
-        self.mesh = make_mesh(config.mesh)
-        sampling = SamplingConfig(tuple(DECODING.values()), config.batch.completion_length)
-        self._sample = map_rollouts(policy.structure, sampling, self.mesh)
+        self.mesh = make_mesh(config.mesh) if mesh is None else mesh
+        self.sampling = SamplingConfig(tuple(DECODING.values()), config.batch.completion_length)
+        self.computation = Computation(**config.computation.model_dump())
+        self._samplers: dict[ModelConfig, Callable] = {}  # with adapters and without: two programs
         self.dropped: Counter[str] = Counter()
 
     def judge(self, policy: Policy, episodes: Sequence[Episode], title: str) -> dict[str, list[Judged]]:
@@ -55,11 +62,15 @@ class Judge:
             UserError: not one fits.
         """
         judged: dict[str, list[Judged]] = {name: [] for name in DECODING}
+        policy = policy.computed(self.computation)
+        if policy.config not in self._samplers:
+            self._samplers[policy.config] = map_rollouts(policy.structure, self.sampling, self.mesh)
+        params = place(policy.params, param_shardings(policy.params, self.mesh))
         key = jax.random.key(self.config.seed)
         with Progress(title, steps=len(episodes)) as progress:
             done = 0
             for batch, prompts in self._batches(episodes):
-                rollouts = self._sample(policy.params, place_batch(prompts, self.mesh), key)
+                rollouts = self._samplers[policy.config](params, place_batch(prompts, self.mesh), key)
                 for episode, group in zip(batch, completion_ids(rollouts.completions), strict=False):
                     for name, ids in zip(DECODING, group, strict=True):
                         judged[name].append(self._read(episode, self.codec.decode(ids)))

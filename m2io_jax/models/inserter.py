@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from m2io_jax.models.attention import GroupLayout
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.language import LanguageModel
+from m2io_jax.models.lora import add_adapters
 from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.models.vision import VisionTower
 
@@ -20,8 +21,10 @@ class Inserter(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.vision = VisionTower(config.vision, rngs=rngs)
-        self.language = LanguageModel(config.text, rngs=rngs)
+        self.vision = VisionTower(config.vision, config.computation, rngs=rngs)
+        self.language = LanguageModel(config.text, config.computation, rngs=rngs)
+        if config.lora is not None:
+            add_adapters(self, config.lora, rngs)
 
     def embed_prompt(self, prompts: PromptBatch) -> Float[Array, "rows prompt size"]:
         """Token embeddings with every picture's embeddings in the places of its tokens."""

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from m2io_jax.models.attention import GroupLayout, causal_attention, decode_attention, group_attention
 from m2io_jax.models.layers import Linear, RMSNorm, SwiGLU, residual_gain, weight
 from m2io_jax.models.rope import Rotation, rotate, token_rotation
-from m2io_jax.models.sizes import TextConfig
+from m2io_jax.models.sizes import Computation, TextConfig
 
 
 @jax.tree_util.register_dataclass
@@ -56,9 +56,9 @@ class DecoderBlock(nnx.Module):
 class LanguageModel(nnx.Module):
     """Token embeddings, stacked decoder blocks, final normalisation, output head (tied or not)."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: TextConfig, computation: Computation, *, rngs: nnx.Rngs):
         sizes = (config.vocab_size, config.hidden_size)
-        self.config = config
+        self.config, self.computation = config, computation
         self.embedding = weight(rngs, sizes, ("vocab", "embed"), config.initializer_range)
         self.blocks = DecoderBlock(config, rngs=rngs, stack=config.num_hidden_layers)
         self.norm = RMSNorm(config.hidden_size, rngs=rngs, eps=config.rms_norm_eps)
@@ -66,12 +66,13 @@ class LanguageModel(nnx.Module):
         self.head = Linear(sizes[::-1], ("embed", "vocab"), rngs=rngs) if untied else None
 
     def embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... size"]:
-        return self.embedding[...][tokens]
+        return self.embedding[...][tokens].astype(self.computation.dtype)
 
     def logits(self, hidden: Float[Array, "... size"]) -> Float[Array, "... vocab"]:
         """Unnormalised log-probabilities, in float32."""
         kernel = self.embedding[...].T if self.head is None else self.head.kernel[...]
-        return jnp.einsum("...e,ev->...v", self.norm(hidden), kernel, preferred_element_type=jnp.float32)
+        hidden = self.norm(hidden)
+        return jnp.einsum("...e,ev->...v", hidden, kernel.astype(hidden.dtype), preferred_element_type=jnp.float32)
 
     def group(
         self,
@@ -130,4 +131,4 @@ class LanguageModel(nnx.Module):
             return x, keep(kv)
 
         with jax.named_scope("language_blocks"):
-            return jax.lax.scan(run_block, x, (weights, caches))
+            return jax.lax.scan(self.computation.checkpoint(run_block), x, (weights, caches))

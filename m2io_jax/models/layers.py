@@ -1,4 +1,4 @@
-"""The two layers everything is made of, and the one place where a weight is declared.
+"""The layers everything is made of, and the one place where a weight is declared.
 
 A weight is declared once: shape, logical axes, initialiser. Its sharding, its abstract shape and its place in a
 checkpoint are derived from that. `stack` adds a leading axis for the layers of a tower, which are run by `lax.scan`.
@@ -42,10 +42,15 @@ class Linear(nnx.Module):
     ):
         self.kernel = weight(rngs, sizes, axes, gain * sizes[0] ** -0.5, stack)
         self.bias = weight(rngs, sizes[1:], axes[1:], 0.0, stack) if bias else None
+        self.adapter = nnx.data(None)  # a low-rank addition to the kernel (models/lora.py)
 
     def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
         # two-dimensional on purpose: on CPU, XLA takes twice as long for the gradient of the three-dimensional product
-        y = (x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)).reshape(*x.shape[:-1], -1)
+        flat = x.reshape(-1, x.shape[-1])
+        y = flat @ self.kernel[...].astype(x.dtype)
+        if self.adapter is not None:
+            y = y + self.adapter(flat)
+        y = y.reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -67,6 +72,21 @@ class RMSNorm(nnx.Module):
         return self.scale[...].astype(x.dtype) * wide.astype(x.dtype)
 
 
+class LayerNorm(nnx.Module):
+    """Normalisation to mean 0 and variance 1 with scale and bias, computed in float32 (Qwen2-VL's vision tower)."""
+
+    def __init__(self, size: int, *, rngs, eps: float = 1e-6, stack=None):
+        self.scale = weight(rngs, (size,), (None,), None, stack)
+        self.bias = weight(rngs, (size,), (None,), 0.0, stack)
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "... size"]) -> Float[Array, "... size"]:
+        wide = x.astype(jnp.float32)
+        wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
+        return (wide * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
 class SwiGLU(nnx.Module):
     """`down(silu(gate(x)) * up(x))`."""
 
@@ -78,3 +98,16 @@ class SwiGLU(nnx.Module):
 
     def __call__(self, x: Float[Array, "... size"]) -> Float[Array, "... size"]:
         return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+class QuickGELU(nnx.Module):
+    """`fc2(y * sigmoid(1.702 y))` with `y = fc1(x)` (Qwen2-VL's vision tower)."""
+
+    def __init__(self, size: int, hidden: int, *, rngs, gain=1.0, bias=False, stack=None):
+        common = dict(rngs=rngs, bias=bias, stack=stack)
+        self.fc1 = Linear((size, hidden), ("embed", "mlp"), **common)
+        self.fc2 = Linear((hidden, size), ("mlp", "embed"), gain=gain, **common)
+
+    def __call__(self, x: Float[Array, "... size"]) -> Float[Array, "... size"]:
+        y = self.fc1(x)
+        return self.fc2(y * jax.nn.sigmoid(1.702 * y))

@@ -1,32 +1,51 @@
 """A policy on disk and in memory: a folder of weights, dimensions and tokenizer, and what a step needs of it.
 
-    FOLDER/model.safetensors   weights
-    FOLDER/config.json         dimensions (models/sizes.py)
-    FOLDER/tokenizer.json ...  tokenizer
+    FOLDER/   a Hugging Face folder of Qwen2.5-VL or Qwen2-VL: published ones are read as they are, ours load elsewhere
+    FOLDER/adapter/   a PEFT folder, where the policy has adapters
 """
 
-from dataclasses import dataclass, replace
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import jax
 from flax import nnx
+from jax.sharding import Mesh
 
+from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
+from m2io_jax.models.huggingface import (
+    check_tokenizer,
+    companions,
+    default_companions,
+    json_bytes,
+    read_config,
+    write_config,
+)
 from m2io_jax.models.inserter import Inserter
-from m2io_jax.models.sizes import ModelConfig, model_config
-from m2io_jax.models.tokenizer import TextCodec, load_tokenizer
-from m2io_jax.models.weights import WeightType, load_weights, save_weights
+from m2io_jax.models.lora import fold, fresh
+from m2io_jax.models.peft import load_adapter, read_lora, save_adapter
+from m2io_jax.models.sizes import Computation, LoraConfig, ModelConfig, model_config
+from m2io_jax.models.tokenizer import TextCodec, load_tokenizer, save_tokenizer
+from m2io_jax.models.weights import WeightType, declared, load_weights, save_weights
+from m2io_jax.parallel.mesh import make_mesh
 
 BASE = Path(__file__).parent / "base"
+ADAPTER_FOLDER = "adapter"
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A model's dimensions, its weights, and the tokenizer it speaks."""
+    """A model's dimensions, its weights, the tokenizer it speaks, and the files that it came with."""
 
     config: ModelConfig
     params: nnx.State
     codec: TextCodec
+    companions: Mapping[str, bytes] = field(default_factory=dict)
 
     @cached_property
     def structure(self) -> nnx.GraphDef:
@@ -36,12 +55,75 @@ class Policy:
     def with_params(self, params: nnx.State) -> "Policy":
         return replace(self, params=params)
 
+    def computed(self, by: Computation) -> "Policy":
+        """The same weights, computed with in another way."""
+        return replace(self, config=replace(self.config, computation=by))
+
+    def with_adapters(self, lora: LoraConfig, adapters: nnx.State | None = None, *, seed: int = 0) -> "Policy":
+        """The same policy with these adapters; without them, with new ones that change nothing yet.
+
+        Raises:
+            UserError: it has adapters already.
+        """
+        if self.config.lora is not None:
+            raise UserError("This policy has adapters already.", mend="add them to the weights first (m2io convert)")
+        config = self.config.with_lora(lora)
+        added = fresh(declared(config), seed) if adapters is None else adapters
+        both = [*nnx.to_flat_state(self.params), *nnx.to_flat_state(added)]
+        return replace(self, config=config, params=nnx.from_flat_state(both))
+
+    def without_adapters(self) -> "Policy":
+        """The policy that computes the same with the adapters added to the weights."""
+        if self.config.lora is None:
+            return self
+        folded = fold(self.params, self.config.lora)
+        return replace(self, config=self.config.with_lora(None), params=folded)
+
     def save(self, folder: Path, dtype: WeightType = "float32") -> None:
-        """Writes a folder that `load_policy` reads."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(folder / "model.safetensors", self.params, dtype=dtype)
-        self.config.save(folder / "config.json")
-        self.codec.tokenizer.save_pretrained(folder)
+        """Writes a folder that `load_policy`, transformers and vLLM read. It appears whole, in place of a former one.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with replaced_whole(folder) as draft:
+            self._write(draft, dtype)
+
+    def _write(self, folder: Path, dtype: WeightType) -> None:
+        if "tokenizer.json" not in self.companions:
+            save_tokenizer(self.codec.tokenizer, folder)
+        for name, content in (default_companions(self.config) | dict(self.companions)).items():
+            (folder / name).write_bytes(content)
+        (folder / "config.json").write_bytes(json_bytes(write_config(self.config, dtype)))
+        save_weights(folder, self.params, self.config, dtype=dtype)
+        if self.config.lora is not None:
+            (folder / ADAPTER_FOLDER).mkdir()
+            save_adapter(folder / ADAPTER_FOLDER, self.params, self.config)
+
+
+@contextmanager
+def replaced_whole(folder: Path) -> Iterator[Path]:
+    """A draft to fill, which then takes the folder's place; where that fails, what was there stays.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    folder = Path(os.path.abspath(folder))
+    draft, former = (folder.with_name(f".{folder.name}.{kind}") for kind in ("unfinished", "former"))
+    try:
+        for left in (draft, former):
+            shutil.rmtree(left, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        if folder.exists():
+            folder.rename(former)
+        draft.rename(folder)
+        shutil.rmtree(former, ignore_errors=True)
+    except OSError as error:
+        mend = "make room or allow writing there"
+        what = f"The model cannot be written: {error.strerror or error}."
+        raise UserError(what, where=str(folder), mend=mend) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def structure_of(config: ModelConfig) -> nnx.GraphDef:
@@ -49,13 +131,22 @@ def structure_of(config: ModelConfig) -> nnx.GraphDef:
     return nnx.split(nnx.eval_shape(lambda: Inserter(config, rngs=nnx.Rngs(0))))[0]
 
 
-def load_policy(init: str, *, size: str = "tiny", seed: int = 0) -> Policy:
+def load_policy(
+    init: str,
+    *,
+    size: str | None = "tiny",
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    dtype: WeightType = "float32",
+) -> Policy:
     """A policy to start from.
 
     Args:
-        init: `base` (the weights that ship with the package), `random`, or the path of a run or of a policy's folder.
-        size: a name of `models/sizes.py`; what is loaded must have its dimensions.
+        init: `base` (the weights that ship), `random`, or the path of a run or of a Hugging Face folder.
+        size: a name of `models/sizes.py`; what is loaded must have its dimensions. None takes any.
         seed: of random weights.
+        mesh: where weights are streamed to, shard by shard; None is the first device.
+        dtype: of the weights.
 
     Raises:
         UserError: the path holds no policy, or one of other dimensions.
@@ -65,13 +156,28 @@ def load_policy(init: str, *, size: str = "tiny", seed: int = 0) -> Policy:
         params = nnx.split(Inserter(config, rngs=nnx.Rngs(seed)))[1]
         return Policy(config, params, TextCodec(load_tokenizer(BASE)))
     folder = BASE if init == "base" else policy_folder(Path(init))
-    if not (folder / "model.safetensors").is_file():
-        mend = "give `base`, `random`, or the path of a finished run or of a policy's folder"
-        raise UserError("There are no weights here.", where=str(folder / "model.safetensors"), mend=mend)
-    config = ModelConfig.load(folder / "config.json")
-    if config != model_config(size):
+    if not (folder / "config.json").is_file():
+        mend = "give `base`, `random`, or the path of a finished run or of a Hugging Face folder"
+        raise UserError("There is no model here.", where=str(folder / "config.json"), mend=mend)
+    config, tokenizer = read_config(folder), load_tokenizer(folder)
+    if size is not None and not config.same_shapes(model_config(size)):
         raise UserError(f"These weights are not of size `{size}`.", where=str(folder), mend="give `model` their size")
-    return Policy(config, load_weights(folder / "model.safetensors", config), TextCodec(load_tokenizer(folder)))
+    check_tokenizer(tokenizer, config, folder)
+    mesh = mesh or make_mesh(MeshConfig(data=1), jax.devices()[:1])
+    params = load_weights(folder, config, mesh, dtype)
+    policy = Policy(config, params, TextCodec(tokenizer), companions(folder))
+    adapter = folder / ADAPTER_FOLDER
+    return with_adapter_of(policy, adapter) if adapter.is_dir() else policy
+
+
+def with_adapter_of(policy: Policy, folder: Path) -> Policy:
+    """The policy with the adapters of a PEFT folder.
+
+    Raises:
+        UserError: they are not for this model.
+    """
+    lora = read_lora(folder)
+    return policy.with_adapters(lora, load_adapter(folder, policy.config.with_lora(lora)))
 
 
 def policy_folder(path: Path) -> Path:

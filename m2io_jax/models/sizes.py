@@ -1,20 +1,26 @@
 """Dimensions of every model size: one dataclass a tower, one table of sizes.
 
-`tiny` ships with the package. The others are the published Qwen2.5-VL sizes (arXiv 2502.13923, and each model's
-config.json).
+`tiny` ships with the package. The others are the published sizes of Qwen2.5-VL (arXiv 2502.13923) and Qwen2-VL
+(2409.12191). models/huggingface.py reads the dimensions of any other from its config.json.
 """
 
 import dataclasses
-import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Literal
+
+import jax
 
 from m2io_jax.errors import UserError
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The vision transformer. Lengths `patch_size` and `window_size` are pixels."""
+    """The vision transformer. Lengths `patch_size` and `window_size` are pixels.
+
+    Qwen2.5-VL has RMS normalisation, SwiGLU, and windows in all blocks but a few; Qwen2-VL has layer normalisation, one
+    hidden layer with the quick GELU, and no windows: every block is in `fullatt_block_indexes`.
+    """
 
     depth: int
     hidden_size: int
@@ -27,6 +33,8 @@ class VisionConfig:
     spatial_merge_size: int = 2
     window_size: int = 112
     in_channels: int = 3
+    norm: Literal["rms", "layer"] = "rms"
+    mlp: Literal["swiglu", "quick_gelu"] = "swiglu"
 
     @property
     def head_dim(self) -> int:
@@ -84,17 +92,61 @@ class SpecialTokens:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (arXiv 2106.09685): `kernel + alpha / rank * a @ b` in the modules that `targets` name.
+
+    Attributes:
+        targets: regular expressions, each for whole module names such as `language.blocks.q` or `vision.blocks.mlp.up`.
+    """
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise UserError(f"an adapter's rank must be 1 or more, not {self.rank}", where="lora.rank")
+        if not self.targets:
+            raise UserError("no module is named to be adapted", where="lora.targets")
+
+
+@dataclass(frozen=True)
+class Computation:
+    """How a model is computed, whatever its weights are stored as. It belongs to a run, not to the weights.
+
+    Attributes:
+        dtype: of activations and matrix products; softmax, normalisation, rotation and logits are float32 always.
+        remat: what the backward pass computes again in place of keeping it, block by block: nothing, all but the
+            outputs of matrix products ("dots"), or everything ("full").
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "dots", "full"] = "none"
+
+    def checkpoint(self, block: Callable) -> Callable:
+        """`block`, a `lax.scan`'s body, under this policy."""
+        if self.remat == "none":
+            return block
+        dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        return jax.checkpoint(block, policy=dots if self.remat == "dots" else None, prevent_cse=False)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """Everything that fixes the shapes of a model."""
+    """Everything that fixes a model: the shapes of its weights and how they are computed with."""
 
     vision: VisionConfig
     text: TextConfig
     special: SpecialTokens = field(default_factory=SpecialTokens)
+    lora: LoraConfig | None = None
+    computation: Computation = Computation()
 
     def __post_init__(self):
         text, vision = self.text, self.vision
         if sum(text.mrope_section) * 2 != text.head_dim:
             raise UserError(f"mrope_section {text.mrope_section} must add up to half of head_dim {text.head_dim}")
+        if text.head_dim * text.num_attention_heads != text.hidden_size:
+            raise UserError("head_dim x num_attention_heads must be hidden_size, as in every published size")
         if text.num_attention_heads % text.num_key_value_heads:
             raise UserError("num_attention_heads must be a multiple of num_key_value_heads")
         if vision.out_hidden_size != text.hidden_size:
@@ -102,21 +154,21 @@ class ModelConfig:
         if vision.head_dim % 4:
             raise UserError("the vision tower's head size must be a multiple of 4 (two axes, pairs of numbers)")
 
-    def save(self, path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+    def with_lora(self, lora: LoraConfig | None) -> "ModelConfig":
+        return dataclasses.replace(self, lora=lora)
 
-    @classmethod
-    def load(cls, path: Path) -> "ModelConfig":
-        raw = json.loads(path.read_text())
-        return cls(
-            vision=VisionConfig(**_tuples(raw["vision"])),
-            text=TextConfig(**_tuples(raw["text"])),
-            special=SpecialTokens(**raw["special"]),
-        )
+    def same_shapes(self, other: "ModelConfig") -> bool:
+        """Whether the weights of one fit the other, adapters apart."""
 
+        def shapes(config: ModelConfig) -> ModelConfig:
+            return dataclasses.replace(
+                config,
+                text=dataclasses.replace(config.text, initializer_range=0.0, max_position_embeddings=0),
+                lora=None,
+                computation=Computation(),
+            )
 
-def _tuples(values: dict) -> dict:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return shapes(self) == shapes(other)
 
 
 def _vision(out: int, intermediate: int = 3456) -> VisionConfig:
@@ -127,6 +179,19 @@ def _vision(out: int, intermediate: int = 3456) -> VisionConfig:
         intermediate_size=intermediate,
         out_hidden_size=out,
         fullatt_block_indexes=(7, 15, 23, 31),
+    )
+
+
+def _vision_of_qwen2(out: int) -> VisionConfig:
+    return VisionConfig(
+        depth=32,
+        hidden_size=1280,
+        num_heads=16,
+        intermediate_size=5120,
+        out_hidden_size=out,
+        fullatt_block_indexes=tuple(range(32)),
+        norm="layer",
+        mlp="quick_gelu",
     )
 
 
@@ -165,6 +230,11 @@ SIZES: dict[str, ModelConfig] = {
     "7b": ModelConfig(_vision(3584, 3420), _text(3584, 18944, 28, 28, 4)),
     "32b": ModelConfig(_vision(5120), _text(5120, 27648, 64, 40, 8)),
     "72b": ModelConfig(_vision(8192), _text(8192, 29568, 80, 64, 8)),
+    "qwen2-2b": ModelConfig(
+        _vision_of_qwen2(1536), _text(1536, 8960, 28, 12, 2, vocab_size=151936, tie_word_embeddings=True)
+    ),
+    "qwen2-7b": ModelConfig(_vision_of_qwen2(3584), _text(3584, 18944, 28, 28, 4)),
+    "qwen2-72b": ModelConfig(_vision_of_qwen2(8192), _text(8192, 29568, 80, 64, 8)),
 }
 
 

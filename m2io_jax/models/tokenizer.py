@@ -1,5 +1,6 @@
 """A small byte-level BPE with Qwen's special tokens and chat format, as a `transformers` fast tokenizer."""
 
+import json
 import os
 from collections.abc import Iterable
 from functools import lru_cache
@@ -62,6 +63,19 @@ def _as_fast(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     )
     fast.chat_template = CHAT
     return fast
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Writes the tokenizer's files so that version 4 of transformers, which others still use, reads them too."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    special = settings.pop("extra_special_tokens", None) or settings.get("additional_special_tokens", [])
+    settings["additional_special_tokens"] = list(special)
+    for key in ("backend", "is_local", "local_files_only"):
+        settings.pop(key, None)
+    path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -1,4 +1,5 @@
-"""The vision transformer of Qwen2.5-VL (arXiv 2502.13923, 2.1.1): patches in, language-sized embeddings out."""
+"""The vision transformer of Qwen2.5-VL (arXiv 2502.13923, 2.1.1) and Qwen2-VL (2409.12191, 2.1): patches in,
+language-sized embeddings out. Which of the two is a matter of configuration."""
 
 import jax
 import jax.numpy as jnp
@@ -8,22 +9,25 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from m2io_jax.models.attention import segment_attention
-from m2io_jax.models.layers import Linear, RMSNorm, SwiGLU, residual_gain
+from m2io_jax.models.layers import LayerNorm, Linear, QuickGELU, RMSNorm, SwiGLU, residual_gain
 from m2io_jax.models.rope import Rotation, patch_rotation, rotate
-from m2io_jax.models.sizes import VisionConfig
+from m2io_jax.models.sizes import Computation, VisionConfig
+
+NORMS = {"rms": RMSNorm, "layer": LayerNorm}
+MLPS = {"swiglu": SwiGLU, "quick_gelu": QuickGELU}
 
 
 class VisionBlock(nnx.Module):
-    """Attention inside segments, then SwiGLU, each after a normalisation and added to its input."""
+    """Attention inside segments, then the hidden layer, each after a normalisation and added to its input."""
 
     def __init__(self, config: VisionConfig, *, rngs, stack=None):
-        size = config.hidden_size
-        self.norm1 = RMSNorm(size, rngs=rngs, stack=stack)
-        self.norm2 = RMSNorm(size, rngs=rngs, stack=stack)
+        size, norm = config.hidden_size, NORMS[config.norm]
+        self.norm1 = norm(size, rngs=rngs, stack=stack)
+        self.norm2 = norm(size, rngs=rngs, stack=stack)
         self.qkv = Linear((size, 3 * size), ("embed", "heads"), rngs=rngs, bias=True, stack=stack)
         common = dict(rngs=rngs, bias=True, stack=stack, gain=residual_gain(config.depth))
         self.proj = Linear((size, size), ("heads", "embed"), **common)
-        self.mlp = SwiGLU(size, config.intermediate_size, **common)
+        self.mlp = MLPS[config.mlp](size, config.intermediate_size, **common)
         self.heads = config.num_heads
 
     def __call__(
@@ -41,7 +45,7 @@ class PatchMerger(nnx.Module):
 
     def __init__(self, config: VisionConfig, *, rngs):
         joined = config.hidden_size * config.merge_unit
-        self.norm = RMSNorm(config.hidden_size, rngs=rngs)
+        self.norm = NORMS[config.norm](config.hidden_size, rngs=rngs)
         self.fc1 = Linear((joined, joined), ("embed", "mlp"), rngs=rngs, bias=True)
         self.fc2 = Linear((joined, config.out_hidden_size), ("mlp", "embed"), rngs=rngs, bias=True)
 
@@ -56,8 +60,8 @@ class VisionTower(nnx.Module):
     Every block runs by one `lax.scan`; a block looks at windows or at the whole picture, by the segments it is given.
     """
 
-    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs):
-        self.config = config
+    def __init__(self, config: VisionConfig, computation: Computation, *, rngs: nnx.Rngs):
+        self.config, self.computation = config, computation
         self.patch_embed = Linear((config.patch_features, config.hidden_size), (None, "embed"), rngs=rngs)
         self.blocks = VisionBlock(config, rngs=rngs, stack=config.depth)
         self.merger = PatchMerger(config, rngs=rngs)
@@ -73,7 +77,7 @@ class VisionTower(nnx.Module):
         positions: row and column of each patch.
         windows: the attention window of each patch inside its picture, -1 for padding.
         """
-        x = self.patch_embed(patches)
+        x = self.patch_embed(patches.astype(self.computation.dtype))
         rotation = patch_rotation(positions, self.config.head_dim)
         whole = jnp.minimum(windows, 0)
         is_full = np.isin(np.arange(self.config.depth), self.config.fullatt_block_indexes)
@@ -85,5 +89,5 @@ class VisionTower(nnx.Module):
             return block(x, rotation, jnp.where(full, whole, windows)), None
 
         with jax.named_scope("vision_blocks"):
-            x, _ = jax.lax.scan(run_block, x, (weights, jnp.asarray(is_full)))
+            x, _ = jax.lax.scan(self.computation.checkpoint(run_block), x, (weights, jnp.asarray(is_full)))
         return self.merger(x)

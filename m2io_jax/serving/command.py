@@ -61,8 +61,10 @@ def _placer(inserter: str, run: Path | None, retriever: Retriever) -> Placer:
         known = take(open_episodes(run_config(run).episodes, "train"), FITTED_ON)
         encoder = fit_encoder(known)
         return match_placer(encoder, fit_threshold(known, encoder))
-    size = "tiny" if run is None else run_config(run).model
-    return model_placer(load_policy("base" if run is None else str(run), size=size))
+    if run is None:
+        return model_placer(load_policy("base"))
+    config = run_config(run)
+    return model_placer(load_policy(str(run), size=config.model, dtype=config.computation.dtype), config)
 
 
 def _corpus_of(run: Path | None) -> Path:

@@ -1,21 +1,34 @@
 """Inserters behind one face: from an episode to placements and the words that led to them."""
 
-from m2io_jax.config import BatchConfig, EvaluateConfig, RunConfig
+import jax
+
+from m2io_jax.config import BatchConfig, EvaluateConfig, MeshConfig, RunConfig
 from m2io_jax.evaluation.policy import Judge
 from m2io_jax.evaluation.rules import Threshold, match_episodes
 from m2io_jax.models.policy import Policy
+from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.retrieval.encoder import Encoder
 from m2io_jax.serving.answering import Placer
 
 # Room for a long answer with many pictures; what does not fit is refused with a reason, never cut.
 ROOM = BatchConfig(prompt_length=1024, completion_length=256, pictures=12)
+SEEN = ("patches", "max_pixels", "max_sentence_tokens")  # as the policy was trained
 
 
-def model_placer(policy: Policy) -> Placer:
-    """The model, decoding greedily. An invalid completion places nothing; its text is still shown as the reasoning."""
-    settings = dict(batch=ROOM, evaluate=EvaluateConfig(batch_prompts=1), mesh={"data": 1})
+def model_placer(policy: Policy, run: RunConfig | None = None) -> Placer:
+    """The model, decoding greedily. An invalid completion places nothing; its text is still shown as the reasoning.
+
+    Args:
+        run: what trained the policy; None for the base.
+    """
+    settings = dict(batch=ROOM, evaluate=EvaluateConfig(batch_prompts=1))
+    if run is not None:
+        batch = run.batch
+        needed = batch.pictures * batch.patches // 4 + batch.prompt_length
+        seen = {name: getattr(batch, name) for name in SEEN} | {"prompt_length": max(ROOM.prompt_length, needed)}
+        settings |= dict(batch=ROOM.model_copy(update=seen), computation=run.computation)
     config = RunConfig(name="answer", objective="supervised", steps=1, **settings)
-    judge = Judge(config, policy)
+    judge = Judge(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
 
     def place(episode):
         said = judge.judge(policy, [episode], "looking at the pictures")["greedy"][0]

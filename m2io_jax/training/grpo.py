@@ -29,6 +29,7 @@ from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
+from m2io_jax.training.trained import join, split, stored
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class GRPO:
         self.config, self.mesh, self.codec = config, mesh, policy.codec
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
         self.optimizer = make_optimizer(config.optimizer)
-        reference = place(policy.params, param_shardings(policy.params, mesh))
+        self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
+        reference = join(stored(self.begin, config), self.frozen)
         self.reference = reference if config.grpo.kl_beta else None
         self.sampling = SamplingConfig(
             (config.rollout.temperature,) * config.rollout.group_size, config.batch.completion_length
@@ -59,7 +61,7 @@ class GRPO:
                 prompts, completions, temperature
             )[0]
         )
-        shardings = state_shardings(policy.params, self.optimizer, mesh)
+        shardings = state_shardings(self.begin, self.optimizer, mesh)
         self._update = jax.jit(
             partial(grpo_update, structure, self.optimizer, config), donate_argnums=0, out_shardings=(shardings, None)
         )
@@ -80,7 +82,7 @@ class GRPO:
         """One step: sample, score, compare with the frozen reference, update."""
         timing = Stopwatch()
         prompts = place_batch(stack_prompts([row.prompt for row in rows]), self.mesh)
-        rollouts = timing.measure("sample", self._sample, state.params, prompts, key)
+        rollouts = timing.measure("sample", self._sample, join(state.params, self.frozen), prompts, key)
 
         completions = rollouts.completions
         texts = [[self.codec.decode(ids) for ids in group] for group in completion_ids(completions)]
@@ -93,8 +95,8 @@ class GRPO:
             reference = timing.measure("reference", self._log_probs, self.reference, prompts, completions)
         metrics: dict[str, float] = {}
         for update in range(self.config.grpo.updates_per_rollout):
-            arguments = (state, prompts, rollouts, place_batch(rewards, self.mesh), reference, learning_rate)
-            state, measured = timing.measure("update", self._update, *arguments)
+            given = (prompts, rollouts, place_batch(rewards, self.mesh), reference)
+            state, measured = timing.measure("update", self._update, state, self.frozen, *given, learning_rate)
             # the first update is on policy: only there do the sampler and the trainer speak of the same weights
             metrics |= {k: v for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
         metrics = {name: float(value) for name, value in metrics.items()}
@@ -111,6 +113,7 @@ def grpo_update(
     optimizer,
     config: RunConfig,
     state: TrainState,
+    frozen: nnx.State,
     prompts: PromptBatch,
     rollouts: Rollouts,
     rewards: Float[Array, "rows group"],
@@ -121,8 +124,8 @@ def grpo_update(
     completions, settings = rollouts.completions, config.grpo
     advantages = group_advantages(rewards, scale=settings.scale_rewards)
 
-    def loss(params):
-        model = nnx.merge(structure, params)
+    def loss(trained):
+        model = nnx.merge(structure, trained, frozen)
         log_probs, entropy = model.completion_log_probs(prompts, completions, config.rollout.temperature)
         total, denominator, metrics = grpo_loss(
             log_probs,

@@ -8,16 +8,21 @@
 
 import resource
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
+from flax import nnx
+from jax.sharding import Mesh
 
 from m2io_jax.config import RunConfig, require_resumable
 from m2io_jax.episodes.dataset import open_episodes
 from m2io_jax.episodes.pipeline import episode_pipeline
 from m2io_jax.errors import UserError
+from m2io_jax.models.lora import adapted_modules
 from m2io_jax.models.policy import Policy, load_policy
+from m2io_jax.models.sizes import Computation, LoraConfig
+from m2io_jax.models.weights import declared
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
@@ -25,8 +30,9 @@ from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.grpo import GRPO
 from m2io_jax.training.metrics import MetricsLog
 from m2io_jax.training.optimizer import learning_rate
-from m2io_jax.training.state import TrainState, begin
+from m2io_jax.training.state import TrainState, abstract_state, begin
 from m2io_jax.training.supervised import Supervised
+from m2io_jax.training.trained import join
 
 OBJECTIVES = {"supervised": Supervised, "grpo": GRPO}
 SHOWN = {
@@ -59,10 +65,12 @@ def train(config: RunConfig) -> Finished:
     """
     check(config)
     source, folder = open_episodes(config.episodes, "train"), claim(config)
-    policy = load_policy(config.init, size=config.model, seed=config.seed)
     mesh = make_mesh(config.mesh)
+    # Master weights are float32; under adapters nothing of what is loaded is trained.
+    dtype = config.computation.dtype if config.lora else "float32"
+    policy = load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh, dtype=dtype)
+    policy = prepared(policy, config)
     objective = OBJECTIVES[config.objective](config, policy, mesh)
-    state = begin(policy.params, objective.optimizer, mesh)
     rows = episode_pipeline(
         source,
         seed=config.seed,
@@ -74,13 +82,34 @@ def train(config: RunConfig) -> Finished:
         Checkpoints(folder / "checkpoints", config.checkpoint.keep) as checkpoints,
         MetricsLog(folder, config.logging.tensorboard) as log,
     ):
-        state, elapsed = resume(config, checkpoints, state, rows, log)
+        state, elapsed = resume(config, checkpoints, objective, mesh, rows, log)
+        policy, objective.begin = policy.with_params(nnx.State({})), None  # the state has a copy of its own
         note(config)
         already = progress_of(config, int(state.step), elapsed) >= 1
         state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed)
-    trained = policy.with_params(state.params)
-    trained.save(folder / "model")
+    trained = policy.with_params(join(state.params, objective.frozen))
+    trained.save(folder / "model", dtype)
     return Finished(trained, folder, int(state.step), elapsed, already)
+
+
+def prepared(policy: Policy, config: RunConfig) -> Policy:
+    """The policy computed as configured, with the adapters that are asked for: its own where they are the same, new
+    ones where it has none. Adapters that nobody asks for are added to the weights.
+
+    Raises:
+        UserError: it has adapters of another kind.
+    """
+    policy = policy.computed(Computation(**config.computation.model_dump()))
+    if config.lora is None:
+        return policy.without_adapters()
+    lora, own = LoraConfig(**config.lora.model_dump()), policy.config.lora
+    if own is None:
+        return policy.with_adapters(lora, seed=config.seed)
+    asked = adapted_modules(declared(replace(policy.config, lora=lora)))
+    if (own.rank, own.alpha, adapted_modules(policy.params)) != (lora.rank, lora.alpha, asked):
+        what = f"The start has adapters of rank {own.rank} and alpha {own.alpha:g} on {', '.join(own.targets)}."
+        raise UserError(what, where="lora", mend="ask for the same, or add them to the weights first (m2io convert)")
+    return policy
 
 
 def run_steps(
@@ -124,21 +153,17 @@ def save(config: RunConfig, checkpoints: Checkpoints, step: int, state: TrainSta
 
 
 def resume(
-    config: RunConfig, checkpoints: Checkpoints, state: TrainState, rows, log: MetricsLog
+    config: RunConfig, checkpoints: Checkpoints, objective, mesh: Mesh, rows, log: MetricsLog
 ) -> tuple[TrainState, float]:
-    """The newest checkpoint's state, with the data where it stood; or what was given, where there is none."""
-    newest = checkpoints.latest()
+    """The newest checkpoint's state, with the data where it stood; the objective's beginning, where there is none."""
+    newest, start = checkpoints.latest(), (objective.begin, objective.optimizer, mesh)
     if newest is None:
         log.truncate_after(0)
-        return state, 0.0
+        return begin(*start), 0.0
     require_resumable(checkpoints.extra(newest)["resume_key"], config)
-    state, extra = checkpoints.restore(newest, jax.tree.map(_abstract, state), rows)
+    state, extra = checkpoints.restore(newest, abstract_state(*start), rows)
     log.truncate_after(newest)
     return state, extra["seconds"]
-
-
-def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
 
 
 def claim(config: RunConfig) -> Path:

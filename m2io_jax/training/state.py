@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -32,12 +33,23 @@ class TrainState:
 
 def begin(params: nnx.State, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """A state with untouched moments, placed on the mesh. The weights are copied: updates give their buffers away."""
+    copied = partial(_untouched, optimizer)
+    return jax.jit(copied, out_shardings=state_shardings(params, optimizer, mesh))(params)
 
-    def fresh(params):
-        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
+def abstract_state(params: nnx.State, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes and places of what `begin` returns; nothing is allocated."""
+
+    def placed(shape, sharding):
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+    shapes = jax.eval_shape(partial(_untouched, optimizer), params)
+    return jax.tree.map(placed, shapes, state_shardings(params, optimizer, mesh))
+
+
+def _untouched(optimizer: optax.GradientTransformation, params: nnx.State) -> TrainState:
     params = jax.tree.map(jnp.copy, params)
-    return jax.jit(fresh, out_shardings=state_shardings(params, optimizer, mesh))(params)
+    return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
 def state_shardings(params: nnx.State, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:

@@ -17,11 +17,12 @@ from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
-from m2io_jax.parallel.sharding import place_batch
+from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import choose
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
+from m2io_jax.training.trained import split
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Supervised:
         self.config, self.mesh = config, mesh
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
         self.optimizer = make_optimizer(config.optimizer)
-        shardings = state_shardings(policy.params, self.optimizer, mesh)
+        self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
+        shardings = state_shardings(self.begin, self.optimizer, mesh)
         update = partial(supervised_update, policy.structure, self.optimizer)
         self._update = jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
 
@@ -63,7 +65,7 @@ class Supervised:
         batch, pad = self.config.batch, self.encoder.model.special.pad
         prompts = stack_prompts([row.prompt for row in rows])
         targets = stack_completions([[row.target] for row in rows], batch.completion_length, pad)
-        state, metrics = self._update(state, *place_batch((prompts, targets), self.mesh), learning_rate)
+        state, metrics = self._update(state, self.frozen, *place_batch((prompts, targets), self.mesh), learning_rate)
         return state, {name: float(value) for name, value in metrics.items()}
 
 
@@ -74,12 +76,18 @@ def supervised_loss(model, prompts: PromptBatch, targets: Completions):
 
 
 def supervised_update(
-    structure: nnx.GraphDef, optimizer, state: TrainState, prompts: PromptBatch, targets: Completions, learning_rate
+    structure: nnx.GraphDef,
+    optimizer,
+    state: TrainState,
+    frozen: nnx.State,
+    prompts: PromptBatch,
+    targets: Completions,
+    learning_rate,
 ):
     """Loss, gradient and update in one program."""
 
-    def loss(params):
-        total, tokens = supervised_loss(nnx.merge(structure, params), prompts, targets)
+    def loss(trained):
+        total, tokens = supervised_loss(nnx.merge(structure, trained, frozen), prompts, targets)
         return total / jnp.maximum(tokens, 1), tokens
 
     state, value, metrics = gradient_step(state, loss, optimizer, learning_rate)

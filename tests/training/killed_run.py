@@ -1,4 +1,4 @@
-"""One start of a small run that kills itself: EPISODES RUN OBJECTIVE STEPS (never | step N | saving SECONDS)."""
+"""One start of a small run that kills itself: EPISODES RUN OBJECTIVE[+lora] STEPS (never | step N | saving SECONDS)."""
 
 import os
 import signal
@@ -50,6 +50,7 @@ def main(episodes: str, folder: str, objective: str, steps: str, kill: str) -> N
                    num_key_value_heads=1, head_dim=8, mrope_section=(1, 1, 2))  # fmt: skip
     sizes.SIZES["small"] = replace(tiny, vision=vision, text=text)
     kill_when(kill)
+    objective, _, lora = objective.partition("+")
     config = RunConfig(
         name="killed",
         run=folder,
@@ -60,6 +61,7 @@ def main(episodes: str, folder: str, objective: str, steps: str, kill: str) -> N
         tasks={"look": 0.5, "inserter": 0.5},
         rewards={"format": 1.0, "seen": 1.0},
         steps=int(steps),
+        lora={"rank": 2, "alpha": 4.0} if lora else None,
         batch={"prompts": 2, "prompt_length": 256, "completion_length": 64 if objective == "supervised" else 6,
                "pictures": 3},  # fmt: skip
         rollout={"group_size": 2},

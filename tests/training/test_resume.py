@@ -39,8 +39,14 @@ def start(episodes: Path, run: Path, objective: str, kill: str = "never") -> int
 
 
 def same(one: Path, other: Path) -> bool:
-    first, second = (load_file(run / "model" / "model.safetensors") for run in (one, other))
+    first, second = (tensors_of(run) for run in (one, other))
     return first.keys() == second.keys() and all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def tensors_of(run: Path) -> dict:
+    """Of weights and adapters."""
+    files = sorted((run / "model").rglob("*.safetensors"))
+    return {f"{file.name}: {name}": tensor for file in files for name, tensor in load_file(file).items()}
 
 
 def steps_of(run: Path) -> list[int]:
@@ -65,8 +71,16 @@ def test_killed_between_checkpoints_and_while_one_is_written(tmp_path, episodes)
     assert model.read_bytes() == before and len(steps_of(tmp_path / "killed")) == STEPS
 
 
+def test_a_run_with_adapters_goes_on_too_and_leaves_them_beside_the_weights(tmp_path, episodes):
+    assert storm(tmp_path, episodes, "supervised+lora", ["step 3"]) == 1
+    run = tmp_path / "killed"
+    adapter = load_file(run / "model" / "adapter" / "adapter_model.safetensors")
+    assert len(adapter) == 2 * 7 and all(tensor.any() for tensor in adapter.values())
+    assert not any("lora" in name for name in load_file(run / "model" / "model.safetensors"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["supervised", "grpo"])
+@pytest.mark.parametrize("objective", ["supervised", "grpo", "grpo+lora"])
 def test_a_storm_of_kills(tmp_path, episodes, objective):
     draw = random.Random(objective)
     kills = [f"saving {draw.uniform(0, 0.3):.3f}" for _ in range(4)] + ["step 1", "step 2", "step 5"]

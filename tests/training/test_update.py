@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from small_model import STRUCTURE, mixed_rows, random_completions, small_params
 
 from m2io_jax.config import MeshConfig, OptimizerConfig, RunConfig
@@ -20,6 +21,7 @@ from m2io_jax.training.optimizer import apply, learning_rate, make_optimizer
 from m2io_jax.training.state import TrainState, state_shardings
 from m2io_jax.training.supervised import supervised_update
 
+NOTHING = nnx.State({})  # no weight is frozen
 # A large eps: Adam turns a gradient that is 0 but for rounding into a whole step, which would measure the rounding.
 CONFIG = RunConfig(
     name="update",
@@ -54,14 +56,14 @@ def updates(mesh):
     params = jax.tree.map(np.asarray, small_params())
     moments = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(OPTIMIZER.init, params))
     state = place(TrainState(params, moments, np.zeros((), np.int32)), shardings)
-    supervised = compiled(partial(supervised_update, STRUCTURE, OPTIMIZER))(state, prompts, targets, RATE)
+    supervised = compiled(partial(supervised_update, STRUCTURE, OPTIMIZER))(state, NOTHING, prompts, targets, RATE)
 
     sampled = map_rollouts(STRUCTURE, SAMPLING, mesh)(state.params, prompts, jax.random.key(3))
     rewards = np.random.default_rng(0).uniform(size=(8, 3)).astype(np.float32)
     reference = np.asarray(sampled.log_probs) - 0.1
     rewards, reference = place_batch((rewards, reference), mesh)
     update = compiled(partial(grpo_update, STRUCTURE, OPTIMIZER, CONFIG))
-    return jax.device_get((supervised, sampled, update(state, prompts, sampled, rewards, reference, RATE)))
+    return jax.device_get((supervised, sampled, update(state, NOTHING, prompts, sampled, rewards, reference, RATE)))
 
 
 @pytest.fixture(scope="module")
