@@ -19,7 +19,7 @@ from m2io_jax.errors import UserError
 from m2io_jax.models.huggingface import json_bytes, read_json
 from m2io_jax.models.lora import ADAPTER, is_adapter
 from m2io_jax.models.sizes import LoraConfig, ModelConfig
-from m2io_jax.models.weights import MODULES, declared, in_torch, published, save_tensors
+from m2io_jax.models.weights import MODULES, declared, in_torch, listed, published, save_tensors
 
 SETTINGS, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 MATRICES = {"a": "lora_A", "b": "lora_B"}
@@ -35,7 +35,7 @@ def save_adapter(folder: Path, params: nnx.State, config: ModelConfig) -> None:
     """
     tensors = {}
     for path, param in nnx.to_flat_state(params):
-        if ADAPTER in path:
+        if is_adapter(path):
             value = np.asarray(param.get_value(), np.float32)
             for layer, name in enumerate(_tensor_names(path, value.shape)):
                 one = value[layer] if value.ndim == 3 else value
@@ -115,7 +115,7 @@ def load_adapter(folder: Path, config: ModelConfig) -> nnx.State:
                 filled[path] = param.replace(jnp.asarray(np.stack(layers) if len(shape) == 3 else layers[0]))
     problems += [f"{name} is no module of this model" for name in unused]
     if problems:
-        raise UserError("\n    ".join(["The adapter is not this model's:", *sorted(problems)[:20]]), where=str(folder))
+        raise UserError("\n    ".join(["The adapter is not this model's:", *listed(problems)]), where=str(folder))
     return nnx.from_flat_state(filled)
 
 

@@ -211,11 +211,12 @@ def _check(tensors: Tensors, wanted: Mapping[str, Match], config: ModelConfig, f
         elif tensors.dtype(name) not in _FLOATS:
             problems.append(f"{name} is {tensors.dtype(name)}; one of {', '.join(_FLOATS)} can be read")
     if problems:
-        what = "\n    ".join(["The weights are not this model's:", *_some(problems)])
+        what = "\n    ".join(["The weights are not this model's:", *listed(problems)])
         raise UserError(what, where=str(folder), mend="give the config.json and the weights of the same model")
 
 
-def _some(problems: list[str]) -> list[str]:
+def listed(problems: list[str]) -> list[str]:
+    """The first of many problems, in order, and how many more there are."""
     problems = sorted(problems)
     return problems[:_LISTED] + [f"and {len(problems) - _LISTED} more"] * (len(problems) > _LISTED)
 
@@ -366,7 +367,7 @@ def save_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """
     unfit = [f"{name} has values that are not finite in {t.dtype}" for name, t in tensors.items() if not _finite(t)]
     if unfit:
-        what = "\n    ".join(["The weights cannot be saved:", *_some(unfit)])
+        what = "\n    ".join(["The weights cannot be saved:", *listed(unfit)])
         raise UserError(what, where=str(path), mend="save them as float32 or bfloat16, and look at the training")
     draft = path.with_name(f".{path.name}.partial")
     try:
