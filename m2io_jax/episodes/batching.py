@@ -85,21 +85,25 @@ class PromptEncoder:
         return grid
 
     def _tokens(self, prompt: Prompt, grids: list[PictureGrid]) -> list[int]:
+        """What the chat template renders, cut into tokens as one text: a served model is given the same."""
         encode, special = self.codec.encode, self.model.special
         start, end = self.codec.special("<|im_start|>"), self.codec.special("<|im_end|>")
-        tokens = [start, *encode("system\n"), *encode(prompt.system), end, *encode("\n")]
-        tokens += [start, *encode("user\n")]
-        pictures = iter(grids)
+        tokens = [start, *encode(f"system\n{prompt.system}"), end, *encode("\n"), start]
+        text, pictures = "user\n", iter(grids)
         for part in prompt.user:
             if isinstance(part, Picture):
                 grid = next(pictures)
                 pads = [special.image_pad] * (grid.height * grid.width // self._merge)
-                tokens += [special.vision_start, *pads, special.vision_end]
-            elif isinstance(part, Shortened):
-                tokens += encode(part.text)[: self.batch.max_sentence_tokens]
+                tokens += [*encode(text), special.vision_start, *pads, special.vision_end]
+                text = ""
             else:
-                tokens += encode(part)
-        return tokens + [end, *encode("\n"), start, *encode("assistant\n")]
+                text += self._shortened(part.text) if isinstance(part, Shortened) else part
+        return [*tokens, *encode(text), end, *encode("\n"), start, *encode("assistant\n")]
+
+    def _shortened(self, text: str) -> str:
+        tokens, most = self.codec.encode(text), self.batch.max_sentence_tokens
+        # a character of several bytes that is cut in two is left out
+        return text if len(tokens) <= most else self.codec.decode(tokens[:most]).rstrip("\ufffd")
 
     def pad(self, tokens: np.ndarray, grids: list[PictureGrid], seed: int) -> PromptRow:
         """A row from tokens and pictures that fit, by the fill rules of `models/inputs.py`.

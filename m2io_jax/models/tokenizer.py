@@ -22,9 +22,10 @@ SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# How Qwen2's tokenizer cuts text before merging: contractions, words with one leading mark, digits, marks, space.
+# How Qwen2's tokenizer cuts text before merging: contractions, words with one leading mark, digits, marks, space. And
+# before all of these a slot's mark, `=2` or `=none`, in one piece: what comes straight after a word is read with it.
 WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"=(?:none|\p{N})|(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CHAT = (

@@ -26,6 +26,7 @@ from m2io_jax.tasks.task import (
     show_pictures,
     tell_pictures,
     unlabel,
+    unstopped,
 )
 
 QUOTED_WORDS = 6  # of a sentence that does not say what the picture shows
@@ -121,7 +122,7 @@ class InserterTask:
         shown = description(episode.candidates[index])
         if slot is None:
             return f"{label(index)} {shown}=none"
-        sentence = plain(episode.sentences[slot - 1]) if slot else ""
+        sentence = unstopped(plain(episode.sentences[slot - 1])) if slot else ""
         _, said, rest = sentence.partition(shown) if shown else ("", "", "")
         quoted = rest if said else ": " + " ".join(sentence.split()[-QUOTED_WORDS:])
         return f"{label(index)} {shown}{quoted}={slot}"

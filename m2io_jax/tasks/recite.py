@@ -5,7 +5,7 @@ It teaches the one thing that placing needs and that pictures teach slowly: to r
 
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.labels import seeded
-from m2io_jax.tasks.task import Prompt, number_sentences, plain
+from m2io_jax.tasks.task import Prompt, number_sentences, plain, unstopped
 
 MOST_SKIPPED = 4  # words at a sentence's start; at least as many are said
 
@@ -47,7 +47,7 @@ class ReciteTask:
         return {"recited": right / max(1, len(sentences))}
 
     def _sentences(self, episode: Episode) -> list[str]:
-        sentences = [plain(sentence) for sentence in episode.sentences]
+        sentences = [unstopped(plain(sentence)) for sentence in episode.sentences]
         if not self.scrambled:
             return sentences
         words = sorted(set(" ".join(sentences).split()))

@@ -99,14 +99,20 @@ def tell_pictures(episode: Episode) -> tuple[str | Shortened | Picture, ...]:
 
 
 def number_sentences(sentences: Iterable[str]) -> tuple[str | Shortened | Picture, ...]:
-    """Every sentence on a line of its own after its number: sentence i stands before slot i.
+    """Every sentence on a line of its own with the slot that comes after it, written as completions write it: `=2`.
 
-    The number comes first, so that every word of the sentence can gather it: whoever finds the word finds the slot.
+    Whoever reads on in a sentence to its end reads its slot there: straight after the last word, without the full stop
+    that all sentences share.
     """
     parts: list[str | Shortened | Picture] = []
     for number, sentence in enumerate(sentences, start=1):
-        parts += [f"{number} ", Shortened(" ".join(sentence.split())), "\n"]
+        parts += [Shortened(unstopped(" ".join(sentence.split()))), f"={number}\n"]
     return tuple(parts)
+
+
+def unstopped(sentence: str) -> str:
+    """A sentence without the marks that end it."""
+    return sentence.rstrip(".!?…。！？") or sentence
 
 
 def choose(mixture: Mapping[str, float], random: np.random.Generator) -> str:

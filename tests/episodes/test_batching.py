@@ -1,17 +1,21 @@
 """Prompts to padded rows: what a row holds, token by token, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from episode_fakes import png
 
 from m2io_jax.config import BatchConfig
 from m2io_jax.episodes.batching import PromptEncoder, stack_completions, stack_prompts
-from m2io_jax.episodes.episode import Candidate
+from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.errors import UserError
+from m2io_jax.models.policy import BASE
 from m2io_jax.models.preprocessing import preprocess
 from m2io_jax.models.sizes import SIZES
-from m2io_jax.models.tokenizer import SPECIAL, TextCodec, train_tokenizer
+from m2io_jax.models.tokenizer import SPECIAL, TextCodec, load_tokenizer, train_tokenizer
+from m2io_jax.tasks import TASKS, find_task
 from m2io_jax.tasks.task import Picture, Prompt, Shortened
 
 TINY = SIZES["tiny"]
@@ -60,6 +64,39 @@ def test_a_row_token_by_token(encoder, codec):
     # a picture of 4 tokens advances by 2, one of 2 x 3 by 3
     assert row.next_position == length - 10 + 2 + 3
     assert (row.positions[:, length:] == 0).all()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_row_is_what_the_chat_template_renders(name):
+    """As a server of the exported model has it: one text by the tokenizer's template, then cut into tokens."""
+    tokenizer = load_tokenizer(BASE)
+    episode = Episode(
+        id="e",
+        question="How do I make grand tomato stew?",
+        sentences=("Slice two red tomatoes.", "Put them into the pan.", "Serve while hot."),
+        candidates=(replace(WIDE, content="two red tomatoes"), replace(SQUARE, caption="a pan", content="one egg")),
+        gold=(Placement(1, 0),),
+        labels=(Placement(1, 0),),
+        document="d",
+        group="g",
+    )
+    prompt = find_task(name).prompt(episode)
+    batch = BatchConfig(prompt_length=600, pictures=2, patches=24, max_pixels=4704, max_sentence_tokens=200)
+    row = PromptEncoder(TINY, TextCodec(tokenizer), batch).row(prompt, episode.candidates, seed=0)
+
+    parts = [
+        {"type": "image"} if isinstance(part, Picture) else {"type": "text", "text": getattr(part, "text", part)}
+        for part in prompt.user
+    ]
+    messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": parts}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    pieces = text.split("<|image_pad|>")
+    shown = [part.candidate for part in prompt.user if isinstance(part, Picture)]
+    assert len(pieces) == len(shown) + 1
+    text = pieces[0] + "".join(
+        "<|image_pad|>" * (6, 4)[candidate] + piece for candidate, piece in zip(shown, pieces[1:], strict=True)
+    )
+    assert row.tokens[row.mask].tolist() == tokenizer(text, add_special_tokens=False).input_ids
 
 
 def test_patches_lie_in_the_order_of_the_prompt(encoder):

@@ -55,7 +55,7 @@ def test_a_target_earns_everything_and_teaches_the_labels_not_the_gold():
     perfect = TASK.target(episode(gold=gold, caption="a pan"))
     assert TASK.score(perfect, episode(gold=gold)) == dict.fromkeys(TASK.rewards, 1.0)
     taught = TASK.target(episode(gold=gold, labels=labels, caption="a pan"))
-    assert taught == says("A:2\n", "A a pan: Sentence 2.=2\nB a pan=none\nC a pan=none\n")
+    assert taught == says("A:2\n", "A a pan: Sentence 2=2\nB a pan=none\nC a pan=none\n")
     assert TASK.score(TASK.target(episode()), episode()) == dict.fromkeys(TASK.rewards, 1.0)
 
 
@@ -166,7 +166,7 @@ def test_a_prompt_shows_question_sentences_and_pictures_and_nothing_that_tells_t
         "[picture]" if isinstance(part, Picture) else part.text if isinstance(part, Shortened) else part
         for part in prompt.user
     )
-    assert text == "How?\n1 Sentence 1.\n2 Sentence 2.\n[picture]A a pan\n[picture]B a pan\n"
+    assert text == "How?\nSentence 1=1\nSentence 2=2\n[picture]A a pan\n[picture]B a pan\n"
     assert [part.candidate for part in prompt.user if isinstance(part, Picture)] == [0, 1]
 
 
@@ -183,4 +183,4 @@ def test_reasoning_reads_on_where_the_sentence_says_what_the_picture_shows():
     )
     shown = tuple(replace(candidate, content="two red eggs") for candidate in asked.candidates)
     target = TASK.target(replace(asked, candidates=shown))
-    assert target == says("A:2\n", "A two red eggs (/think) now.=2\nB two red eggs=none\n")
+    assert target == says("A:2\n", "A two red eggs (/think) now=2\nB two red eggs=none\n")

@@ -31,18 +31,19 @@ def said(prompt) -> str:
 
 def test_reciting_is_out_of_order_and_scored_by_the_sentence():
     task, lines = find_task("recite"), find_task("recite").target(EPISODE).split("\n")
-    assert said(task.prompt(EPISODE)) == "1 Cut the egg.\n2 Wait.\n3 Boil it.\n"
-    assert sorted(lines) == [" Boil it.=3", " Cut the egg.=1", " Wait.=2"]
+    assert said(task.prompt(EPISODE)) == "Cut the egg=1\nWait=2\nBoil it=3\n"
+    assert sorted(lines) == [" Boil it=3", " Cut the egg=1", " Wait=2"]
     assert task.score(task.target(EPISODE), EPISODE) == {"recited": 1.0}
-    assert task.score(" the egg.=1\n Wait.=3", EPISODE) == {"recited": pytest.approx(1 / 3)}
+    assert task.score(" the egg=1\n Wait=3", EPISODE) == {"recited": pytest.approx(1 / 3)}
 
 
 def test_scrambled_sentences_hold_the_same_words_once_and_are_recited_as_they_stand():
-    task, words = find_task("recite_scrambled"), {"Cut", "the", "egg.", "Wait.", "Boil", "it."}
+    task, words = find_task("recite_scrambled"), {"Cut", "the", "egg", "Wait", "Boil", "it"}
     line, none = said(task.prompt(EPISODE)).split("\n")
-    assert line.startswith("1 ") and sorted(line[2:].split()) == sorted(words) and not none
-    recited, slot = task.target(EPISODE).strip().split("=")
-    assert slot == "1" and line.endswith(recited) and task.score(task.target(EPISODE), EPISODE) == {"recited": 1.0}
+    assert line.endswith("=1") and sorted(line.removesuffix("=1").split()) == sorted(words) and not none
+    recited = task.target(EPISODE).strip()
+    assert recited.endswith("=1") and line.endswith(recited)
+    assert task.score(task.target(EPISODE), EPISODE) == {"recited": 1.0}
 
 
 def test_told_pictures_are_the_inserters_task_in_words_with_exact_gold():
