@@ -36,7 +36,7 @@ class Section(BaseModel):
 
 
 class BatchConfig(Section):
-    """Static shapes of a batch; what does not fit is dropped on the host, with a count.
+    """Prompts and the static shapes of a batch; what does not fit is dropped on the host, with a count.
 
     Attributes:
         prompts: prompts a step.
@@ -45,6 +45,7 @@ class BatchConfig(Section):
         patches: vision patches a picture, before merging.
         max_pixels: a picture is scaled down to at most this many pixels.
         max_sentence_tokens: longer sentences are shortened in the prompt; the answer itself never is.
+        explain: every prompt says at length what a completion must look like, for models that were not taught it.
     """
 
     prompts: Count = 12
@@ -54,6 +55,7 @@ class BatchConfig(Section):
     patches: Count = 16
     max_pixels: Count = 3136
     max_sentence_tokens: Count = 32
+    explain: bool = False
 
 
 class RolloutConfig(Section):

@@ -88,7 +88,8 @@ class PromptEncoder:
         """What the chat template renders, cut into tokens as one text: a served model is given the same."""
         encode, special = self.codec.encode, self.model.special
         start, end = self.codec.special("<|im_start|>"), self.codec.special("<|im_end|>")
-        tokens = [start, *encode(f"system\n{prompt.system}"), end, *encode("\n"), start]
+        system = f"{prompt.system}\n\n{prompt.manual}" if self.batch.explain and prompt.manual else prompt.system
+        tokens = [start, *encode(f"system\n{system}"), end, *encode("\n"), start]
         text, pictures = "user\n", iter(grids)
         for part in prompt.user:
             if isinstance(part, Picture):

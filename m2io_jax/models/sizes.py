@@ -7,6 +7,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import jax
@@ -206,6 +207,8 @@ def _text(hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int
     )
 
 
+_text_of_qwen2 = partial(_text, max_position_embeddings=32_768)
+
 TINY_TOKENS = SpecialTokens(pad=0, eos=2, image_pad=5, video_pad=6, vision_start=3, vision_end=4)
 
 SIZES: dict[str, ModelConfig] = {
@@ -231,10 +234,11 @@ SIZES: dict[str, ModelConfig] = {
     "32b": ModelConfig(_vision(5120), _text(5120, 27648, 64, 40, 8)),
     "72b": ModelConfig(_vision(8192), _text(8192, 29568, 80, 64, 8)),
     "qwen2-2b": ModelConfig(
-        _vision_of_qwen2(1536), _text(1536, 8960, 28, 12, 2, vocab_size=151936, tie_word_embeddings=True)
+        _vision_of_qwen2(1536),
+        _text_of_qwen2(1536, 8960, 28, 12, 2, vocab_size=151936, tie_word_embeddings=True),
     ),
-    "qwen2-7b": ModelConfig(_vision_of_qwen2(3584), _text(3584, 18944, 28, 28, 4)),
-    "qwen2-72b": ModelConfig(_vision_of_qwen2(8192), _text(8192, 29568, 80, 64, 8)),
+    "qwen2-7b": ModelConfig(_vision_of_qwen2(3584), _text_of_qwen2(3584, 18944, 28, 28, 4)),
+    "qwen2-72b": ModelConfig(_vision_of_qwen2(8192), _text_of_qwen2(8192, 29568, 80, 64, 8)),
 }
 
 

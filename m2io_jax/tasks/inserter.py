@@ -1,7 +1,7 @@
 """The inserter's task: say where each picture belongs, after looking at it.
 
     <think>
-    A three red tomatoes with the knife.=2
+    A three red tomatoes with the knife=2
     B one blue egg=none
     </think>
     <answer>
@@ -28,6 +28,20 @@ from m2io_jax.tasks.task import (
     unlabel,
     unstopped,
 )
+
+MANUAL = """\
+You get a question, the sentences of its answer, and pictures. After each sentence stands its slot (=1, =2, ...): the \
+place after it. Slot 0 is the place before the first sentence. After each picture stands its letter.
+Think first: for each picture one line with its letter, what it shows, the end of the sentence that says so, and that \
+sentence's slot; or =none for a picture that illustrates no sentence. Then answer: one line with letter and slot for \
+each picture that belongs to the answer, or the single line none. Write nothing else. For example:
+<think>
+A three red tomatoes with the knife=2
+B one blue egg=none
+</think>
+<answer>
+A:2
+</answer>"""
 
 QUOTED_WORDS = 6  # of a sentence that does not say what the picture shows
 
@@ -103,7 +117,8 @@ class InserterTask:
 
     def prompt(self, episode: Episode) -> Prompt:
         pictures = tell_pictures(episode) if self.told else show_pictures(episode)
-        return Prompt("Place the pictures.", (episode.question + "\n", *number_sentences(episode.sentences), *pictures))
+        user = (episode.question + "\n", *number_sentences(episode.sentences), *pictures)
+        return Prompt("Place the pictures.", user, MANUAL)
 
     def target(self, episode: Episode) -> str | None:
         placements = episode.gold if self.told else episode.labels

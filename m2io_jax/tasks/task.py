@@ -25,10 +25,15 @@ class Shortened:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A chat of one turn: the instruction, then text and pictures in reading order."""
+    """A chat of one turn: the instruction, then text and pictures in reading order.
+
+    `manual` says at length what a completion must look like; the instruction goes on with it where `batch.explain` is
+    set, for models that were not taught the task.
+    """
 
     system: str
     user: tuple[str | Shortened | Picture, ...]
+    manual: str = ""
 
 
 class Task(Protocol):

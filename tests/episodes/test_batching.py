@@ -66,8 +66,25 @@ def test_a_row_token_by_token(encoder, codec):
     assert (row.positions[:, length:] == 0).all()
 
 
+def test_the_chat_template_renders_as_the_published_one():
+    user = [
+        {"type": "image"},
+        {"type": "text", "text": "One.\n"},
+        {"type": "image", "image": "b.png"},
+        {"type": "text", "text": "Which?"},
+    ]
+    messages = [{"role": "system", "content": "Look."}, {"role": "user", "content": user}]
+    answered = [*messages, {"role": "assistant", "content": "This."}]
+    picture = "<|vision_start|><|image_pad|><|vision_end|>"
+    asked = f"<|im_start|>system\nLook.<|im_end|>\n<|im_start|>user\n{picture}One.\n{picture}Which?<|im_end|>\n"
+    render = load_tokenizer(BASE).apply_chat_template
+    assert render(messages, tokenize=False, add_generation_prompt=True) == asked + "<|im_start|>assistant\n"
+    assert render(answered, tokenize=False) == asked + "<|im_start|>assistant\nThis.<|im_end|>\n"
+
+
+@pytest.mark.parametrize("explain", [False, True])
 @pytest.mark.parametrize("name", TASKS)
-def test_a_row_is_what_the_chat_template_renders(name):
+def test_a_row_is_what_the_chat_template_renders(name, explain):
     """As a server of the exported model has it: one text by the tokenizer's template, then cut into tokens."""
     tokenizer = load_tokenizer(BASE)
     episode = Episode(
@@ -81,14 +98,17 @@ def test_a_row_is_what_the_chat_template_renders(name):
         group="g",
     )
     prompt = find_task(name).prompt(episode)
-    batch = BatchConfig(prompt_length=600, pictures=2, patches=24, max_pixels=4704, max_sentence_tokens=200)
+    batch = BatchConfig(
+        prompt_length=1000, pictures=2, patches=24, max_pixels=4704, max_sentence_tokens=200, explain=explain
+    )
     row = PromptEncoder(TINY, TextCodec(tokenizer), batch).row(prompt, episode.candidates, seed=0)
 
     parts = [
         {"type": "image"} if isinstance(part, Picture) else {"type": "text", "text": getattr(part, "text", part)}
         for part in prompt.user
     ]
-    messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": parts}]
+    system = prompt.system + "\n\n" + prompt.manual if explain and prompt.manual else prompt.system
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": parts}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     pieces = text.split("<|image_pad|>")
     shown = [part.candidate for part in prompt.user if isinstance(part, Picture)]

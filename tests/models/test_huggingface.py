@@ -4,14 +4,26 @@ import json
 from pathlib import Path
 
 import pytest
+from published import PUBLISHED, nested
 
 from m2io_jax.errors import UserError
 from m2io_jax.models.huggingface import read_config, write_config
 from m2io_jax.models.sizes import SIZES
 
 
+@pytest.mark.parametrize("form", [dict, nested])
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_our_sizes_are_those_that_were_published(size, form, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(form(PUBLISHED[size])))
+    assert read_config(tmp_path) == SIZES[size]
+
+
+def test_every_size_is_published_but_the_one_that_ships():
+    assert set(SIZES) == {"tiny", *PUBLISHED}
+
+
 @pytest.mark.parametrize("size", SIZES)
-def test_the_published_sizes_are_read_as_they_are_written(size, tmp_path):
+def test_sizes_are_read_as_they_are_written(size, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(write_config(SIZES[size], "bfloat16")))
     assert read_config(tmp_path) == SIZES[size]
 

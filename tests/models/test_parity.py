@@ -4,6 +4,7 @@ The reference is committed (`hugging_face_reference.py` made it); where torch is
 as well.
 """
 
+from functools import partial
 from importlib.util import find_spec
 
 import jax
@@ -151,11 +152,29 @@ def test_the_comparison_notices_any_wrong_weight(family):
         assert error > FORWARD, path
 
 
-@pytest.mark.parametrize("axis", range(3))
-def test_the_comparison_notices_any_wrong_position(axis):
-    family = FAMILIES[0]
-    batch, length = prompts(family, MAIN), len(case(MAIN).rows[0])
+def one_token_later(batch, length, axis):
     batch.positions[0, axis, length // 2] += 1
+
+
+def one_patch_off(batch, length, axis):
+    batch.patch_positions[0, 0, 0, axis] += 1
+
+
+def into_the_next_window(batch, length):
+    windows = max(batch.windows[0], key=np.max)  # of the picture that has most
+    assert windows.max() > 0
+    windows[:4] = windows.max()
+
+
+@pytest.mark.parametrize(
+    "family, change",
+    [(family, partial(one_token_later, axis=axis)) for family in FAMILIES for axis in range(3)]
+    + [(family, partial(one_patch_off, axis=axis)) for family in FAMILIES for axis in range(2)]
+    + [("qwen2_5_vl", into_the_next_window)],
+)
+def test_the_comparison_notices_any_wrong_position(family, change):
+    batch, length = prompts(family, MAIN), len(case(MAIN).rows[0])
+    change(batch, length)
     found = logits(family, params(family), batch)[0, :length]
     with pytest.raises(AssertionError, match="off by"):
         close(found, reference(family)[f"{MAIN}/logits.0"], FORWARD)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
-from m2io_jax.tasks.inserter import InserterTask, order_reward, parse, placement_reward, selection_reward, write
+from m2io_jax.tasks.inserter import (
+    MANUAL,
+    InserterTask,
+    order_reward,
+    parse,
+    placement_reward,
+    selection_reward,
+    write,
+)
 from m2io_jax.tasks.task import Picture, Shortened
 
 TASK = InserterTask("inserter")
@@ -184,3 +192,10 @@ def test_reasoning_reads_on_where_the_sentence_says_what_the_picture_shows():
     shown = tuple(replace(candidate, content="two red eggs") for candidate in asked.candidates)
     target = TASK.target(replace(asked, candidates=shown))
     assert target == says("A:2\n", "A two red eggs (/think) now=2\nB two red eggs=none\n")
+
+
+def test_the_manual_shows_a_completion_that_earns_everything():
+    example = MANUAL[MANUAL.index("<think>") :]
+    asked = episode(gold=(at(0, 2),), candidates=2)
+    assert TASK.prompt(asked).manual == MANUAL
+    assert TASK.score(example, asked) == dict.fromkeys(TASK.rewards, 1.0)
