@@ -1,13 +1,18 @@
-"""A checkpoint with the dimensions of the 3B and random weights: write FOLDER | load FOLDER DEVICES.
+"""A checkpoint with the dimensions of the 3B and random weights.
 
-`load` prints, as JSON, the bytes of the arrays it placed and the most memory it held above them.
+    write FOLDER | load FOLDER DEVICES DTYPE | import FOLDER
+
+`load` prints, as JSON, the bytes of the arrays it placed and the most memory it held above them; `import` the most
+memory that `m2io convert import` held.
 """
 
 import json
 import os
+import shutil
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +38,21 @@ def write(folder: Path) -> None:
             files[-1][name] = np.resize(np.roll(block, len(where)), match.their_shape)
     save_file(files[-1], folder / f"part-{len(files)}.safetensors")
     (folder / "model.safetensors.index.json").write_bytes(json_bytes({"weight_map": where}))
-    (folder / "config.json").write_bytes(json_bytes(write_config(SIZES["3b"], "bfloat16")))
+    config = SIZES["3b"]
+    (folder / "config.json").write_bytes(json_bytes(write_config(config, "bfloat16")))
+    marks = ("vision_start", "vision_end", "image_pad", "video_pad")
+    _tokenizer({f"<|{mark}|>": getattr(config.special, mark) for mark in marks}).save_pretrained(folder)
+
+
+def _tokenizer(marks: dict[str, int]):
+    """One that knows the marks under their published ids, and words for all ids below."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = {str(number): number for number in range(max(marks.values()) + 1)}
+    named = {number: mark for mark, number in marks.items()}
+    vocabulary = {named.get(number, word): number for word, number in words.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="0")))
 
 
 def held() -> int:
@@ -42,7 +61,35 @@ def held() -> int:
     return int(status.partition("RssAnon:")[2].split()[0]) * 1024
 
 
-def load(folder: Path, devices: int) -> None:
+@contextmanager
+def watched():
+    """Yields a function that gives the most bytes held since then, above what was held before."""
+    before, peak, done = held(), [held()], threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            peak[0] = max(peak[0], held())
+            time.sleep(0.005)
+
+    threading.Thread(target=watch, daemon=True).start()
+    yield lambda: peak[0] - before
+    done.set()
+
+
+def convert(folder: Path) -> None:
+    from m2io_jax.models.conversion import import_folder
+    from m2io_jax.models.huggingface import read_config
+
+    config = read_config(folder)
+    with watched() as most:
+        copied = import_folder(folder, folder / "imported")
+        above = most()
+    same = read_config(copied) == config
+    print(json.dumps({"above": above, "same": same, "bytes": sum(f.stat().st_size for f in copied.iterdir())}))
+    shutil.rmtree(copied)
+
+
+def load(folder: Path, devices: int, dtype: str) -> None:
     import jax
 
     from m2io_jax.config import MeshConfig
@@ -54,20 +101,12 @@ def load(folder: Path, devices: int) -> None:
     mesh = make_mesh(split, jax.devices()[:devices])
     config = read_config(folder)
     jax.block_until_ready(jax.numpy.zeros(3))
-    before, peak, done = held(), [0], threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            peak[0] = max(peak[0], held())
-            time.sleep(0.005)
-
-    threading.Thread(target=watch, daemon=True).start()
-    began = time.perf_counter()
-    params = jax.block_until_ready(load_weights(folder, config, mesh))
-    seconds = time.perf_counter() - began
-    placed = sum(shard.data.nbytes for leaf in jax.tree.leaves(params) for shard in leaf.addressable_shards)
-    done.set()
-    report = {"arrays": placed, "above": peak[0] - before - placed, "seconds": seconds}
+    with watched() as most:
+        began = time.perf_counter()
+        params = jax.block_until_ready(load_weights(folder, config, mesh, dtype))
+        seconds = time.perf_counter() - began
+        placed = sum(shard.data.nbytes for leaf in jax.tree.leaves(params) for shard in leaf.addressable_shards)
+        report = {"arrays": placed, "above": most() - placed, "seconds": seconds}
     if devices == 1:
         report |= forward(params, config)
     print(json.dumps(report))
@@ -108,6 +147,8 @@ if __name__ == "__main__":
     verb, folder, *rest = sys.argv[1:]
     if verb == "load":
         os.environ["JAX_NUM_CPU_DEVICES"] = rest[0]
-        load(Path(folder), int(rest[0]))
+        load(Path(folder), int(rest[0]), rest[1])
+    elif verb == "import":
+        convert(Path(folder))
     else:
         write(Path(folder))
