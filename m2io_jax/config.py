@@ -59,10 +59,15 @@ class BatchConfig(Section):
 
 
 class RolloutConfig(Section):
-    """Sampling of `group_size` completions a prompt at `temperature`."""
+    """Sampling of `group_size` completions a prompt at `temperature`, from the `top_k` likeliest tokens (0: all), the
+    fewest with a probability of `top_p` together, those with `min_p` of the likeliest's. The filters are not part of
+    the policy: its log-probabilities are those without them."""
 
     group_size: Count = 8
     temperature: Positive = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class GRPOConfig(Section):

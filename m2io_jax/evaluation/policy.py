@@ -1,7 +1,7 @@
 """A policy judged: greedy and sampled completions of held-out episodes, read and scored as in training."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -20,7 +20,7 @@ from m2io_jax.models.sizes import Computation, ModelConfig
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.progress import Progress
-from m2io_jax.sampling.rollouts import completion_ids, map_rollouts
+from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import SamplingConfig
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.inserter import parse
@@ -52,7 +52,7 @@ class Judge:
         self.mesh = make_mesh(config.mesh) if mesh is None else mesh
         self.sampling = SamplingConfig(tuple(DECODING.values()), config.batch.completion_length)
         self.computation = Computation(**config.computation.model_dump())
-        self._samplers: dict[ModelConfig, Callable] = {}  # with adapters and without: two programs
+        self._samplers: dict[ModelConfig, Sampler] = {}  # with adapters and without: two programs
         self.dropped: Counter[str] = Counter()
 
     def judge(self, policy: Policy, episodes: Sequence[Episode], title: str) -> dict[str, list[Judged]]:
@@ -64,7 +64,7 @@ class Judge:
         judged: dict[str, list[Judged]] = {name: [] for name in DECODING}
         policy = policy.computed(self.computation)
         if policy.config not in self._samplers:
-            self._samplers[policy.config] = map_rollouts(policy.structure, self.sampling, self.mesh)
+            self._samplers[policy.config] = Sampler(policy.structure, self.sampling, self.mesh)
         params = place(policy.params, param_shardings(policy.params, self.mesh))
         key = jax.random.key(self.config.seed)
         with Progress(title, steps=len(episodes)) as progress:

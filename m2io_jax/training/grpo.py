@@ -18,12 +18,15 @@ from jaxtyping import Array, Float, Key
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
 from m2io_jax.episodes.episode import Episode
+from m2io_jax.models.flops import group_flops, picture_flops
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
+from m2io_jax.models.sizes import ModelConfig
+from m2io_jax.parallel.peak import peak_flops
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.rl.advantages import group_advantages, zero_variance
 from m2io_jax.rl.objectives import grpo_loss
-from m2io_jax.sampling.rollouts import completion_ids, map_rollouts
+from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
@@ -51,16 +54,24 @@ class GRPO:
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
         reference = join(stored(self.begin, config), self.frozen)
         self.reference = reference if config.grpo.kl_beta else None
+        draw = config.rollout
         self.sampling = SamplingConfig(
-            (config.rollout.temperature,) * config.rollout.group_size, config.batch.completion_length
+            temperatures=(draw.temperature,) * draw.group_size,
+            max_length=config.batch.completion_length,
+            top_k=draw.top_k,
+            top_p=draw.top_p,
+            min_p=draw.min_p,
         )
         structure, temperature = policy.structure, config.rollout.temperature
-        self._sample = map_rollouts(structure, self.sampling, mesh)
+        self.sampler = Sampler(structure, self.sampling, mesh)
+        # Pictures that every model here encodes alike are encoded once a step.
+        self.same_pictures = not any(path[0] == "vision" for path, _ in nnx.to_flat_state(self.begin))
         self._log_probs = jax.jit(
-            lambda params, prompts, completions: nnx.merge(structure, params).completion_log_probs(
-                prompts, completions, temperature
+            lambda params, prompts, completions, pictures: nnx.merge(structure, params).completion_log_probs(
+                prompts, completions, temperature, pictures
             )[0]
         )
+        self.update_flops = self._update_flops(policy.config)
         shardings = state_shardings(self.begin, self.optimizer, mesh)
         self._update = jax.jit(
             partial(grpo_update, structure, self.optimizer, config), donate_argnums=0, out_shardings=(shardings, None)
@@ -82,7 +93,12 @@ class GRPO:
         """One step: sample, score, compare with the frozen reference, update."""
         timing = Stopwatch()
         prompts = place_batch(stack_prompts([row.prompt for row in rows]), self.mesh)
-        rollouts = timing.measure("sample", self._sample, join(state.params, self.frozen), prompts, key)
+        policy = join(state.params, self.frozen)
+        pictures = timing.measure("encode", self.sampler.encode, policy, prompts)
+        prefilled = timing.measure("prefill", self.sampler.prefill, policy, prompts, pictures)
+        rollouts = timing.measure("decode", self.sampler.decode, policy, prompts, prefilled, key)
+        del policy, prefilled  # the cache is not kept while the policy is updated
+        pictures = pictures if self.same_pictures else None
 
         completions = rollouts.completions
         texts = [[self.codec.decode(ids) for ids in group] for group in completion_ids(completions)]
@@ -92,20 +108,31 @@ class GRPO:
 
         reference = None
         if self.reference is not None:
-            reference = timing.measure("reference", self._log_probs, self.reference, prompts, completions)
+            reference = timing.measure("reference", self._log_probs, self.reference, prompts, completions, pictures)
         metrics: dict[str, float] = {}
         for update in range(self.config.grpo.updates_per_rollout):
-            given = (prompts, rollouts, place_batch(rewards, self.mesh), reference)
+            given = (prompts, pictures, rollouts, place_batch(rewards, self.mesh), reference)
             state, measured = timing.measure("update", self._update, state, self.frozen, *given, learning_rate)
             # the first update is on policy: only there do the sampler and the trainer speak of the same weights
             metrics |= {k: v for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
         metrics = {name: float(value) for name, value in metrics.items()}
         metrics |= reward_metrics(parts, rewards) | length_metrics(completions, self.codec)
+        metrics["mfu"] = self.update_flops / timing.seconds["timing_s/update"] / peak_flops()
+        metrics["decode_tokens_per_s"] = metrics["num_tokens"] / timing.seconds["timing_s/decode"]
         return state, metrics | timing.seconds
 
     def reward(self, scores: Mapping[str, float]) -> float:
         """The weighted sum of a completion's reward parts (weights from the configuration, 0 where it names none)."""
         return sum(self.config.rewards.get(name, 0.0) * score for name, score in scores.items())
+
+    def _update_flops(self, model: ModelConfig) -> float:
+        """Of all updates of a step: forward, and backward twice that (once that where kernels have no gradient)."""
+        batch = self.config.batch
+        shapes = dict(prompt=batch.prompt_length, completion=batch.completion_length)
+        forward = group_flops(model, rows=batch.prompts, group=self.config.rollout.group_size, **shapes)
+        if not self.same_pictures:
+            forward += picture_flops(model, pictures=batch.prompts * batch.pictures, patches=batch.patches)
+        return (2 if model.lora else 3) * forward * self.config.grpo.updates_per_rollout
 
 
 def grpo_update(
@@ -115,18 +142,21 @@ def grpo_update(
     state: TrainState,
     frozen: nnx.State,
     prompts: PromptBatch,
+    pictures: Float[Array, "rows media size"] | None,
     rollouts: Rollouts,
     rewards: Float[Array, "rows group"],
     reference_log_probs: Float[Array, "rows group time"] | None,
     learning_rate: Float[Array, ""],
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """Advantages, loss, gradient and update in one program."""
+    """Advantages, loss, gradient and update in one program. `pictures` are encoded ones that no gradient reaches."""
     completions, settings = rollouts.completions, config.grpo
     advantages = group_advantages(rewards, scale=settings.scale_rewards)
 
     def loss(trained):
         model = nnx.merge(structure, trained, frozen)
-        log_probs, entropy = model.completion_log_probs(prompts, completions, config.rollout.temperature)
+        log_probs, entropy = model.completion_log_probs(
+            prompts, completions, config.rollout.temperature, pictures
+        )
         total, denominator, metrics = grpo_loss(
             log_probs,
             rollouts.log_probs,

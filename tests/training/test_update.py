@@ -14,7 +14,7 @@ from m2io_jax.config import MeshConfig, OptimizerConfig, RunConfig
 from m2io_jax.episodes.batching import stack_prompts
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import place, place_batch
-from m2io_jax.sampling.rollouts import map_rollouts
+from m2io_jax.sampling.rollouts import Sampler
 from m2io_jax.sampling.sampler import SamplingConfig
 from m2io_jax.training.grpo import grpo_update
 from m2io_jax.training.optimizer import apply, learning_rate, make_optimizer
@@ -58,7 +58,7 @@ def updates(mesh):
     state = place(TrainState(params, moments, np.zeros((), np.int32)), shardings)
     supervised = compiled(partial(supervised_update, STRUCTURE, OPTIMIZER))(state, NOTHING, prompts, targets, RATE)
 
-    sampled = map_rollouts(STRUCTURE, SAMPLING, mesh)(state.params, prompts, jax.random.key(3))
+    sampled = Sampler(STRUCTURE, SAMPLING, mesh)(state.params, prompts, jax.random.key(3))
     rewards = np.random.default_rng(0).uniform(size=(8, 3)).astype(np.float32)
     reference = np.asarray(sampled.log_probs) - 0.1
     rewards, reference = place_batch((rewards, reference), mesh)
