@@ -12,7 +12,7 @@ from m2io_jax.serving.answering import Placer
 
 # Room for a long answer with many pictures; what does not fit is refused with a reason, never cut.
 ROOM = BatchConfig(prompt_length=1024, completion_length=256, pictures=12)
-SEEN = ("patches", "max_pixels", "max_sentence_tokens")  # as the policy was trained
+SEEN = ("patches", "max_pixels", "max_sentence_tokens", "explain")  # as the policy was trained
 
 
 def model_placer(policy: Policy, run: RunConfig | None = None) -> Placer:
