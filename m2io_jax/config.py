@@ -60,14 +60,15 @@ class BatchConfig(Section):
 
 class RolloutConfig(Section):
     """Sampling of `group_size` completions a prompt at `temperature`, from the `top_k` likeliest tokens (0: all), the
-    fewest with a probability of `top_p` together, those with `min_p` of the likeliest's. The filters are not part of
-    the policy: its log-probabilities are those without them."""
+    fewest with a probability of `top_p` together, those with `min_p` of the likeliest's; `constrained`, from those
+    that keep to the task's grammar. None of these is part of the policy: its log-probabilities are those without."""
 
     group_size: Count = 8
     temperature: Positive = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    constrained: bool = False
 
 
 class GRPOConfig(Section):
@@ -145,10 +146,11 @@ class LoggingConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Evaluation on `episodes` held-out episodes, `batch_prompts` at a time."""
+    """Evaluation on `episodes` held-out episodes, `batch_prompts` at a time; `constrained` to the task's grammar."""
 
     episodes: Count = 768
     batch_prompts: Count = 64
+    constrained: bool = False
 
 
 class RunConfig(Section):

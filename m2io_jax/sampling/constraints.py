@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int, UInt32
 
 from m2io_jax.errors import UserError
 from m2io_jax.grammar import Grammar
+from m2io_jax.models.sizes import ModelConfig
+from m2io_jax.parallel.sharding import place, place_batch, replicated
 
 MOST_LABELS = 26  # one letter each, so that a label is used up by its letter
 DEAD = -1
@@ -65,6 +68,23 @@ class Place:
 
     state: Int[Array, "rows group"]
     used: UInt32[Array, "rows group"]
+
+
+class Constraints:
+    """The constraints of batches, for one grammar and one model."""
+
+    def __init__(self, grammar: Grammar, tokens: list[bytes | None], model: ModelConfig, mesh: Mesh):
+        padded = [*tokens, *[None] * (model.text.vocab_size - len(tokens))]
+        self._mesh = mesh
+        self._automaton = place(compile_grammar(grammar, padded, model.special.eos), replicated(mesh))
+
+    def batch(self, names: list[tuple[int, int]]) -> Constraint:
+        """`names`: how many labels, and which last slot, each prompt has.
+
+        Raises:
+            UserError: more labels than letters.
+        """
+        return Constraint(self._automaton, place_batch(limits(names), self._mesh))
 
 
 def limits(pairs: list[tuple[int, int]]) -> Limits:

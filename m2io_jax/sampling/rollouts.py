@@ -10,6 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.language import KeysValues
 from m2io_jax.parallel.sharding import batch_sharding
+from m2io_jax.sampling.constraints import Constraint
 from m2io_jax.sampling.sampler import Prefilled, Rollouts, SamplingConfig, decode, prefill
 
 # Where a program's arrays lie on the mesh: whole on every device, or with their rows spread over `data`.
@@ -22,24 +23,29 @@ class Sampler:
 
     Where every device has the whole model, rows are mapped over the data axis and each shard's decode loop stops on
     its own. Where weights are split over devices, all rows decode in step until the last is done.
+
+    Args:
+        constrained: every batch comes with a `Constraint`.
     """
 
-    def __init__(self, structure: nnx.GraphDef, sampling: SamplingConfig, mesh: Mesh):
+    def __init__(self, structure: nnx.GraphDef, sampling: SamplingConfig, mesh: Mesh, *, constrained: bool = False):
         def encode(params, prompts: PromptBatch) -> jax.Array:
             return nnx.merge(structure, params).encode_pictures(prompts)
 
         def read(params, prompts: PromptBatch, pictures: jax.Array) -> Prefilled:
             return prefill(nnx.merge(structure, params), prompts, pictures)
 
-        def draw(params, prompts: PromptBatch, prefilled: Prefilled, key) -> Rollouts:
-            return decode(nnx.merge(structure, params), prompts, prefilled, sampling, key=key)
+        def draw(params, prompts: PromptBatch, prefilled: Prefilled, key, constraint: Constraint | None) -> Rollouts:
+            return decode(nnx.merge(structure, params), prompts, prefilled, sampling, key=key, constraint=constraint)
 
         self.encode = _on_rows(encode, mesh, (WHOLE, ROWS), ROWS)
         self.prefill = _on_rows(read, mesh, (WHOLE, ROWS, ROWS), PREFILLED)
-        self.decode = _on_rows(draw, mesh, (WHOLE, ROWS, PREFILLED, WHOLE), ROWS)
+        by = Constraint(WHOLE, ROWS) if constrained else ROWS
+        self.decode = _on_rows(draw, mesh, (WHOLE, ROWS, PREFILLED, WHOLE, by), ROWS)
 
-    def __call__(self, params, prompts: PromptBatch, key) -> Rollouts:
-        return self.decode(params, prompts, self.prefill(params, prompts, self.encode(params, prompts)), key)
+    def __call__(self, params, prompts: PromptBatch, key, constraint: Constraint | None = None) -> Rollouts:
+        prefilled = self.prefill(params, prompts, self.encode(params, prompts))
+        return self.decode(params, prompts, prefilled, key, constraint)
 
 
 def _on_rows(function: Callable, mesh: Mesh, takes, gives) -> Callable:

@@ -168,6 +168,7 @@ class InserterTask:
     """
 
     rewards = ("format", "selection", "placement", "order")
+    grammar = CompletionGrammar()
 
     def __init__(self, name: str, told: bool = False):
         self.name, self.told = name, told
@@ -184,6 +185,11 @@ class InserterTask:
         slots = {placement.picture: placement.slot for placement in placements}
         lines = [self._think(episode, index, slots.get(index)) for index in range(len(episode.candidates))]
         return write(lines, tuple(sorted(placements)))
+
+    @staticmethod
+    def names(episode: Episode) -> tuple[int, int]:
+        """Labels and last slot of what constrained decoding may place."""
+        return len(episode.candidates), len(episode.sentences)
 
     @staticmethod
     def _think(episode: Episode, index: int, slot: int | None) -> str:

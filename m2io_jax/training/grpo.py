@@ -18,6 +18,8 @@ from jaxtyping import Array, Float, Key
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
 from m2io_jax.episodes.episode import Episode
+from m2io_jax.errors import UserError
+from m2io_jax.grammar import Grammar
 from m2io_jax.models.flops import group_flops, picture_flops
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
@@ -26,6 +28,7 @@ from m2io_jax.parallel.peak import peak_flops
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.rl.advantages import group_advantages, zero_variance
 from m2io_jax.rl.objectives import grpo_loss
+from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
 from m2io_jax.tasks import find_task
@@ -63,7 +66,11 @@ class GRPO:
             min_p=draw.min_p,
         )
         structure, temperature = policy.structure, config.rollout.temperature
-        self.sampler = Sampler(structure, self.sampling, mesh)
+        self.sampler = Sampler(structure, self.sampling, mesh, constrained=draw.constrained)
+        self.constraints = None
+        if draw.constrained:
+            grammar = the_grammar(config)
+            self.constraints = Constraints(grammar, policy.codec.token_bytes(), policy.config, mesh)
         # Pictures that every model here encodes alike are encoded once a step.
         self.same_pictures = not any(path[0] == "vision" for path, _ in nnx.to_flat_state(self.begin))
         self._log_probs = jax.jit(
@@ -96,7 +103,8 @@ class GRPO:
         policy = join(state.params, self.frozen)
         pictures = timing.measure("encode", self.sampler.encode, policy, prompts)
         prefilled = timing.measure("prefill", self.sampler.prefill, policy, prompts, pictures)
-        rollouts = timing.measure("decode", self.sampler.decode, policy, prompts, prefilled, key)
+        constraint = self.constraints and self.constraints.batch([row.task.names(row.episode) for row in rows])
+        rollouts = timing.measure("decode", self.sampler.decode, policy, prompts, prefilled, key, constraint)
         del policy, prefilled  # the cache is not kept while the policy is updated
         pictures = pictures if self.same_pictures else None
 
@@ -133,6 +141,19 @@ class GRPO:
         if not self.same_pictures:
             forward += picture_flops(model, pictures=batch.prompts * batch.pictures, patches=batch.patches)
         return (2 if model.lora else 3) * forward * self.config.grpo.updates_per_rollout
+
+
+def the_grammar(config: RunConfig) -> Grammar:
+    """The grammar of the run's task.
+
+    Raises:
+        UserError: it has none, or there are several tasks.
+    """
+    grammars = {getattr(find_task(name), "grammar", None) for name in config.tasks}
+    if len(grammars) != 1 or None in grammars:
+        what = "Completions can be constrained where all tasks have the same grammar."
+        raise UserError(what, where="rollout.constrained", mend="leave it false, or train one task")
+    return grammars.pop()
 
 
 def grpo_update(
