@@ -85,6 +85,7 @@ class OptimizerConfig(Section):
     """AdamW, or Muon for the matrices of the blocks and AdamW for the rest.
 
     `warmup` is a fraction of the run; `schedule` is what the rate does after it. `b1`, `b2` and `eps` are Adam's.
+    `micro_batches`: how many parts the batch goes through in, for less memory; the gradient is the same.
     """
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -96,6 +97,7 @@ class OptimizerConfig(Section):
     eps: Positive = 1e-8
     weight_decay: NotNegative = 0.0
     max_grad_norm: Positive = 1.0
+    micro_batches: Count = 1
 
 
 class LoraSection(Section):
@@ -210,6 +212,10 @@ class RunConfig(Section):
         if self.objective == "grpo" and self.rollout.group_size < 2:
             said = "`rollout.group_size` is 1 but must be 2 or more for grpo: an advantage is relative to its group"
             raise PydanticCustomError("group_size", said, {"key": "rollout.group_size"})
+        if self.batch.prompts % self.optimizer.micro_batches:
+            parts, rows = self.optimizer.micro_batches, self.batch.prompts
+            said = f"`optimizer.micro_batches` is {parts} but must divide the {rows} prompts of a batch"
+            raise PydanticCustomError("micro_batches", said, {"key": "optimizer.micro_batches"})
         return self
 
     def to_yaml(self) -> str:

@@ -25,7 +25,7 @@ from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.parallel.peak import peak_flops
-from m2io_jax.parallel.sharding import param_shardings, place, place_batch
+from m2io_jax.parallel.sharding import batch_sharding, param_shardings, place, place_batch
 from m2io_jax.rl.advantages import group_advantages, zero_variance
 from m2io_jax.rl.objectives import grpo_loss
 from m2io_jax.sampling.constraints import Constraints
@@ -33,6 +33,7 @@ from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
+from m2io_jax.training.compiling import Ahead, returned, side_by_side
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.trained import join, split, stored
@@ -76,7 +77,8 @@ class GRPO:
         self._log_probs = jax.jit(
             lambda params, prompts, completions, pictures: nnx.merge(structure, params).completion_log_probs(
                 prompts, completions, temperature, pictures
-            )[0]
+            )[0],
+            out_shardings=batch_sharding(mesh),
         )
         self.update_flops = self._update_flops(policy.config)
         shardings = state_shardings(self.begin, self.optimizer, mesh)
@@ -93,6 +95,40 @@ class GRPO:
         task = find_task(choose(self.config.tasks, random))
         prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=int(random.integers(2**31)))
         return GRPORow(prompt, episode, task)
+
+    def compile(self, state: TrainState) -> dict[str, float]:
+        """Compiles every program of a step, before the first; returns the seconds of each."""
+        ahead, batch, mesh = Ahead(), self.config.batch, self.mesh
+        prompts = place_batch(stack_prompts([self.encoder.blank()] * batch.prompts), mesh)
+        policy, key = join(state.params, self.frozen), jax.random.key(0)
+        shape = (prompts.rows, self.sampling.group, self.sampling.max_length)
+        tokens, mask, numbers = (
+            jax.ShapeDtypeStruct(shape, kind, sharding=batch_sharding(mesh)) for kind in (jnp.int32, bool, jnp.float32)
+        )
+        completions, rewards = Completions(tokens, mask), place_batch(np.zeros(shape[:2], np.float32), mesh)
+        seen = jax.eval_shape(self.sampler.encode, policy, prompts)
+        pictures = jax.ShapeDtypeStruct(seen.shape, seen.dtype, sharding=batch_sharding(mesh))
+        shared = pictures if self.same_pictures else None
+
+        def sampling():
+            constraint = self.constraints and self.constraints.batch([(0, 0)] * batch.prompts)
+            self.sampler.encode = ahead("encode", self.sampler.encode, policy, prompts)
+            self.sampler.prefill = ahead("prefill", self.sampler.prefill, policy, prompts, pictures)
+            prefilled = returned(self.sampler.prefill)
+            self.sampler.decode = ahead("decode", self.sampler.decode, policy, prompts, prefilled, key, constraint)
+
+        def reference():
+            if self.reference is not None:
+                given = (self.reference, prompts, completions, shared)
+                self._log_probs = ahead("reference", self._log_probs, *given)
+
+        def update():
+            theirs = numbers if self.reference is not None else None
+            given = (prompts, shared, Rollouts(completions, numbers), rewards, theirs)
+            self._update = ahead("update", self._update, state, self.frozen, *given, 0.0)
+
+        side_by_side(sampling, reference, update)
+        return ahead.seconds
 
     def step(
         self, state: TrainState, rows: Sequence[GRPORow], *, learning_rate: float, key: Key[Array, ""]
@@ -170,14 +206,13 @@ def grpo_update(
     learning_rate: Float[Array, ""],
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """Advantages, loss, gradient and update in one program. `pictures` are encoded ones that no gradient reaches."""
-    completions, settings = rollouts.completions, config.grpo
+    settings, temperature = config.grpo, config.rollout.temperature
     advantages = group_advantages(rewards, scale=settings.scale_rewards)
 
-    def loss(trained):
-        model = nnx.merge(structure, trained, frozen)
-        log_probs, entropy = model.completion_log_probs(
-            prompts, completions, config.rollout.temperature, pictures
-        )
+    def loss(trained, batch):
+        prompts, pictures, rollouts, advantages, reference_log_probs = batch
+        completions, model = rollouts.completions, nnx.merge(structure, trained, frozen)
+        log_probs, entropy = model.completion_log_probs(prompts, completions, temperature, pictures)
         total, denominator, metrics = grpo_loss(
             log_probs,
             rollouts.log_probs,
@@ -191,14 +226,15 @@ def grpo_update(
         )
         gap = jnp.abs(log_probs - rollouts.log_probs) * completions.mask
         metrics["sampling/sampling_logp_difference/mean"] = gap.sum(), completions.mask.sum()
-        metrics["sampling/sampling_logp_difference/max"] = gap.max(), jnp.ones(())
-        return total / jnp.maximum(denominator, 1), metrics
+        metrics["sampling/sampling_logp_difference/max"] = gap.max(), jnp.ones(())  # of micro-batches, their mean
+        return total, denominator, metrics
 
-    state, value, metrics = gradient_step(state, loss, optimizer, learning_rate)
-    means = {name: total / jnp.maximum(count, 1) for name, (total, count) in metrics.pop("aux").items()}
+    batch = (prompts, pictures, rollouts, advantages, reference_log_probs)
+    parts = config.optimizer.micro_batches
+    state, value, metrics = gradient_step(state, loss, batch, optimizer, learning_rate, parts)
     dead = jnp.mean(zero_variance(rewards).astype(jnp.float32))
-    means |= {"loss": value, "frac_reward_zero_std": dead, "kl_coef": jnp.asarray(settings.kl_beta)}
-    return state, metrics | means
+    metrics |= {"loss": value, "frac_reward_zero_std": dead, "kl_coef": jnp.asarray(settings.kl_beta)}
+    return state, metrics
 
 
 def reward_metrics(parts: Sequence[Sequence[Mapping[str, float]]], rewards: np.ndarray) -> dict[str, float]:

@@ -8,12 +8,14 @@
 
 import resource
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
 from flax import nnx
 from jax.sharding import Mesh
+from rich.console import Console
 
 from m2io_jax.config import RunConfig, require_resumable
 from m2io_jax.episodes.dataset import open_episodes
@@ -86,6 +88,8 @@ def train(config: RunConfig) -> Finished:
         policy, objective.begin = policy.with_params(nnx.State({})), None  # the state has a copy of its own
         note(config)
         already = progress_of(config, int(state.step), elapsed) >= 1
+        if not already:
+            announce(objective.compile(state))
         state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed)
     trained = policy.with_params(join(state.params, objective.frozen))
     trained.save(folder / "model", dtype)
@@ -116,7 +120,7 @@ def run_steps(
     config: RunConfig, objective, state: TrainState, rows, checkpoints: Checkpoints, log: MetricsLog, elapsed: float
 ) -> tuple[TrainState, float]:
     """The loop. Returns the last state and the seconds that all steps took, those before a restart included."""
-    step, begun_at, warm = int(state.step), elapsed, None
+    step, begun_at, clock = int(state.step), elapsed, time.perf_counter()
     key = jax.random.key(config.seed)
     title, shown = f"{config.name} ({config.objective})", SHOWN[config.objective]
     budget = dict(steps=config.steps, seconds=config.seconds, done_steps=step, done_seconds=elapsed)
@@ -127,8 +131,7 @@ def run_steps(
             state, metrics = objective.step(state, next(rows), learning_rate=rate, key=jax.random.fold_in(key, step))
             step += 1
             now = time.perf_counter()
-            warm = warm or now  # the first step compiles: the clock of a time budget starts when it is done
-            elapsed = begun_at + now - warm
+            elapsed = begun_at + now - clock
             metrics |= {"step_time": now - began, "host_memory_gb": host_memory_gb()}
             metrics |= {"dropped_rows": float(sum(rows.dropped.values()))}
             if step % config.logging.every_steps == 0:
@@ -138,6 +141,11 @@ def run_steps(
                 save(config, checkpoints, step, state, rows, elapsed)
     save(config, checkpoints, step, state, rows, elapsed)
     return state, elapsed
+
+
+def announce(compiled: Mapping[str, float]) -> None:
+    """Says what was compiled, and how long each program took."""
+    Console(stderr=True).print("compiled " + ", ".join(f"{name} in {seconds:.1f} s" for name, seconds in compiled.items()))
 
 
 def progress_of(config: RunConfig, step: int, seconds: float) -> float:
