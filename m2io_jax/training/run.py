@@ -145,7 +145,8 @@ def run_steps(
 
 def announce(compiled: Mapping[str, float]) -> None:
     """Says what was compiled, and how long each program took."""
-    Console(stderr=True).print("compiled " + ", ".join(f"{name} in {seconds:.1f} s" for name, seconds in compiled.items()))
+    said = ", ".join(f"{name} in {seconds:.1f} s" for name, seconds in compiled.items())
+    Console(stderr=True).print(f"compiled {said}", highlight=False)
 
 
 def progress_of(config: RunConfig, step: int, seconds: float) -> float:
