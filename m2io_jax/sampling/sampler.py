@@ -12,6 +12,8 @@ from m2io_jax.models.inserter import NEVER, Inserter, token_log_probs
 from m2io_jax.models.language import KeysValues
 from m2io_jax.sampling.constraints import Constraint, Place, advance, allowed, begin
 
+CACHE = 64  # tokens of a completion's first cache
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -143,8 +145,8 @@ def decode(
             place=place,
         )
 
-    def unfinished(state: DecodeState):
-        return (state.step < config.max_length) & jnp.any(state.alive)
+    def unfinished(until: int, state: DecodeState):
+        return (state.step < until) & jnp.any(state.alive)
 
     def extend(state: DecodeState) -> DecodeState:
         written = state.step - 1
@@ -157,7 +159,8 @@ def decode(
 
     place = begin(rows, group) if constraint is not None else None
     state = draw(replace(_empty_state(model, prompts, config, prefilled.cache), place=place), first_logits)
-    state = jax.lax.while_loop(unfinished, extend, state)
+    for size in cache_sizes(config.max_length):
+        state = jax.lax.while_loop(partial(unfinished, size), extend, replace(state, cache=_grown(state.cache, size)))
     mask = jnp.arange(config.max_length) < state.lengths[..., None]
     return Rollouts(Completions(state.tokens, mask), state.log_probs)
 
@@ -195,12 +198,27 @@ def likely(logits: Float[Array, "... vocab"], config: SamplingConfig) -> Float[A
     return logits
 
 
+def cache_sizes(longest: int) -> list[int]:
+    """A loop for each: while completions are short, no more than twice their length is read and written."""
+    sizes = [CACHE]
+    while sizes[-1] < longest:
+        sizes.append(2 * sizes[-1])
+    return [*sizes[:-1], longest]
+
+
+def _grown(cache: KeysValues, size: int) -> KeysValues:
+    def longer(x):
+        return jnp.pad(x, [(0, 0)] * 4 + [(0, size - x.shape[4]), (0, 0)])
+
+    return KeysValues(longer(cache.keys), longer(cache.values))
+
+
 def _empty_state(
     model: Inserter, prompts: PromptBatch, config: SamplingConfig, prompt_cache: KeysValues
 ) -> DecodeState:
     shape = (prompts.rows, config.group, config.max_length)
     layers, rows, heads, _, dim = prompt_cache.keys.shape
-    cache = jnp.zeros((layers, rows, heads, config.group, config.max_length, dim), prompt_cache.keys.dtype)
+    cache = jnp.zeros((layers, rows, heads, config.group, 0, dim), prompt_cache.keys.dtype)
     return DecodeState(
         step=jnp.zeros((), jnp.int32),
         tokens=jnp.full(shape, model.config.special.pad, jnp.int32),
