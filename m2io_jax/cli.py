@@ -85,6 +85,15 @@ def train(config: Path, settings: Overrides = None):
 
 
 @app.command()
+def profile(config: Path, folder: Path, settings: Overrides = None, steps: int = 3):
+    """Trace a few steps of a configuration, for TensorBoard or Perfetto; nothing of the run is kept."""
+    from m2io_jax.config import load_config
+    from m2io_jax.training import run
+
+    out.print(f"trace in {run.trace(load_config(config, settings or []), folder, steps)}", markup=False)
+
+
+@app.command()
 def evaluate(
     run: Annotated[str, typer.Argument(help="a run's folder, or `rules`")],
     gold: Annotated[Path | None, typer.Option(help="MRAMG gold lists, for `rules`")] = None,

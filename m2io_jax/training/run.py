@@ -24,7 +24,7 @@ from m2io_jax.errors import UserError
 from m2io_jax.models.lora import adapted_modules
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.models.sizes import Computation, LoraConfig
-from m2io_jax.models.weights import declared
+from m2io_jax.models.weights import WeightType, declared
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
@@ -66,20 +66,8 @@ def train(config: RunConfig) -> Finished:
         UserError: the episodes, the start weights, the run's folder or the configuration do not allow it.
     """
     check(config)
-    source, folder = open_episodes(config.episodes, "train"), claim(config)
-    mesh = make_mesh(config.mesh)
-    # Master weights are float32; under adapters nothing of what is loaded is trained.
-    dtype = config.computation.dtype if config.lora else "float32"
-    policy = load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh, dtype=dtype)
-    policy = prepared(policy, config)
-    objective = OBJECTIVES[config.objective](config, policy, mesh)
-    rows = episode_pipeline(
-        source,
-        seed=config.seed,
-        transform=objective.row,
-        batch_of=config.batch.prompts,
-        shard=(jax.process_index(), jax.process_count()),
-    )
+    folder = claim(config)
+    policy, objective, mesh, rows = set_up(config)
     with (
         Checkpoints(folder / "checkpoints", config.checkpoint.keep) as checkpoints,
         MetricsLog(folder, config.logging.tensorboard) as log,
@@ -92,8 +80,48 @@ def train(config: RunConfig) -> Finished:
             announce(objective.compile(state))
         state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed)
     trained = policy.with_params(join(state.params, objective.frozen))
-    trained.save(folder / "model", dtype)
+    trained.save(folder / "model", weight_type(config))
     return Finished(trained, folder, int(state.step), elapsed, already)
+
+
+def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
+    """Runs the first steps of a run under JAX's profiler, after one to warm up; nothing of the run is kept.
+
+    Raises:
+        UserError: as `train`.
+    """
+    check(config)
+    _, objective, mesh, rows = set_up(config)
+    state, key = begin(objective.begin, objective.optimizer, mesh), jax.random.key(config.seed)
+    announce(objective.compile(state))
+    state, _ = objective.step(state, next(rows), learning_rate=0.0, key=key)
+    with jax.profiler.trace(str(folder)):
+        for step in range(steps):
+            with jax.profiler.StepTraceAnnotation("step", step_num=step):
+                state, _ = objective.step(state, next(rows), learning_rate=0.0, key=key)
+        jax.block_until_ready(state)
+    return folder
+
+
+def set_up(config: RunConfig):
+    """The policy to start from, the objective, the mesh, and the batches of a run."""
+    source, mesh = open_episodes(config.episodes, "train"), make_mesh(config.mesh)
+    start = load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh, dtype=weight_type(config))
+    policy = prepared(start, config)
+    objective = OBJECTIVES[config.objective](config, policy, mesh)
+    rows = episode_pipeline(
+        source,
+        seed=config.seed,
+        transform=objective.row,
+        batch_of=config.batch.prompts,
+        shard=(jax.process_index(), jax.process_count()),
+    )
+    return policy, objective, mesh, rows
+
+
+def weight_type(config: RunConfig) -> WeightType:
+    """Of the policy's weights. Master weights are float32; under adapters nothing of what is loaded is trained."""
+    return config.computation.dtype if config.lora else "float32"
 
 
 def prepared(policy: Policy, config: RunConfig) -> Policy:
