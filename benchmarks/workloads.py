@@ -1,4 +1,4 @@
-"""The workloads of configs/benchmarks.yaml as what `training/grpo.py` runs on."""
+"""The workloads of workloads.yaml as what `training/grpo.py` runs on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from m2io_jax.models.preprocessing import preprocess
 from m2io_jax.models.sizes import ModelConfig, SpecialTokens, TextConfig, VisionConfig
 from m2io_jax.training.grpo import GRPORow
 
-FILE = Path(__file__).parents[1] / "configs" / "benchmarks.yaml"
+FILE = Path(__file__).with_name("workloads.yaml")
 NEVER = -1  # the stop token's id: none that is sampled
 
 

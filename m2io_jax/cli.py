@@ -13,7 +13,6 @@ import yaml
 from rich.console import Console
 
 from m2io_jax.errors import UserError
-from m2io_jax.parallel.cache import keep_programs
 
 PURPOSE = "Answers with the right pictures in the right places."
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=PURPOSE)
@@ -221,6 +220,8 @@ def main() -> None:
     """Runs the command line; what the user can mend is told without a traceback, with exit status 1."""
     # Transformers is here for its tokenizers; that it finds no PyTorch is as it should be.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from m2io_jax.parallel.cache import keep_programs
+
     keep_programs()
     try:
         app(standalone_mode=True)

@@ -23,8 +23,7 @@ from m2io_jax.tasks.inserter import COMPLETION, CompletionGrammar, parse
 ROWS, GROUP, LENGTH = 50, 20, 40
 CODEC = TextCodec(load_tokenizer(BASE))
 TOKENS = CODEC.token_bytes()
-MODEL = replace(SMALL, text=replace(SMALL.text, vocab_size=len(TOKENS) + 8))
-AUTOMATON = compile_grammar(CompletionGrammar(), [*TOKENS, *[None] * 8], SMALL.special.eos)
+MODEL = replace(SMALL, text=replace(SMALL.text, vocab_size=len(TOKENS)))
 EPISODES = [
     Episode(
         id=str(row),
@@ -39,8 +38,9 @@ EPISODES = [
 LIMITS = limits([(len(episode.candidates), len(episode.sentences)) for episode in EPISODES])
 
 
-@pytest.fixture(scope="module")
-def drawn():
+def draw(grammar):
+    """1,000 completions of a model with random weights, at temperature 2."""
+    automaton = compile_grammar(grammar, TOKENS, SMALL.special.eos)
     structure, weights = nnx.split(Inserter(MODEL, rngs=nnx.Rngs(0)))
     prompts = stack_prompts([prompt_row(60, seed=row) for row in range(ROWS)])
     settings = SamplingConfig((2.0,) * GROUP, LENGTH)
@@ -49,16 +49,25 @@ def drawn():
             nnx.merge(structure, weights), prompts, settings, key=key, constraint=constraint
         )
     )
-    return jax.device_get(run(weights, prompts, Constraint(AUTOMATON, LIMITS), jax.random.key(0)))
+    return jax.device_get(run(weights, prompts, Constraint(automaton, LIMITS), jax.random.key(0)))
+
+
+def texts(drawn):
+    return [[CODEC.decode(ids) for ids in group] for group in completion_ids(drawn.completions)]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return draw(CompletionGrammar())
 
 
 def test_a_thousand_of_a_thousand_completions_of_a_random_model_parse(drawn):
-    texts = [[CODEC.decode(ids) for ids in group] for group in completion_ids(drawn.completions)]
-    assert sum(map(len, texts)) == 1000
-    for episode, group in zip(EPISODES, texts, strict=True):
+    said = texts(drawn)
+    assert sum(map(len, said)) == 1000
+    for episode, group in zip(EPISODES, said, strict=True):
         for text in group:
             assert parse(text, episode) is not None, text
-    assert len({text for group in texts for text in group}) > 900
+    assert len({text for group in said for text in group}) > 900
 
 
 def test_completions_stop_by_the_stop_token(drawn):
@@ -67,13 +76,20 @@ def test_completions_stop_by_the_stop_token(drawn):
     assert lengths.max() == LENGTH, "the last tokens' worth of room is used"
 
 
-def test_placements_are_drawn_too(drawn):
-    parsed = [
-        parse(CODEC.decode(ids), episode)
-        for episode, group in zip(EPISODES, completion_ids(drawn.completions), strict=True)
-        for ids in group
-    ]
-    assert sum(bool(each.placements) for each in parsed) > 100
+def test_answers_name_the_prompts_pictures_and_slots_once_each():
+    """From where the answer begins: before it, a random model thinks until only `none` fits."""
+
+    class AnswerAlone(CompletionGrammar):
+        start = ("line", False)
+
+    most, named = 0, set()
+    for episode, group in zip(EPISODES, texts(draw(AnswerAlone())), strict=True):
+        for text in group:
+            parsed = parse(f"<think>\n</think>\n<answer>\n{text}", episode)
+            assert parsed is not None, text
+            most = max(most, len(parsed.placements))
+            named |= {placement.slot for placement in parsed.placements}
+    assert most == 4 and named == set(range(7)), "all pictures of a prompt, all slots from the first to the last"
 
 
 def test_log_probs_are_the_policys_own_without_the_grammar(drawn):
@@ -117,14 +133,12 @@ def test_more_labels_than_letters_are_refused():
 def test_nothing_leaves_the_device_while_decoding():
     structure, weights = nnx.split(nnx.eval_shape(lambda: Inserter(MODEL, rngs=nnx.Rngs(0))))
     prompts = stack_prompts([prompt_row(60, seed=row) for row in range(ROWS)])
-    program = jax.make_jaxpr(
-        lambda w: sample(
-            nnx.merge(structure, w),
-            prompts,
-            SamplingConfig((1.0,), LENGTH),
-            key=jax.random.key(0),
-            constraint=Constraint(AUTOMATON, LIMITS),
-        )
-    )(weights)
+    by = Constraint(compile_grammar(CompletionGrammar(), TOKENS, SMALL.special.eos), LIMITS)
+
+    def run(weights, by):
+        model = nnx.merge(structure, weights)
+        return sample(model, prompts, SamplingConfig((1.0,), LENGTH), key=jax.random.key(0), constraint=by)
+
+    program = jax.make_jaxpr(run)(weights, by)
     names = {equation.primitive.name for equation in equations(program.jaxpr)}
     assert "while" in names and not {name for name in names if "callback" in name or "feed" in name}

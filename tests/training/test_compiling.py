@@ -38,7 +38,9 @@ def compiled(monkeypatch):
 )
 def test_steps_compile_nothing(objective, names, tmp_path, episodes, compiled, capsys):
     config = small_run(str(episodes), str(tmp_path / "run"), objective, 4)
-    config = config.model_copy(update={"mesh": config.mesh.model_copy(update={"data": 1})})
+    batch = config.batch.model_copy(update={"prompts": jax.device_count()})
+    late = config.checkpoint.model_copy(update={"every_steps": 100})  # Orbax copies what it saves by small programs
+    config = config.model_copy(update={"batch": batch, "checkpoint": late})
     run.train(config)
     ahead, first, *later = compiled
     assert len(later) == 3 and set(later) == {first}, "a step after the first compiled something"
