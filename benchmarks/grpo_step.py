@@ -3,7 +3,8 @@
 Two steps to warm up, then medians of `--steps` more. Seconds but for:
 
     decode_tokens_per_s   sampled tokens a second of decoding
-    mfu                   the update's matrix products a second, of what `benchmarks.matmul_peak` measures
+    mfu                   the update's matrix products a second, of the device's peak: published for accelerators
+                          that are known, measured as by `benchmarks.matmul_peak` otherwise
     peak_rss_mb           the most memory the process held
     compile_s, programs   of everything that was compiled, and how many programs that was
 """

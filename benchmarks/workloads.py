@@ -19,7 +19,7 @@ from m2io_jax.models.sizes import ModelConfig, SpecialTokens, TextConfig, Vision
 from m2io_jax.training.grpo import GRPORow
 
 FILE = Path(__file__).with_name("workloads.yaml")
-NEVER = -1  # the stop token's id: none that is sampled
+NO_TOKEN = -1  # the stop token's id: none that is sampled
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Workload:
 class Ids:
     """In place of a tokenizer: a completion's text is its ids."""
 
-    eos_token_id = NEVER
+    eos_token_id = NO_TOKEN
 
     @property
     def tokenizer(self):
@@ -108,7 +108,7 @@ def _model(stated: Mapping[str, Any], special: Mapping[str, int]) -> ModelConfig
     text, vision = dict(stated["text"]), dict(stated["vision"])
     text["mrope_section"] = tuple(text["mrope_section"])
     vision["fullatt_block_indexes"] = tuple(vision["fullatt_block_indexes"])
-    return ModelConfig(VisionConfig(**vision), TextConfig(**text), SpecialTokens(eos=NEVER, **special))
+    return ModelConfig(VisionConfig(**vision), TextConfig(**text), SpecialTokens(eos=NO_TOKEN, **special))
 
 
 def _file() -> dict[str, Any]:

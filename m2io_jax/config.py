@@ -228,10 +228,11 @@ class RunConfig(Section):
         Where a run stops, how often it saves, logs and evaluates, and which devices it runs on may change. The
         run's length may change only while the learning rate does not depend on it.
         """
-        free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate"}
+        free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate", "optimizer.micro_batches"}
         if self.optimizer.schedule == "constant" and self.optimizer.warmup == 0:
             free |= {"steps", "seconds"}
-        return dict(_flatten(self.model_dump(mode="json", exclude=free)))
+        key = _flatten(self.model_dump(mode="json"))
+        return {name: value for name, value in key if name not in free and name.partition(".")[0] not in free}
 
 
 def resume_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
@@ -247,13 +248,20 @@ def resume_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> 
 
 def require_resumable(saved: Mapping[str, Any], config: RunConfig) -> None:
     """Raises UserError, naming every key, where `config` would not continue the run whose `resume_key()` was saved."""
-    changed = resume_differences(saved, config.resume_key())
+    changed = resume_differences(_stated_since(saved), config.resume_key())
     if changed:
         raise UserError(
             "The run was started with other settings and cannot be resumed with these:\n  " + "\n  ".join(changed),
             where=str(config.run),
             mend="put the settings back, or give another directory with run=...",
         )
+
+
+def _stated_since(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved `resume_key()` with the defaults of settings that there were not when it was saved."""
+    defaults = RunConfig(name="any", objective="supervised", steps=1).resume_key()
+    named = ("tasks.", "rewards.")  # what these do not name has no weight, whatever the default says
+    return {name: value for name, value in defaults.items() if "." in name and not name.startswith(named)} | dict(saved)
 
 
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> RunConfig:

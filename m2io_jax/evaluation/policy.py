@@ -21,7 +21,7 @@ from m2io_jax.models.sizes import Computation, ModelConfig
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.progress import Progress
-from m2io_jax.sampling.constraints import Constraints
+from m2io_jax.sampling.constraints import MOST_LABELS, Constraints
 from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import SamplingConfig
 from m2io_jax.tasks import find_task
@@ -58,8 +58,8 @@ class Judge:
         self.computation = Computation(**config.computation.model_dump())
         self.constraints = None
         if config.evaluate.constrained:
-            tokens = policy.codec.token_bytes()
-            self.constraints = Constraints(self.task.grammar, tokens, policy.config, self.mesh)
+            tokens, length = policy.codec.token_bytes(), config.batch.completion_length
+            self.constraints = Constraints(self.task.grammar, tokens, policy.config, self.mesh, max_length=length)
         self._samplers: dict[ModelConfig, Sampler] = {}  # with adapters and without: two programs
         self.dropped: Counter[str] = Counter()
 
@@ -99,6 +99,8 @@ class Judge:
         size, pending = self.config.evaluate.batch_prompts, []
         for index, episode in enumerate(episodes):
             try:
+                if self.constraints and self.task.names(episode)[0] > MOST_LABELS:
+                    raise RowError("more pictures than constrained decoding has letters for")
                 pending.append((episode, self.encoder.row(self.task.prompt(episode), episode.candidates, seed=index)))
             except RowError as error:
                 self.dropped[error.reason] += 1

@@ -1,7 +1,7 @@
 """Attention in the four shapes that this project needs, each exact, softmax in float32.
 
-Scores are never held for more than `BLOCK` prompt tokens at a time where the prompt is longer: they are computed again
-in the backward pass, and blocks that are masked altogether are left out.
+A long prompt's own scores are held for `BLOCK` of its tokens at a time, and those of its completions with it for one
+completion: both are computed again in the backward pass. Blocks that are masked altogether are left out.
 
 Training and sampling see a *group* as a tree: one prompt, then G completions that all follow it.
 
@@ -12,6 +12,7 @@ Training and sampling see a *group* as a tree: one prompt, then G completions th
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -101,17 +102,15 @@ def causal_attention(
     """Plain causal attention; prompts are padded on the right, so that padding is never seen by a real token."""
     time = q.shape[-2]
 
-    def block(q, k, v):
-        """The last queries of `k` and `v`."""
-        queries, keys = q.shape[-2], k.shape[-2]
-        past = jnp.arange(keys) <= jnp.arange(keys - queries, keys)[:, None]
-        return read(q, k, v, _allow(past)).finish().astype(q.dtype)
+    def block(start: int, q, k, v):
+        stop = min(start + BLOCK, time)
+        past = _past(stop)[start:]
+        return read(q[..., start:stop, :], k[..., :stop, :], v[..., :stop, :], past).finish().astype(q.dtype)
 
     if time <= BLOCK:
-        return block(q, k, v)
-    again = jax.checkpoint(block, prevent_cse=False)
-    spans = [slice(start, start + BLOCK) for start in range(0, time, BLOCK)]
-    blocks = [again(q[..., span, :], k[..., : span.stop, :], v[..., : span.stop, :]) for span in spans]
+        return block(0, q, k, v)
+    # What is sliced is sliced inside, so that all blocks keep the same arrays for the backward pass.
+    blocks = [jax.checkpoint(partial(block, start))(q, k, v) for start in range(0, time, BLOCK)]
     return jnp.concatenate(blocks, axis=-2)
 
 

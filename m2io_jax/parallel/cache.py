@@ -1,4 +1,4 @@
-"""Compiled programs are kept between runs, in the user's cache folder: the second start of a run compiles nothing."""
+"""Compiled programs are kept between runs, in the user's cache folder: a second start compiles next to nothing."""
 
 import hashlib
 import os
@@ -11,8 +11,10 @@ VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
     """Tells JAX where to keep them, unless the environment already does. To be called before JAX is imported."""
+    if VARIABLE in environment:
+        return
     home = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    environment.setdefault(VARIABLE, str(Path(home) / "m2io_jax" / "compiled" / processor()))
+    environment[VARIABLE] = str(Path(home) / "m2io_jax" / "compiled" / processor())
 
 
 def processor() -> str:

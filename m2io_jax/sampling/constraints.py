@@ -8,6 +8,7 @@ Completions end in time: a token after which the shortest way to the end no long
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -71,12 +72,21 @@ class Place:
 
 
 class Constraints:
-    """The constraints of batches, for one grammar and one model."""
+    """The constraints of batches, for one grammar and one model.
 
-    def __init__(self, grammar: Grammar, tokens: list[bytes | None], model: ModelConfig, mesh: Mesh):
+    Raises:
+        UserError: no completion of the grammar fits `max_length` tokens.
+    """
+
+    def __init__(
+        self, grammar: Grammar, tokens: list[bytes | None], model: ModelConfig, mesh: Mesh, *, max_length: int
+    ):
         padded = [*tokens, *[None] * (model.text.vocab_size - len(tokens))]
-        self._mesh = mesh
-        self._automaton = place(compile_grammar(grammar, padded, model.special.eos), replicated(mesh))
+        automaton = compile_grammar(grammar, padded, model.special.eos)
+        if automaton.to_end[0] > max_length:
+            what = f"The grammar's shortest completion has {automaton.to_end[0]} tokens, with {max_length} allowed."
+            raise UserError(what, where="batch.completion_length", mend="allow more, or decode without the grammar")
+        self._mesh, self._automaton = mesh, place(automaton, replicated(mesh))
 
     def batch(self, names: list[tuple[int, int]]) -> Constraint:
         """`names`: how many labels, and which last slot, each prompt has.
@@ -109,10 +119,10 @@ def compile_grammar(grammar: Grammar, tokens: list[bytes | None], eos: int) -> T
     """
     numbers, order = {grammar.start: 0}, [grammar.start]
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    trie = _trie(tokens)
+    trie, step_from = _trie(tokens), cache(grammar.step)
     while len(rows) < len(order):
-        after = np.full(len(tokens), DEAD, np.int32)
-        labels, slots = np.zeros(len(tokens), np.uint32), np.full(len(tokens), DEAD, np.int32)
+        after, slots = np.full(len(tokens), DEAD, np.int16), np.full(len(tokens), DEAD, np.int16)
+        labels = np.zeros(len(tokens), np.uint32)
         ways = [(trie, order[len(rows)], 0, DEAD)]
         while ways:  # along the trie, so that what tokens have in common is walked once
             node, state, used, slot = ways.pop()
@@ -122,7 +132,7 @@ def compile_grammar(grammar: Grammar, tokens: list[bytes | None], eos: int) -> T
                     order.append(state)
                 after[token], labels[token], slots[token] = numbers[state], used, slot
             for byte, deeper in node.children.items():
-                step = grammar.step(state, byte)
+                step = step_from(state, byte)
                 if step is None or (step.label >= 0 and used >> step.label & 1):
                     continue
                 now_used = used | 1 << step.label if step.label >= 0 else used
@@ -184,4 +194,5 @@ def allowed(by: Constraint, at: Place, left: Int[Array, ""]) -> Bool[Array, "row
 def advance(by: Constraint, at: Place, token: Int[Array, "rows group"]) -> Place:
     """Where completions stand after a token that was allowed; those that have stopped stay where they are."""
     after = by.automaton.after[at.state, token]
-    return Place(jnp.where(after >= 0, after, at.state), at.used | by.automaton.labels[at.state, token])
+    used = at.used | by.automaton.labels[at.state, token]
+    return Place(jnp.where(after >= 0, after, at.state).astype(at.state.dtype), used)

@@ -199,7 +199,7 @@ def likely(logits: Float[Array, "... vocab"], config: SamplingConfig) -> Float[A
 
 
 def cache_sizes(longest: int) -> list[int]:
-    """A loop for each: while completions are short, no more than twice their length is read and written."""
+    """Lengths of the cache, each with a loop of its own: no more than twice a completion's length is ever read."""
     sizes = [CACHE]
     while sizes[-1] < longest:
         sizes.append(2 * sizes[-1])

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Key
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
 from m2io_jax.episodes.episode import Episode
+from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.errors import UserError
 from m2io_jax.grammar import Grammar
 from m2io_jax.models.flops import group_flops, picture_flops
@@ -28,7 +29,7 @@ from m2io_jax.parallel.peak import peak_flops
 from m2io_jax.parallel.sharding import batch_sharding, param_shardings, place, place_batch
 from m2io_jax.rl.advantages import group_advantages, zero_variance
 from m2io_jax.rl.objectives import grpo_loss
-from m2io_jax.sampling.constraints import Constraints
+from m2io_jax.sampling.constraints import MOST_LABELS, Constraints
 from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
 from m2io_jax.tasks import find_task
@@ -70,8 +71,13 @@ class GRPO:
         self.sampler = Sampler(structure, self.sampling, mesh, constrained=draw.constrained)
         self.constraints = None
         if draw.constrained:
-            grammar = the_grammar(config)
-            self.constraints = Constraints(grammar, policy.codec.token_bytes(), policy.config, mesh)
+            self.constraints = Constraints(
+                the_grammar(config),
+                policy.codec.token_bytes(),
+                policy.config,
+                mesh,
+                max_length=config.batch.completion_length,
+            )
         # Pictures that every model here encodes alike are encoded once a step.
         self.same_pictures = not any(path[0] == "vision" for path, _ in nnx.to_flat_state(self.begin))
         self._log_probs = jax.jit(
@@ -93,6 +99,8 @@ class GRPO:
             RowError: it does not fit the static shapes.
         """
         task = find_task(choose(self.config.tasks, random))
+        if self.constraints and task.names(episode)[0] > MOST_LABELS:
+            raise RowError("more pictures than constrained decoding has letters for")
         prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=int(random.integers(2**31)))
         return GRPORow(prompt, episode, task)
 
@@ -105,7 +113,8 @@ class GRPO:
         tokens, mask, numbers = (
             jax.ShapeDtypeStruct(shape, kind, sharding=batch_sharding(mesh)) for kind in (jnp.int32, bool, jnp.float32)
         )
-        completions, rewards = Completions(tokens, mask), place_batch(np.zeros(shape[:2], np.float32), mesh)
+        completions = Completions(tokens, mask)
+        rewards = jax.ShapeDtypeStruct(shape[:2], jnp.float32, sharding=batch_sharding(mesh))
         seen = jax.eval_shape(self.sampler.encode, policy, prompts)
         pictures = jax.ShapeDtypeStruct(seen.shape, seen.dtype, sharding=batch_sharding(mesh))
         shared = pictures if self.same_pictures else None
@@ -128,6 +137,7 @@ class GRPO:
             self._update = ahead("update", self._update, state, self.frozen, *given, 0.0)
 
         side_by_side(sampling, reference, update)
+        peak_flops()  # measured on CPU, once
         return ahead.seconds
 
     def step(
@@ -170,13 +180,16 @@ class GRPO:
         return sum(self.config.rewards.get(name, 0.0) * score for name, score in scores.items())
 
     def _update_flops(self, model: ModelConfig) -> float:
-        """Of all updates of a step: forward, and backward twice that (once that where kernels have no gradient)."""
-        batch = self.config.batch
+        """Of all updates of a step: forward, backward for the activations, and as much again for trained kernels."""
+        batch, rows = self.config.batch, self.config.batch.prompts * jax.process_count()
+        trained = {path[0] for path, _ in nnx.to_flat_state(self.begin) if path[-1] == "kernel"}
         shapes = dict(prompt=batch.prompt_length, completion=batch.completion_length)
-        forward = group_flops(model, rows=batch.prompts, group=self.config.rollout.group_size, **shapes)
+        kernels, attention = group_flops(model, rows=rows, group=self.config.rollout.group_size, **shapes)
+        total = (3 if "language" in trained else 2) * kernels + 3 * attention
         if not self.same_pictures:
-            forward += picture_flops(model, pictures=batch.prompts * batch.pictures, patches=batch.patches)
-        return (2 if model.lora else 3) * forward * self.config.grpo.updates_per_rollout
+            kernels, attention = picture_flops(model, pictures=rows * batch.pictures, patches=batch.patches)
+            total += (3 if "vision" in trained else 2) * kernels + 3 * attention
+        return total * self.config.grpo.updates_per_rollout
 
 
 def the_grammar(config: RunConfig) -> Grammar:
@@ -185,7 +198,7 @@ def the_grammar(config: RunConfig) -> Grammar:
     Raises:
         UserError: it has none, or there are several tasks.
     """
-    grammars = {getattr(find_task(name), "grammar", None) for name in config.tasks}
+    grammars = {getattr(find_task(name), "grammar", None) for name, weight in config.tasks.items() if weight}
     if len(grammars) != 1 or None in grammars:
         what = "Completions can be constrained where all tasks have the same grammar."
         raise UserError(what, where="rollout.constrained", mend="leave it false, or train one task")
@@ -226,7 +239,7 @@ def grpo_update(
         )
         gap = jnp.abs(log_probs - rollouts.log_probs) * completions.mask
         metrics["sampling/sampling_logp_difference/mean"] = gap.sum(), completions.mask.sum()
-        metrics["sampling/sampling_logp_difference/max"] = gap.max(), jnp.ones(())  # of micro-batches, their mean
+        metrics["sampling/sampling_logp_difference/max"] = gap.max()
         return total, denominator, metrics
 
     batch = (prompts, pictures, rollouts, advantages, reference_log_probs)

@@ -91,8 +91,9 @@ def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
         UserError: as `train`.
     """
     check(config)
-    _, objective, mesh, rows = set_up(config)
+    objective, mesh, rows = set_up(config)[1:]
     state, key = begin(objective.begin, objective.optimizer, mesh), jax.random.key(config.seed)
+    objective.begin = None
     announce(objective.compile(state))
     state, _ = objective.step(state, next(rows), learning_rate=0.0, key=key)
     with jax.profiler.trace(str(folder)):

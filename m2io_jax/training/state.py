@@ -68,7 +68,9 @@ def gradient_step(
     learning_rate,
     micro_batches: int = 1,
 ) -> tuple[TrainState, jax.Array, dict[str, jax.Array]]:
-    """One update by `loss(params, batch) -> (sum, denominator, metrics)`, each metric a (sum, denominator) too.
+    """One update by `loss(params, batch) -> (sum, denominator, metrics)`.
+
+    Each metric is a (sum, denominator) too, or an array of which the largest counts.
 
     The batch may go through in micro-batches, one after another: sums and gradients of sums are added up and divided
     once, so that their number changes nothing but the memory that is held.
@@ -93,10 +95,12 @@ def gradient_step(
         nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
 
         def add(sofar, part):
-            return jax.tree.map(jnp.add, sofar, gradient(state.params, part)), None
+            gradients, sums = gradient(state.params, part)
+            both = {name: _both(sofar[1][name], sums[name]) for name in sums}
+            return (jax.tree.map(jnp.add, sofar[0], gradients), both), None
 
         (gradients, sums), _ = jax.lax.scan(add, nothing, parts)
-    means = {name: total / jnp.maximum(count, 1) for name, (total, count) in sums.items()}
+    means = {name: _mean(each) for name, each in sums.items()}
     gradients = jax.tree.map(lambda leaf: leaf / jnp.maximum(sums["loss"][1], 1).astype(leaf.dtype), gradients)
     direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = apply(state.params, direction, learning_rate)
@@ -105,7 +109,15 @@ def gradient_step(
 
 
 def _parts(rows: jax.Array, count: int) -> jax.Array:
-    """[count, rows / count, ...]: every part has rows of every device, so that nothing moves between devices."""
+    """[count, rows / count, ...]: rows of every device in every part, where a device has as many rows as parts."""
     if rows.shape[0] % count:
         raise ValueError(f"{rows.shape[0]} rows do not divide into {count} micro-batches")
     return jnp.swapaxes(rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]), 0, 1)
+
+
+def _both(a, b):
+    return (a[0] + b[0], a[1] + b[1]) if isinstance(a, tuple) else jnp.maximum(a, b)
+
+
+def _mean(metric):
+    return metric[0] / jnp.maximum(metric[1], 1) if isinstance(metric, tuple) else metric

@@ -1,15 +1,12 @@
 """The workloads are those that speed is compared on, and run."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
 from benchmarks.workloads import FILE, names, workload
-
-SHARED = Path(__file__).parents[3] / "shared" / "bench" / "workload.json"
 
 
 def test_prompts_are_as_stated():
@@ -23,9 +20,11 @@ def test_prompts_are_as_stated():
     assert not np.array_equal(of.rows[0].prompt.tokens, of.rows[1].prompt.tokens)
 
 
-@pytest.mark.skipif(not SHARED.is_file(), reason="the shared workloads are not here")
-def test_the_workloads_are_the_shared_ones():
-    shared, ours = json.loads(SHARED.read_text()), yaml.safe_load(FILE.read_text())
+def test_the_workloads_are_the_shared_ones(shared):
+    file = shared / "bench" / "workload.json"
+    if not file.is_file():
+        pytest.skip("the shared workloads are not here")
+    shared, ours = json.loads(file.read_text()), yaml.safe_load(FILE.read_text())
     common = shared["common"]
     assert set(names()) == set(shared["workloads"])
     for name, stated in shared["workloads"].items():

@@ -30,7 +30,7 @@ def compiled(monkeypatch):
     monkeypatch.setattr(run, "announce", note(run.announce))
     monkeypatch.setattr(MetricsLog, "write", note(MetricsLog.write))
     yield counts
-    jax.monitoring.clear_event_listeners()
+    jax.monitoring.unregister_event_duration_listener(count)
 
 
 @pytest.mark.parametrize(
