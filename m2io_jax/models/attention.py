@@ -79,8 +79,9 @@ def _allow(mask: Bool[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(mask, 0.0, BLOCKED)
 
 
-def _past(time: int) -> Float[Array, "time time"]:
-    return _allow(jnp.tril(jnp.ones((time, time), bool)))
+def _past(stop: int, start: int = 0) -> Float[Array, "queries keys"]:
+    """For queries `start` to `stop` over keys up to `stop`."""
+    return _allow(jnp.arange(stop) <= jnp.arange(start, stop)[:, None])
 
 
 def segment_attention(
@@ -104,7 +105,7 @@ def causal_attention(
 
     def block(start: int, q, k, v):
         stop = min(start + BLOCK, time)
-        past = _past(stop)[start:]
+        past = _past(stop, start)
         return read(q[..., start:stop, :], k[..., :stop, :], v[..., :stop, :], past).finish().astype(q.dtype)
 
     if time <= BLOCK:
