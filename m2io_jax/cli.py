@@ -84,6 +84,15 @@ def train(config: Path, settings: Overrides = None):
 
 
 @app.command()
+def profile(config: Path, folder: Path, settings: Overrides = None, steps: int = 3):
+    """Trace a few steps of a configuration, for TensorBoard or Perfetto; nothing of the run is kept."""
+    from m2io_jax.config import load_config
+    from m2io_jax.training import run
+
+    out.print(f"trace in {run.trace(load_config(config, settings or []), folder, steps)}", markup=False)
+
+
+@app.command()
 def evaluate(
     run: Annotated[str, typer.Argument(help="a run's folder, or `rules`")],
     gold: Annotated[Path | None, typer.Option(help="MRAMG gold lists, for `rules`")] = None,
@@ -211,6 +220,9 @@ def main() -> None:
     """Runs the command line; what the user can mend is told without a traceback, with exit status 1."""
     # Transformers is here for its tokenizers; that it finds no PyTorch is as it should be.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from m2io_jax.parallel.cache import keep_programs
+
+    keep_programs()
     try:
         app(standalone_mode=True)
     except UserError as error:

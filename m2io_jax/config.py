@@ -59,10 +59,16 @@ class BatchConfig(Section):
 
 
 class RolloutConfig(Section):
-    """Sampling of `group_size` completions a prompt at `temperature`."""
+    """Sampling of `group_size` completions a prompt at `temperature`, from the `top_k` likeliest tokens (0: all), the
+    fewest with a probability of `top_p` together, those with `min_p` of the likeliest's; `constrained`, from those
+    that keep to the task's grammar. None of these is part of the policy: its log-probabilities are those without."""
 
     group_size: Count = 8
     temperature: Positive = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    constrained: bool = False
 
 
 class GRPOConfig(Section):
@@ -79,6 +85,7 @@ class OptimizerConfig(Section):
     """AdamW, or Muon for the matrices of the blocks and AdamW for the rest.
 
     `warmup` is a fraction of the run; `schedule` is what the rate does after it. `b1`, `b2` and `eps` are Adam's.
+    `micro_batches`: how many parts the batch goes through in, for less memory; the gradient is the same.
     """
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -90,6 +97,7 @@ class OptimizerConfig(Section):
     eps: Positive = 1e-8
     weight_decay: NotNegative = 0.0
     max_grad_norm: Positive = 1.0
+    micro_batches: Count = 1
 
 
 class LoraSection(Section):
@@ -140,10 +148,11 @@ class LoggingConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Evaluation on `episodes` held-out episodes, `batch_prompts` at a time."""
+    """Evaluation on `episodes` held-out episodes, `batch_prompts` at a time; `constrained` to the task's grammar."""
 
     episodes: Count = 768
     batch_prompts: Count = 64
+    constrained: bool = False
 
 
 class RunConfig(Section):
@@ -203,6 +212,10 @@ class RunConfig(Section):
         if self.objective == "grpo" and self.rollout.group_size < 2:
             said = "`rollout.group_size` is 1 but must be 2 or more for grpo: an advantage is relative to its group"
             raise PydanticCustomError("group_size", said, {"key": "rollout.group_size"})
+        if self.batch.prompts % self.optimizer.micro_batches:
+            parts, rows = self.optimizer.micro_batches, self.batch.prompts
+            said = f"`optimizer.micro_batches` is {parts} but must divide the {rows} prompts of a batch"
+            raise PydanticCustomError("micro_batches", said, {"key": "optimizer.micro_batches"})
         return self
 
     def to_yaml(self) -> str:
@@ -215,10 +228,11 @@ class RunConfig(Section):
         Where a run stops, how often it saves, logs and evaluates, and which devices it runs on may change. The
         run's length may change only while the learning rate does not depend on it.
         """
-        free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate"}
+        free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate", "optimizer.micro_batches"}
         if self.optimizer.schedule == "constant" and self.optimizer.warmup == 0:
             free |= {"steps", "seconds"}
-        return dict(_flatten(self.model_dump(mode="json", exclude=free)))
+        key = _flatten(self.model_dump(mode="json"))
+        return {name: value for name, value in key if name not in free and name.partition(".")[0] not in free}
 
 
 def resume_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
@@ -234,13 +248,20 @@ def resume_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> 
 
 def require_resumable(saved: Mapping[str, Any], config: RunConfig) -> None:
     """Raises UserError, naming every key, where `config` would not continue the run whose `resume_key()` was saved."""
-    changed = resume_differences(saved, config.resume_key())
+    changed = resume_differences(_stated_since(saved), config.resume_key())
     if changed:
         raise UserError(
             "The run was started with other settings and cannot be resumed with these:\n  " + "\n  ".join(changed),
             where=str(config.run),
             mend="put the settings back, or give another directory with run=...",
         )
+
+
+def _stated_since(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved `resume_key()` with the defaults of settings that there were not when it was saved."""
+    defaults = RunConfig(name="any", objective="supervised", steps=1).resume_key()
+    named = ("tasks.", "rewards.")  # what these do not name has no weight, whatever the default says
+    return {name: value for name, value in defaults.items() if "." in name and not name.startswith(named)} | dict(saved)
 
 
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> RunConfig:

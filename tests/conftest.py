@@ -10,6 +10,12 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 import pytest  # noqa: E402
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Commands that tests run keep compiled programs here, not in the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of data shared between checkouts: M2IO_SHARED, or `shared` beside the repository."""

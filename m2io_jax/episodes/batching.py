@@ -61,6 +61,10 @@ class PromptEncoder:
             raise RowError("a prompt longer than batch.prompt_length")
         return self.pad(np.array(tokens, np.int32), grids, seed)
 
+    def blank(self) -> PromptRow:
+        """A row that says nothing, in the shapes of every other."""
+        return self.pad(np.full(1, self.model.special.pad, np.int32), [], 0)
+
     def completion(self, text: str) -> list[int]:
         """A completion's tokens with the stop token.
 

@@ -1,8 +1,9 @@
 """A policy judged: greedy and sampled completions of held-out episodes, read and scored as in training."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -20,10 +21,13 @@ from m2io_jax.models.sizes import Computation, ModelConfig
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.progress import Progress
-from m2io_jax.sampling.rollouts import completion_ids, map_rollouts
+from m2io_jax.sampling.constraints import MOST_LABELS, Constraints
+from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import SamplingConfig
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.inserter import parse
+
+T = TypeVar("T")
 
 DECODING = {"greedy": 0.0, "sampled": 1.0}  # both in one group: the prompt is run once for them
 
@@ -52,7 +56,11 @@ class Judge:
         self.mesh = make_mesh(config.mesh) if mesh is None else mesh
         self.sampling = SamplingConfig(tuple(DECODING.values()), config.batch.completion_length)
         self.computation = Computation(**config.computation.model_dump())
-        self._samplers: dict[ModelConfig, Callable] = {}  # with adapters and without: two programs
+        self.constraints = None
+        if config.evaluate.constrained:
+            tokens, length = policy.codec.token_bytes(), config.batch.completion_length
+            self.constraints = Constraints(self.task.grammar, tokens, policy.config, self.mesh, max_length=length)
+        self._samplers: dict[ModelConfig, Sampler] = {}  # with adapters and without: two programs
         self.dropped: Counter[str] = Counter()
 
     def judge(self, policy: Policy, episodes: Sequence[Episode], title: str) -> dict[str, list[Judged]]:
@@ -64,13 +72,18 @@ class Judge:
         judged: dict[str, list[Judged]] = {name: [] for name in DECODING}
         policy = policy.computed(self.computation)
         if policy.config not in self._samplers:
-            self._samplers[policy.config] = map_rollouts(policy.structure, self.sampling, self.mesh)
+            self._samplers[policy.config] = Sampler(
+                policy.structure, self.sampling, self.mesh, constrained=self.constraints is not None
+            )
         params = place(policy.params, param_shardings(policy.params, self.mesh))
         key = jax.random.key(self.config.seed)
         with Progress(title, steps=len(episodes)) as progress:
             done = 0
             for batch, prompts in self._batches(episodes):
-                rollouts = self._samplers[policy.config](params, place_batch(prompts, self.mesh), key)
+                constraint = self.constraints and self.constraints.batch(
+                    [self.task.names(episode) for episode in filled_up(batch, prompts.rows)]
+                )
+                rollouts = self._samplers[policy.config](params, place_batch(prompts, self.mesh), key, constraint)
                 for episode, group in zip(batch, completion_ids(rollouts.completions), strict=False):
                     for name, ids in zip(DECODING, group, strict=True):
                         judged[name].append(self._read(episode, self.codec.decode(ids)))
@@ -86,18 +99,24 @@ class Judge:
         size, pending = self.config.evaluate.batch_prompts, []
         for index, episode in enumerate(episodes):
             try:
+                if self.constraints and self.task.names(episode)[0] > MOST_LABELS:
+                    raise RowError("more pictures than constrained decoding has letters for")
                 pending.append((episode, self.encoder.row(self.task.prompt(episode), episode.candidates, seed=index)))
             except RowError as error:
                 self.dropped[error.reason] += 1
             if len(pending) == size or (pending and index == len(episodes) - 1):
-                rows = [row for _, row in pending]
-                yield [episode for episode, _ in pending], stack_prompts(rows + rows[:1] * (size - len(rows)))
+                yield [episode for episode, _ in pending], stack_prompts(filled_up([row for _, row in pending], size))
                 pending = []
 
     def _read(self, episode: Episode, completion: str) -> Judged:
         parsed = parse(completion, episode)
         placements, reasoning = (parsed.placements, parsed.thinking) if parsed else (None, "")
         return Judged(episode, completion, placements, reasoning, self.task.score(completion, episode))
+
+
+def filled_up(rows: list[T], size: int) -> list[T]:
+    """`size` rows: those there are, and the first again."""
+    return rows + rows[:1] * (size - len(rows))
 
 
 def summaries(judged: Mapping[str, Sequence[Judged]], config: RunConfig) -> dict[str, dict]:

@@ -1,5 +1,8 @@
 """Attention in the four shapes that this project needs, each exact, softmax in float32.
 
+A long prompt's own scores are held for `BLOCK` of its tokens at a time, and those of its completions with it for one
+completion: both are computed again in the backward pass. Blocks that are masked altogether are left out.
+
 Training and sampling see a *group* as a tree: one prompt, then G completions that all follow it.
 
             prompt   c1    c2            a completion's token sees the prompt and the tokens
@@ -9,12 +12,14 @@ Training and sampling see a *group* as a tree: one prompt, then G completions th
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 BLOCKED = -1e30  # finite, so that a row in which everything is blocked stays finite too
+BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class GroupLayout:
         return self.prompt + self.group * self.completion
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Reading:
     """What queries read from one set of keys, before normalisation: two readings can be merged exactly.
@@ -73,8 +79,9 @@ def _allow(mask: Bool[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(mask, 0.0, BLOCKED)
 
 
-def _past(time: int) -> Float[Array, "time time"]:
-    return _allow(jnp.tril(jnp.ones((time, time), bool)))
+def _past(stop: int, start: int = 0) -> Float[Array, "queries keys"]:
+    """For queries `start` to `stop` over keys up to `stop`."""
+    return _allow(jnp.arange(stop) <= jnp.arange(start, stop)[:, None])
 
 
 def segment_attention(
@@ -94,7 +101,18 @@ def causal_attention(
     v: Float[Array, "rows kv_heads time dim"],
 ) -> Float[Array, "rows kv_heads share time dim"]:
     """Plain causal attention; prompts are padded on the right, so that padding is never seen by a real token."""
-    return read(q, k, v, _past(q.shape[-2])).finish().astype(q.dtype)
+    time = q.shape[-2]
+
+    def block(start: int, q, k, v):
+        stop = min(start + BLOCK, time)
+        past = _past(stop, start)
+        return read(q[..., start:stop, :], k[..., :stop, :], v[..., :stop, :], past).finish().astype(q.dtype)
+
+    if time <= BLOCK:
+        return block(0, q, k, v)
+    # What is sliced is sliced inside, so that all blocks keep the same arrays for the backward pass.
+    blocks = [jax.checkpoint(partial(block, start))(q, k, v) for start in range(0, time, BLOCK)]
+    return jnp.concatenate(blocks, axis=-2)
 
 
 def group_attention(
@@ -113,9 +131,14 @@ def group_attention(
     own_k, own_v = (x[:, :, prompt:].reshape(rows, kv_heads, group, time, dim) for x in (k, v))
     own_q = q[:, :, :, prompt:].reshape(rows, kv_heads, share, group, time, dim).swapaxes(2, 3)
     to_own = read(own_q, own_k, own_v, _past(time))
-    shared_q = own_q.reshape(rows, kv_heads, group * share, time, dim)
-    to_prompt = read(shared_q, prompt_k, prompt_v, _allow(prompt_mask)[:, None, None, None, :])
-    out = merge(to_own, _reshaped(to_prompt, own_q.shape)).finish().astype(q.dtype)
+    real = _allow(prompt_mask)[:, None, None, None, :]
+    if prompt <= BLOCK:
+        to_prompt = read(own_q.reshape(rows, kv_heads, group * share, time, dim), prompt_k, prompt_v, real)
+        to_prompt = _reshaped(to_prompt, own_q.shape)
+    else:  # one completion after another
+        one = jax.checkpoint(lambda q: read(q, prompt_k, prompt_v, real), prevent_cse=False)
+        to_prompt = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), jax.lax.map(one, jnp.moveaxis(own_q, 2, 0)))
+    out = merge(to_own, to_prompt).finish().astype(q.dtype)
     out = out.swapaxes(2, 3).reshape(rows, kv_heads, share, group * time, dim)
     return jnp.concatenate([prompt_out, out], axis=3)
 

@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from m2io_jax.models.attention import GroupLayout
 from m2io_jax.models.inputs import Completions, PromptBatch
@@ -14,6 +15,7 @@ from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.models.vision import VisionTower
 
 NEVER = -1e30  # logit of a token that is never sampled and never given probability
+MOST_LOGITS = 2**25  # held at a time when completions are scored; more are computed in parts, twice for a gradient
 
 
 class Inserter(nnx.Module):
@@ -26,26 +28,38 @@ class Inserter(nnx.Module):
         if config.lora is not None:
             add_adapters(self, config.lora, rngs)
 
-    def embed_prompt(self, prompts: PromptBatch) -> Float[Array, "rows prompt size"]:
-        """Token embeddings with every picture's embeddings in the places of its tokens."""
-        text = self.language.embed(prompts.tokens)
+    def encode_pictures(self, prompts: PromptBatch) -> Float[Array, "rows media size"]:
+        """The embeddings of every prompt's pictures, one picture after another."""
         flat = "rows pictures ... -> (rows pictures) ..."
         pictures = self.vision(
             rearrange(prompts.patches, flat), rearrange(prompts.patch_positions, flat), rearrange(prompts.windows, flat)
         )
-        pictures = rearrange(pictures, "(rows pictures) tokens size -> rows (pictures tokens) size", rows=prompts.rows)
+        return rearrange(pictures, "(rows pictures) tokens size -> rows (pictures tokens) size", rows=prompts.rows)
+
+    def embed_prompt(
+        self, prompts: PromptBatch, pictures: Float[Array, "rows media size"] | None = None
+    ) -> Float[Array, "rows prompt size"]:
+        """Token embeddings with every picture's embeddings in the places of its tokens.
+
+        `pictures` are what `encode_pictures` gave, where they need not be encoded again.
+        """
+        text = self.language.embed(prompts.tokens)
+        pictures = self.encode_pictures(prompts) if pictures is None else pictures
         is_media = prompts.media_index >= 0
         gathered = jnp.take_along_axis(pictures, jnp.maximum(prompts.media_index, 0)[..., None], axis=1)
         return jnp.where(is_media[..., None], gathered.astype(text.dtype), text)
 
     def next_token_logits(self, hidden: Float[Array, "... size"]) -> Float[Array, "... vocab"]:
         """Logits a completion's token is drawn from: tokens that stand for pictures have none of the probability."""
-        logits = self.language.logits(hidden)
-        media = jnp.asarray(self.config.special.media)
-        return logits.at[..., media].set(NEVER)
+        is_media = np.isin(np.arange(self.config.text.vocab_size), self.config.special.media)
+        return jnp.where(is_media, NEVER, self.language.logits(hidden))
 
     def completion_log_probs(
-        self, prompts: PromptBatch, completions: Completions, temperature: float = 1.0
+        self,
+        prompts: PromptBatch,
+        completions: Completions,
+        temperature: float = 1.0,
+        pictures: Float[Array, "rows media size"] | None = None,
     ) -> tuple[Float[Array, "rows group time"], Float[Array, "rows group time"]]:
         """Log-probability of every completion token, and the entropy of the distribution it was drawn from, in nats.
 
@@ -54,7 +68,7 @@ class Inserter(nnx.Module):
         rows, group, time = completions.tokens.shape
         layout = GroupLayout(prompts.tokens.shape[1], group, time)
         own = self.language.embed(rearrange(completions.tokens, "rows group time -> rows (group time)"))
-        x = jnp.concatenate([self.embed_prompt(prompts), own], axis=1)
+        x = jnp.concatenate([self.embed_prompt(prompts, pictures), own], axis=1)
         own_positions = prompts.next_position[:, None, None] + jnp.arange(time)
         own_positions = jnp.broadcast_to(own_positions, (rows, group, time)).reshape(rows, 1, -1)
         own_positions = jnp.broadcast_to(own_positions, (rows, 3, group * time))
@@ -66,12 +80,29 @@ class Inserter(nnx.Module):
         by_completion = "rows (group time) size -> rows group time size"
         own_hidden = rearrange(hidden[:, layout.prompt :], by_completion, group=group)
         predicts = jnp.concatenate([last, own_hidden[:, :, :-1]], axis=2)
-        return token_log_probs(self.next_token_logits(predicts), completions.tokens, temperature)
+        return self._scores(predicts, completions.tokens, temperature)
+
+    def _scores(self, hidden: Float[Array, "rows group time size"], tokens: Int[Array, "rows group time"], temperature):
+        """`token_log_probs` of what the hidden states predict, without holding more than about `MOST_LOGITS` logits."""
+
+        def part(hidden_and_tokens):
+            hidden, tokens = hidden_and_tokens
+            return token_log_probs(self.next_token_logits(hidden), tokens, temperature)
+
+        time, logits = tokens.shape[-1], tokens.size * self.config.text.vocab_size
+        parts = next(n for n in range(1, time + 1) if time % n == 0 and (logits / n <= MOST_LOGITS or n == time))
+        if parts == 1:
+            return part((hidden, tokens))
+        cut = "rows group (parts time) ... -> parts rows group time ..."
+        pieces = (rearrange(hidden, cut, parts=parts), rearrange(tokens, cut, parts=parts))
+        done = jax.lax.map(jax.checkpoint(part, prevent_cse=False), pieces)
+        return tuple(rearrange(x, "parts rows group time -> rows group (parts time)") for x in done)
 
 
 def token_log_probs(logits, tokens, temperature: float = 1.0):
     """Log-probability of `tokens` and entropy under `softmax(logits / temperature)`; float32, nats."""
-    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature, axis=-1)
-    chosen = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
-    entropy = -jnp.sum(jnp.exp(log_probs) * jnp.maximum(log_probs, NEVER), axis=-1)
-    return chosen, entropy
+    logits = logits.astype(jnp.float32) / temperature
+    total = jax.nn.logsumexp(logits, axis=-1)
+    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0] - total
+    mean = jnp.sum(jnp.exp(logits - total[..., None]) * logits, axis=-1)
+    return chosen, total - mean

@@ -37,6 +37,12 @@ CHAT = (
 )
 
 
+# Byte-level vocabularies write each byte as one printable character: itself where it is one, else from 256 on.
+_PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+BYTES = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + n): byte for n, byte in enumerate(_OTHERS)}
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE whose first ids are `SPECIAL`, in that order; any text can be written with it."""
     tokenizer = Tokenizer(models.BPE())
@@ -104,6 +110,15 @@ class TextCodec:
 
     def special(self, token: str) -> int:
         return self.tokenizer.convert_tokens_to_ids(token)
+
+    def token_bytes(self) -> list[bytes | None]:
+        """The bytes of every token by its id; None for special ones."""
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        tokens = self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer)))
+        return [
+            None if number in special or token is None else bytes(BYTES[character] for character in token)
+            for number, token in enumerate(tokens)
+        ]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of a completion; special tokens leave nothing."""

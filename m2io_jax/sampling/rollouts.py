@@ -1,31 +1,58 @@
 """Rollouts on a mesh: the sampler mapped over devices, and what it sampled as lists of tokens."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from m2io_jax.models.inputs import Completions, PromptBatch
+from m2io_jax.models.language import KeysValues
 from m2io_jax.parallel.sharding import batch_sharding
-from m2io_jax.sampling.sampler import Rollouts, SamplingConfig, sample
+from m2io_jax.sampling.constraints import Constraint
+from m2io_jax.sampling.sampler import Prefilled, Rollouts, SamplingConfig, decode, prefill
+
+# Where a program's arrays lie on the mesh: whole on every device, or with their rows spread over `data`.
+WHOLE, ROWS = PartitionSpec(), PartitionSpec("data")
+PREFILLED = Prefilled(KeysValues(PartitionSpec(None, "data"), PartitionSpec(None, "data")), ROWS)
 
 
-def map_rollouts(structure: nnx.GraphDef, sampling: SamplingConfig, mesh: Mesh):
-    """`sample(params, prompts, key)` on the mesh.
+class Sampler:
+    """The sampler on a mesh, in the three parts that a step is timed by: `encode`, `prefill`, `decode`.
 
     Where every device has the whole model, rows are mapped over the data axis and each shard's decode loop stops on
     its own. Where weights are split over devices, all rows decode in step until the last is done.
+
+    Args:
+        constrained: every batch comes with a `Constraint`.
     """
 
-    def on_shard(params, prompts: PromptBatch, key) -> Rollouts:
-        return sample(nnx.merge(structure, params), prompts, sampling, key=key)
+    def __init__(self, structure: nnx.GraphDef, sampling: SamplingConfig, mesh: Mesh, *, constrained: bool = False):
+        def encode(params, prompts: PromptBatch) -> jax.Array:
+            return nnx.merge(structure, params).encode_pictures(prompts)
 
+        def read(params, prompts: PromptBatch, pictures: jax.Array) -> Prefilled:
+            return prefill(nnx.merge(structure, params), prompts, pictures)
+
+        def draw(params, prompts: PromptBatch, prefilled: Prefilled, key, constraint: Constraint | None) -> Rollouts:
+            return decode(nnx.merge(structure, params), prompts, prefilled, sampling, key=key, constraint=constraint)
+
+        self.encode = _on_rows(encode, mesh, (WHOLE, ROWS), ROWS)
+        self.prefill = _on_rows(read, mesh, (WHOLE, ROWS, ROWS), PREFILLED)
+        by = Constraint(WHOLE, ROWS) if constrained else ROWS
+        self.decode = _on_rows(draw, mesh, (WHOLE, ROWS, PREFILLED, WHOLE, by), ROWS)
+
+    def __call__(self, params, prompts: PromptBatch, key, constraint: Constraint | None = None) -> Rollouts:
+        prefilled = self.prefill(params, prompts, self.encode(params, prompts))
+        return self.decode(params, prompts, prefilled, key, constraint)
+
+
+def _on_rows(function: Callable, mesh: Mesh, takes, gives) -> Callable:
     if mesh.size > mesh.shape["data"]:
         # Mapping `data` alone and leaving `fsdp` and `tensor` to the compiler aborts XLA (jaxlib of jax 0.10.2).
-        return jax.jit(on_shard, out_shardings=batch_sharding(mesh))
-    whole, rows = PartitionSpec(), PartitionSpec("data")
-    mapped = jax.shard_map(on_shard, mesh=mesh, in_specs=(whole, rows, whole), out_specs=rows, check_vma=False)
-    return jax.jit(mapped)
+        return jax.jit(function, out_shardings=batch_sharding(mesh) if gives is ROWS else None)
+    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False))
 
 
 def completion_ids(completions: Completions) -> list[list[list[int]]]:

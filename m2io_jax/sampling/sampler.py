@@ -8,8 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from m2io_jax.models.inputs import Completions, PromptBatch
-from m2io_jax.models.inserter import Inserter, token_log_probs
+from m2io_jax.models.inserter import NEVER, Inserter, token_log_probs
 from m2io_jax.models.language import KeysValues
+from m2io_jax.sampling.constraints import Constraint, Place, advance, allowed, begin
+
+CACHE = 64  # tokens of a completion's first cache
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,16 @@ class SamplingConfig:
     Attributes:
         temperatures: one a completion of the group; 0 decodes greedily. A group may mix them.
         max_length: longest completion, in tokens, stop token included.
+        top_k: draw from this many likeliest tokens; 0 from all.
+        top_p: draw from the fewest likeliest tokens that have this probability together (arXiv 1904.09751).
+        min_p: draw from tokens with at least this share of the likeliest's probability (arXiv 2407.01082).
     """
 
     temperatures: tuple[float, ...]
     max_length: int
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
 
     @property
     def group(self) -> int:
@@ -32,7 +41,11 @@ class SamplingConfig:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Rollouts:
-    """Sampled completions. `log_probs` are the policy's own at each row's temperature (at 1 where it was 0)."""
+    """Sampled completions. `log_probs` are the policy's own at each row's temperature (at 1 where it was 0).
+
+    They are those before the grammar, `top_k`, `top_p` and `min_p`, of which the trainer knows nothing: its ratio
+    stays 1, and what it learns from are samples of a narrower distribution than the policy's.
+    """
 
     completions: Completions
     log_probs: Float[Array, "rows group time"]
@@ -49,6 +62,7 @@ class DecodeState:
         alive: rows that have not sampled the stop token.
         lengths: tokens of each row, stop token included.
         cache: keys and values of the completions' tokens.
+        place: where completions stand in the grammar, where there is one.
     """
 
     step: Int[Array, ""]
@@ -57,28 +71,68 @@ class DecodeState:
     alive: Bool[Array, "rows group"]
     lengths: Int[Array, "rows group"]
     cache: KeysValues
+    place: Place | None
 
 
-def sample(model: Inserter, prompts: PromptBatch, config: SamplingConfig, *, key: Key[Array, ""]) -> Rollouts:
-    """Samples `config.group` completions of every prompt.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Prefilled:
+    """Prompts that have been read: their cache, and the logits of the token that follows them."""
+
+    cache: KeysValues
+    logits: Float[Array, "rows 1 vocab"]
+
+
+def sample(
+    model: Inserter,
+    prompts: PromptBatch,
+    config: SamplingConfig,
+    *,
+    key: Key[Array, ""],
+    constraint: Constraint | None = None,
+) -> Rollouts:
+    """Samples `config.group` completions of every prompt: pictures encoded, prompts read, completions decoded.
 
     What a row gets depends on `key`, its prompt's seed and its place in the group: not on the rest of the batch.
     """
+    prefilled = prefill(model, prompts, model.encode_pictures(prompts))
+    return decode(model, prompts, prefilled, config, key=key, constraint=constraint)
+
+
+def prefill(model: Inserter, prompts: PromptBatch, pictures: Float[Array, "rows media size"]) -> Prefilled:
+    """Reads every prompt once; `pictures` are their encoded pictures."""
+    positions = prompts.positions.transpose(1, 0, 2)
+    hidden, cache = model.language.prefill(model.embed_prompt(prompts, pictures), positions)
+    last = jnp.take_along_axis(hidden, prompts.mask.sum(1)[:, None, None] - 1, axis=1)
+    return Prefilled(cache, model.next_token_logits(last))
+
+
+def decode(
+    model: Inserter,
+    prompts: PromptBatch,
+    prefilled: Prefilled,
+    config: SamplingConfig,
+    *,
+    key: Key[Array, ""],
+    constraint: Constraint | None = None,
+) -> Rollouts:
+    """Samples the completions, token by token, until the last has stopped. With a constraint each keeps to it."""
     rows, group = prompts.rows, config.group
     special = model.config.special
     places = jnp.arange(group)
     row_keys = jax.vmap(lambda seed: jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, seed)))(places))(
         prompts.seeds
     )
-    temperatures = jnp.asarray(config.temperatures)
-
-    hidden, prompt_cache = model.language.prefill(model.embed_prompt(prompts), prompts.positions.transpose(1, 0, 2))
-    last = jnp.take_along_axis(hidden, prompts.mask.sum(1)[:, None, None] - 1, axis=1)
-    first_logits = jnp.broadcast_to(model.next_token_logits(last), (rows, group, model.config.text.vocab_size))
+    first_logits = jnp.broadcast_to(prefilled.logits, (rows, group, model.config.text.vocab_size))
 
     def draw(state: DecodeState, logits) -> DecodeState:
         keys = jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, state.step)))(row_keys)
-        token, log_prob = sample_token(logits, temperatures, keys)
+        may, place = None, None
+        if constraint is not None:
+            may = allowed(constraint, state.place, config.max_length - 1 - state.step)
+        token, log_prob = sample_token(logits, keys, config, may)
+        if constraint is not None:
+            place = advance(constraint, state.place, token)
         token = jnp.where(state.alive, token, special.pad)
         log_prob = jnp.where(state.alive, log_prob, 0.0)
         return replace(
@@ -88,35 +142,75 @@ def sample(model: Inserter, prompts: PromptBatch, config: SamplingConfig, *, key
             log_probs=jax.lax.dynamic_update_index_in_dim(state.log_probs, log_prob, state.step, axis=2),
             lengths=state.lengths + state.alive,
             alive=state.alive & (token != special.eos),
+            place=place,
         )
 
-    def unfinished(state: DecodeState):
-        return (state.step < config.max_length) & jnp.any(state.alive)
+    def unfinished(until: int, state: DecodeState):
+        return (state.step < until) & jnp.any(state.alive)
 
     def extend(state: DecodeState) -> DecodeState:
         written = state.step - 1
         token = jax.lax.dynamic_index_in_dim(state.tokens, written, axis=2, keepdims=False)
         position = jnp.broadcast_to(prompts.next_position[None, :, None] + written, (3, rows, group))
         hidden, cache = model.language.decode(
-            model.language.embed(token), position, prompt_cache, prompts.mask, state.cache, written
+            model.language.embed(token), position, prefilled.cache, prompts.mask, state.cache, written
         )
         return draw(replace(state, cache=cache), model.next_token_logits(hidden))
 
-    state = draw(_empty_state(model, prompts, config, prompt_cache), first_logits)
-    state = jax.lax.while_loop(unfinished, extend, state)
+    place = begin(rows, group) if constraint is not None else None
+    state = draw(replace(_empty_state(model, prompts, config, prefilled.cache), place=place), first_logits)
+    for size in cache_sizes(config.max_length):
+        state = jax.lax.while_loop(partial(unfinished, size), extend, replace(state, cache=_grown(state.cache, size)))
     mask = jnp.arange(config.max_length) < state.lengths[..., None]
     return Rollouts(Completions(state.tokens, mask), state.log_probs)
 
 
 def sample_token(
-    logits: Float[Array, "rows group vocab"], temperatures: Float[Array, " group"], keys: Key[Array, "rows group"]
+    logits: Float[Array, "rows group vocab"],
+    keys: Key[Array, "rows group"],
+    config: SamplingConfig,
+    may: Bool[Array, "rows group vocab"] | None = None,
 ) -> tuple[Int[Array, "rows group"], Float[Array, "rows group"]]:
-    """One token a row, and its log-probability at the row's temperature (1 where greedy)."""
-    scale = jnp.where(temperatures > 0, temperatures, 1.0)[:, None]
-    drawn = jax.vmap(jax.vmap(jax.random.categorical))(keys, logits / scale)
-    token = jnp.where(temperatures > 0, drawn, jnp.argmax(logits, axis=-1))
-    log_prob, _ = token_log_probs(logits / scale, token)
+    """One token a row of those that it `may` be, and its log-probability at the row's temperature (1 where greedy)."""
+    temperatures = jnp.asarray(config.temperatures)
+    scaled = logits / jnp.where(temperatures > 0, temperatures, 1.0)[:, None]
+    open_to = scaled if may is None else jnp.where(may, scaled, NEVER)
+    drawn = jax.vmap(jax.vmap(jax.random.categorical))(keys, likely(open_to, config))
+    token = jnp.where(temperatures > 0, drawn, jnp.argmax(open_to, axis=-1))
+    log_prob, _ = token_log_probs(scaled, token)
     return token.astype(jnp.int32), log_prob
+
+
+def likely(logits: Float[Array, "... vocab"], config: SamplingConfig) -> Float[Array, "... vocab"]:
+    """The logits, without those that `top_k`, `top_p` or `min_p` leave out. The likeliest token always stays."""
+    if config.top_k:
+        least = jax.lax.top_k(logits, min(config.top_k, logits.shape[-1]))[0][..., -1:]
+        logits = jnp.where(logits < least, NEVER, logits)
+    if config.top_p < 1:
+        falling = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
+        probs = jax.nn.softmax(falling, axis=-1)
+        kept = jnp.cumsum(probs, axis=-1) - probs < config.top_p  # what stands before a token is not enough yet
+        least = jnp.min(jnp.where(kept, falling, jnp.inf), axis=-1, keepdims=True)
+        logits = jnp.where(logits < least, NEVER, logits)
+    if config.min_p:
+        least = jnp.max(logits, axis=-1, keepdims=True) + jnp.log(config.min_p)
+        logits = jnp.where(logits < least, NEVER, logits)
+    return logits
+
+
+def cache_sizes(longest: int) -> list[int]:
+    """Lengths of the cache, each with a loop of its own: no more than twice a completion's length is ever read."""
+    sizes = [CACHE]
+    while sizes[-1] < longest:
+        sizes.append(2 * sizes[-1])
+    return [*sizes[:-1], longest]
+
+
+def _grown(cache: KeysValues, size: int) -> KeysValues:
+    def longer(x):
+        return jnp.pad(x, [(0, 0)] * 4 + [(0, size - x.shape[4]), (0, 0)])
+
+    return KeysValues(longer(cache.keys), longer(cache.values))
 
 
 def _empty_state(
@@ -124,7 +218,7 @@ def _empty_state(
 ) -> DecodeState:
     shape = (prompts.rows, config.group, config.max_length)
     layers, rows, heads, _, dim = prompt_cache.keys.shape
-    cache = jnp.zeros((layers, rows, heads, config.group, config.max_length, dim), prompt_cache.keys.dtype)
+    cache = jnp.zeros((layers, rows, heads, config.group, 0, dim), prompt_cache.keys.dtype)
     return DecodeState(
         step=jnp.zeros((), jnp.int32),
         tokens=jnp.full(shape, model.config.special.pad, jnp.int32),
@@ -132,6 +226,7 @@ def _empty_state(
         alive=jnp.ones(shape[:2], bool),
         lengths=jnp.zeros(shape[:2], jnp.int32),
         cache=KeysValues(cache, cache),
+        place=None,
     )
 
 

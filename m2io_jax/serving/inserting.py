@@ -16,12 +16,12 @@ SEEN = ("patches", "max_pixels", "max_sentence_tokens", "explain")  # as the pol
 
 
 def model_placer(policy: Policy, run: RunConfig | None = None) -> Placer:
-    """The model, decoding greedily. An invalid completion places nothing; its text is still shown as the reasoning.
+    """The model, decoding greedily and kept to the grammar: whatever it has learnt, its answer can be read.
 
     Args:
         run: what trained the policy; None for the base.
     """
-    settings = dict(batch=ROOM, evaluate=EvaluateConfig(batch_prompts=1))
+    settings = dict(batch=ROOM, evaluate=EvaluateConfig(batch_prompts=1, constrained=True))
     if run is not None:
         batch = run.batch
         needed = batch.pictures * batch.patches // 4 + batch.prompt_length

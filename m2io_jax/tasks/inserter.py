@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from m2io_jax.episodes.episode import Episode, Placement
 from m2io_jax.evaluation.pictures import order_score, precision_recall_f1, reading_order
+from m2io_jax.grammar import Step
 from m2io_jax.tasks.task import (
     Prompt,
     description,
@@ -81,6 +82,62 @@ def parse(completion: str, episode: Episode) -> Parsed | None:
     return Parsed(placements, match["think"]) if in_range and len(set(pictures)) == len(pictures) else None
 
 
+class CompletionGrammar:
+    """`COMPLETION` as an automaton over bytes, for constrained decoding. Labels are one letter, slots up to `most`.
+
+    States: ("head", i), ("think", start of a tag that was read), ("mid", i), ("line", whether one stands before),
+    ("none", i), ("label",), ("slot", digits), ("tail", i), ("end",).
+    """
+
+    HEAD, MID, TAIL = b"<think>\n", b"\n<answer>\n", b"</answer>"
+    TAGS = (b"<think>", b"</think>", b"<answer>", b"</answer>")
+
+    start, end = ("head", 0), ("end",)
+
+    def __init__(self, most: int = 99):
+        self.most = most
+
+    def step(self, state, byte: int) -> Step | None:
+        kind = state[0]
+        if kind == "think":
+            return self._think(state[1] + bytes([byte]))
+        if kind == "line":
+            if ord("A") <= byte <= ord("Z"):
+                return Step(("label",), label=byte - ord("A"))
+            literal = ("tail", 0) if state[1] else ("none", 0)
+            return self.step(literal, byte)
+        if kind == "label":
+            return Step(("slot", "")) if byte == ord(":") else None
+        if kind == "slot":
+            digits = state[1] + chr(byte)
+            if byte == ord("\n") and state[1]:
+                return Step(("line", True))
+            canonical = digits.isascii() and digits.isdigit() and (digits == "0" or digits[0] != "0")
+            return Step(("slot", digits), slot=int(digits)) if canonical and int(digits) <= self.most else None
+        return self._literal(*state, byte) if kind != "end" else None
+
+    def _literal(self, kind: str, place: int, byte: int) -> Step | None:
+        text, then = {
+            "head": (self.HEAD, ("think", b"")),
+            "mid": (self.MID, ("line", False)),
+            "none": (b"none\n", ("tail", 0)),
+            "tail": (self.TAIL, self.end),
+        }[kind]
+        if text[place] != byte:
+            return None
+        return Step((kind, place + 1) if place + 1 < len(text) else then)
+
+    def _think(self, read: bytes) -> Step | None:
+        """`read` ends in what may become a tag: the longest such end is what matters."""
+        for begin in range(len(read) + 1):
+            rest = read[begin:]
+            if rest in self.TAGS:
+                return Step(("mid", 0)) if rest == b"</think>" else None
+            if any(tag.startswith(rest) for tag in self.TAGS):
+                return Step(("think", rest))
+        return None  # never: the empty rest starts every tag
+
+
 def selection_reward(placed: tuple[Placement, ...], gold: tuple[Placement, ...]) -> float:
     """F1 of the set of pictures; 1 for rightly placing none."""
     return precision_recall_f1((p.picture for p in placed), (p.picture for p in gold))[2]
@@ -111,6 +168,7 @@ class InserterTask:
     """
 
     rewards = ("format", "selection", "placement", "order")
+    grammar = CompletionGrammar()
 
     def __init__(self, name: str, told: bool = False):
         self.name, self.told = name, told
@@ -127,6 +185,11 @@ class InserterTask:
         slots = {placement.picture: placement.slot for placement in placements}
         lines = [self._think(episode, index, slots.get(index)) for index in range(len(episode.candidates))]
         return write(lines, tuple(sorted(placements)))
+
+    @staticmethod
+    def names(episode: Episode) -> tuple[int, int]:
+        """Labels and last slot of what constrained decoding may place."""
+        return len(episode.candidates), len(episode.sentences)
 
     @staticmethod
     def _think(episode: Episode, index: int, slot: int | None) -> str:

@@ -37,7 +37,11 @@ class Prompt:
 
 
 class Task(Protocol):
-    """A task over episodes. Pure: what it returns depends on its arguments alone."""
+    """A task over episodes. Pure: what it returns depends on its arguments alone.
+
+    A task whose completions can be constrained also has a `grammar`, and `names(episode)`: how many labels an
+    episode's completions may use, and their last slot.
+    """
 
     name: str
     rewards: tuple[str, ...]

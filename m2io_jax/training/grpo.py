@@ -18,15 +18,23 @@ from jaxtyping import Array, Float, Key
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
 from m2io_jax.episodes.episode import Episode
+from m2io_jax.episodes.pipeline import RowError
+from m2io_jax.errors import UserError
+from m2io_jax.grammar import Grammar
+from m2io_jax.models.flops import group_flops, picture_flops
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
-from m2io_jax.parallel.sharding import param_shardings, place, place_batch
+from m2io_jax.models.sizes import ModelConfig
+from m2io_jax.parallel.peak import peak_flops
+from m2io_jax.parallel.sharding import batch_sharding, param_shardings, place, place_batch
 from m2io_jax.rl.advantages import group_advantages, zero_variance
 from m2io_jax.rl.objectives import grpo_loss
-from m2io_jax.sampling.rollouts import completion_ids, map_rollouts
+from m2io_jax.sampling.constraints import MOST_LABELS, Constraints
+from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
+from m2io_jax.training.compiling import Ahead, returned, side_by_side
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.trained import join, split, stored
@@ -51,16 +59,34 @@ class GRPO:
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
         reference = join(stored(self.begin, config), self.frozen)
         self.reference = reference if config.grpo.kl_beta else None
+        draw = config.rollout
         self.sampling = SamplingConfig(
-            (config.rollout.temperature,) * config.rollout.group_size, config.batch.completion_length
+            temperatures=(draw.temperature,) * draw.group_size,
+            max_length=config.batch.completion_length,
+            top_k=draw.top_k,
+            top_p=draw.top_p,
+            min_p=draw.min_p,
         )
         structure, temperature = policy.structure, config.rollout.temperature
-        self._sample = map_rollouts(structure, self.sampling, mesh)
+        self.sampler = Sampler(structure, self.sampling, mesh, constrained=draw.constrained)
+        self.constraints = None
+        if draw.constrained:
+            self.constraints = Constraints(
+                the_grammar(config),
+                policy.codec.token_bytes(),
+                policy.config,
+                mesh,
+                max_length=config.batch.completion_length,
+            )
+        # Pictures that every model here encodes alike are encoded once a step.
+        self.same_pictures = not any(path[0] == "vision" for path, _ in nnx.to_flat_state(self.begin))
         self._log_probs = jax.jit(
-            lambda params, prompts, completions: nnx.merge(structure, params).completion_log_probs(
-                prompts, completions, temperature
-            )[0]
+            lambda params, prompts, completions, pictures: nnx.merge(structure, params).completion_log_probs(
+                prompts, completions, temperature, pictures
+            )[0],
+            out_shardings=batch_sharding(mesh),
         )
+        self.update_flops = self._update_flops(policy.config)
         shardings = state_shardings(self.begin, self.optimizer, mesh)
         self._update = jax.jit(
             partial(grpo_update, structure, self.optimizer, config), donate_argnums=0, out_shardings=(shardings, None)
@@ -73,8 +99,46 @@ class GRPO:
             RowError: it does not fit the static shapes.
         """
         task = find_task(choose(self.config.tasks, random))
+        if self.constraints and task.names(episode)[0] > MOST_LABELS:
+            raise RowError("more pictures than constrained decoding has letters for")
         prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=int(random.integers(2**31)))
         return GRPORow(prompt, episode, task)
+
+    def compile(self, state: TrainState) -> dict[str, float]:
+        """Compiles every program of a step, before the first; returns the seconds of each."""
+        ahead, batch, mesh = Ahead(), self.config.batch, self.mesh
+        prompts = place_batch(stack_prompts([self.encoder.blank()] * batch.prompts), mesh)
+        policy, key = join(state.params, self.frozen), jax.random.key(0)
+        shape = (prompts.rows, self.sampling.group, self.sampling.max_length)
+        tokens, mask, numbers = (
+            jax.ShapeDtypeStruct(shape, kind, sharding=batch_sharding(mesh)) for kind in (jnp.int32, bool, jnp.float32)
+        )
+        completions = Completions(tokens, mask)
+        rewards = jax.ShapeDtypeStruct(shape[:2], jnp.float32, sharding=batch_sharding(mesh))
+        seen = jax.eval_shape(self.sampler.encode, policy, prompts)
+        pictures = jax.ShapeDtypeStruct(seen.shape, seen.dtype, sharding=batch_sharding(mesh))
+        shared = pictures if self.same_pictures else None
+
+        def sampling():
+            constraint = self.constraints and self.constraints.batch([(0, 0)] * batch.prompts)
+            self.sampler.encode = ahead("encode", self.sampler.encode, policy, prompts)
+            self.sampler.prefill = ahead("prefill", self.sampler.prefill, policy, prompts, pictures)
+            prefilled = returned(self.sampler.prefill)
+            self.sampler.decode = ahead("decode", self.sampler.decode, policy, prompts, prefilled, key, constraint)
+
+        def reference():
+            if self.reference is not None:
+                given = (self.reference, prompts, completions, shared)
+                self._log_probs = ahead("reference", self._log_probs, *given)
+
+        def update():
+            theirs = numbers if self.reference is not None else None
+            given = (prompts, shared, Rollouts(completions, numbers), rewards, theirs)
+            self._update = ahead("update", self._update, state, self.frozen, *given, 0.0)
+
+        side_by_side(sampling, reference, update)
+        peak_flops()  # measured on CPU, once
+        return ahead.seconds
 
     def step(
         self, state: TrainState, rows: Sequence[GRPORow], *, learning_rate: float, key: Key[Array, ""]
@@ -82,7 +146,13 @@ class GRPO:
         """One step: sample, score, compare with the frozen reference, update."""
         timing = Stopwatch()
         prompts = place_batch(stack_prompts([row.prompt for row in rows]), self.mesh)
-        rollouts = timing.measure("sample", self._sample, join(state.params, self.frozen), prompts, key)
+        policy = join(state.params, self.frozen)
+        pictures = timing.measure("encode", self.sampler.encode, policy, prompts)
+        prefilled = timing.measure("prefill", self.sampler.prefill, policy, prompts, pictures)
+        constraint = self.constraints and self.constraints.batch([row.task.names(row.episode) for row in rows])
+        rollouts = timing.measure("decode", self.sampler.decode, policy, prompts, prefilled, key, constraint)
+        del policy, prefilled  # the cache is not kept while the policy is updated
+        pictures = pictures if self.same_pictures else None
 
         completions = rollouts.completions
         texts = [[self.codec.decode(ids) for ids in group] for group in completion_ids(completions)]
@@ -92,20 +162,47 @@ class GRPO:
 
         reference = None
         if self.reference is not None:
-            reference = timing.measure("reference", self._log_probs, self.reference, prompts, completions)
+            reference = timing.measure("reference", self._log_probs, self.reference, prompts, completions, pictures)
         metrics: dict[str, float] = {}
         for update in range(self.config.grpo.updates_per_rollout):
-            given = (prompts, rollouts, place_batch(rewards, self.mesh), reference)
+            given = (prompts, pictures, rollouts, place_batch(rewards, self.mesh), reference)
             state, measured = timing.measure("update", self._update, state, self.frozen, *given, learning_rate)
             # the first update is on policy: only there do the sampler and the trainer speak of the same weights
             metrics |= {k: v for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
         metrics = {name: float(value) for name, value in metrics.items()}
         metrics |= reward_metrics(parts, rewards) | length_metrics(completions, self.codec)
+        metrics["mfu"] = self.update_flops / timing.seconds["timing_s/update"] / peak_flops()
+        metrics["decode_tokens_per_s"] = metrics["num_tokens"] / timing.seconds["timing_s/decode"]
         return state, metrics | timing.seconds
 
     def reward(self, scores: Mapping[str, float]) -> float:
         """The weighted sum of a completion's reward parts (weights from the configuration, 0 where it names none)."""
         return sum(self.config.rewards.get(name, 0.0) * score for name, score in scores.items())
+
+    def _update_flops(self, model: ModelConfig) -> float:
+        """Of all updates of a step: forward, backward for the activations, and as much again for trained kernels."""
+        batch, rows = self.config.batch, self.config.batch.prompts * jax.process_count()
+        trained = {path[0] for path, _ in nnx.to_flat_state(self.begin) if path[-1] == "kernel"}
+        shapes = dict(prompt=batch.prompt_length, completion=batch.completion_length)
+        kernels, attention = group_flops(model, rows=rows, group=self.config.rollout.group_size, **shapes)
+        total = (3 if "language" in trained else 2) * kernels + 3 * attention
+        if not self.same_pictures:
+            kernels, attention = picture_flops(model, pictures=rows * batch.pictures, patches=batch.patches)
+            total += (3 if "vision" in trained else 2) * kernels + 3 * attention
+        return total * self.config.grpo.updates_per_rollout
+
+
+def the_grammar(config: RunConfig) -> Grammar:
+    """The grammar of the run's task.
+
+    Raises:
+        UserError: it has none, or there are several tasks.
+    """
+    grammars = {getattr(find_task(name), "grammar", None) for name, weight in config.tasks.items() if weight}
+    if len(grammars) != 1 or None in grammars:
+        what = "Completions can be constrained where all tasks have the same grammar."
+        raise UserError(what, where="rollout.constrained", mend="leave it false, or train one task")
+    return grammars.pop()
 
 
 def grpo_update(
@@ -115,18 +212,20 @@ def grpo_update(
     state: TrainState,
     frozen: nnx.State,
     prompts: PromptBatch,
+    pictures: Float[Array, "rows media size"] | None,
     rollouts: Rollouts,
     rewards: Float[Array, "rows group"],
     reference_log_probs: Float[Array, "rows group time"] | None,
     learning_rate: Float[Array, ""],
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """Advantages, loss, gradient and update in one program."""
-    completions, settings = rollouts.completions, config.grpo
+    """Advantages, loss, gradient and update in one program. `pictures` are encoded ones that no gradient reaches."""
+    settings, temperature = config.grpo, config.rollout.temperature
     advantages = group_advantages(rewards, scale=settings.scale_rewards)
 
-    def loss(trained):
-        model = nnx.merge(structure, trained, frozen)
-        log_probs, entropy = model.completion_log_probs(prompts, completions, config.rollout.temperature)
+    def loss(trained, batch):
+        prompts, pictures, rollouts, advantages, reference_log_probs = batch
+        completions, model = rollouts.completions, nnx.merge(structure, trained, frozen)
+        log_probs, entropy = model.completion_log_probs(prompts, completions, temperature, pictures)
         total, denominator, metrics = grpo_loss(
             log_probs,
             rollouts.log_probs,
@@ -140,14 +239,15 @@ def grpo_update(
         )
         gap = jnp.abs(log_probs - rollouts.log_probs) * completions.mask
         metrics["sampling/sampling_logp_difference/mean"] = gap.sum(), completions.mask.sum()
-        metrics["sampling/sampling_logp_difference/max"] = gap.max(), jnp.ones(())
-        return total / jnp.maximum(denominator, 1), metrics
+        metrics["sampling/sampling_logp_difference/max"] = gap.max()
+        return total, denominator, metrics
 
-    state, value, metrics = gradient_step(state, loss, optimizer, learning_rate)
-    means = {name: total / jnp.maximum(count, 1) for name, (total, count) in metrics.pop("aux").items()}
+    batch = (prompts, pictures, rollouts, advantages, reference_log_probs)
+    parts = config.optimizer.micro_batches
+    state, value, metrics = gradient_step(state, loss, batch, optimizer, learning_rate, parts)
     dead = jnp.mean(zero_variance(rewards).astype(jnp.float32))
-    means |= {"loss": value, "frac_reward_zero_std": dead, "kl_coef": jnp.asarray(settings.kl_beta)}
-    return state, metrics | means
+    metrics |= {"loss": value, "frac_reward_zero_std": dead, "kl_coef": jnp.asarray(settings.kl_beta)}
+    return state, metrics
 
 
 def reward_metrics(parts: Sequence[Sequence[Mapping[str, float]]], rewards: np.ndarray) -> dict[str, float]:

@@ -8,12 +8,14 @@
 
 import resource
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
 from flax import nnx
 from jax.sharding import Mesh
+from rich.console import Console
 
 from m2io_jax.config import RunConfig, require_resumable
 from m2io_jax.episodes.dataset import open_episodes
@@ -22,7 +24,7 @@ from m2io_jax.errors import UserError
 from m2io_jax.models.lora import adapted_modules
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.models.sizes import Computation, LoraConfig
-from m2io_jax.models.weights import declared
+from m2io_jax.models.weights import WeightType, declared
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
@@ -64,20 +66,8 @@ def train(config: RunConfig) -> Finished:
         UserError: the episodes, the start weights, the run's folder or the configuration do not allow it.
     """
     check(config)
-    source, folder = open_episodes(config.episodes, "train"), claim(config)
-    mesh = make_mesh(config.mesh)
-    # Master weights are float32; under adapters nothing of what is loaded is trained.
-    dtype = config.computation.dtype if config.lora else "float32"
-    policy = load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh, dtype=dtype)
-    policy = prepared(policy, config)
-    objective = OBJECTIVES[config.objective](config, policy, mesh)
-    rows = episode_pipeline(
-        source,
-        seed=config.seed,
-        transform=objective.row,
-        batch_of=config.batch.prompts,
-        shard=(jax.process_index(), jax.process_count()),
-    )
+    folder = claim(config)
+    policy, objective, mesh, rows = set_up(config)
     with (
         Checkpoints(folder / "checkpoints", config.checkpoint.keep) as checkpoints,
         MetricsLog(folder, config.logging.tensorboard) as log,
@@ -86,10 +76,53 @@ def train(config: RunConfig) -> Finished:
         policy, objective.begin = policy.with_params(nnx.State({})), None  # the state has a copy of its own
         note(config)
         already = progress_of(config, int(state.step), elapsed) >= 1
+        if not already:
+            announce(objective.compile(state))
         state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed)
     trained = policy.with_params(join(state.params, objective.frozen))
-    trained.save(folder / "model", dtype)
+    trained.save(folder / "model", weight_type(config))
     return Finished(trained, folder, int(state.step), elapsed, already)
+
+
+def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
+    """Runs the first steps of a run under JAX's profiler, after one to warm up; nothing of the run is kept.
+
+    Raises:
+        UserError: as `train`.
+    """
+    check(config)
+    objective, mesh, rows = set_up(config)[1:]
+    state, key = begin(objective.begin, objective.optimizer, mesh), jax.random.key(config.seed)
+    objective.begin = None
+    announce(objective.compile(state))
+    state, _ = objective.step(state, next(rows), learning_rate=0.0, key=key)
+    with jax.profiler.trace(str(folder)):
+        for step in range(steps):
+            with jax.profiler.StepTraceAnnotation("step", step_num=step):
+                state, _ = objective.step(state, next(rows), learning_rate=0.0, key=key)
+        jax.block_until_ready(state)
+    return folder
+
+
+def set_up(config: RunConfig):
+    """The policy to start from, the objective, the mesh, and the batches of a run."""
+    source, mesh = open_episodes(config.episodes, "train"), make_mesh(config.mesh)
+    start = load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh, dtype=weight_type(config))
+    policy = prepared(start, config)
+    objective = OBJECTIVES[config.objective](config, policy, mesh)
+    rows = episode_pipeline(
+        source,
+        seed=config.seed,
+        transform=objective.row,
+        batch_of=config.batch.prompts,
+        shard=(jax.process_index(), jax.process_count()),
+    )
+    return policy, objective, mesh, rows
+
+
+def weight_type(config: RunConfig) -> WeightType:
+    """Of the policy's weights. Master weights are float32; under adapters nothing of what is loaded is trained."""
+    return config.computation.dtype if config.lora else "float32"
 
 
 def prepared(policy: Policy, config: RunConfig) -> Policy:
@@ -116,7 +149,7 @@ def run_steps(
     config: RunConfig, objective, state: TrainState, rows, checkpoints: Checkpoints, log: MetricsLog, elapsed: float
 ) -> tuple[TrainState, float]:
     """The loop. Returns the last state and the seconds that all steps took, those before a restart included."""
-    step, begun_at, warm = int(state.step), elapsed, None
+    step, begun_at, clock = int(state.step), elapsed, time.perf_counter()
     key = jax.random.key(config.seed)
     title, shown = f"{config.name} ({config.objective})", SHOWN[config.objective]
     budget = dict(steps=config.steps, seconds=config.seconds, done_steps=step, done_seconds=elapsed)
@@ -127,8 +160,7 @@ def run_steps(
             state, metrics = objective.step(state, next(rows), learning_rate=rate, key=jax.random.fold_in(key, step))
             step += 1
             now = time.perf_counter()
-            warm = warm or now  # the first step compiles: the clock of a time budget starts when it is done
-            elapsed = begun_at + now - warm
+            elapsed = begun_at + now - clock
             metrics |= {"step_time": now - began, "host_memory_gb": host_memory_gb()}
             metrics |= {"dropped_rows": float(sum(rows.dropped.values()))}
             if step % config.logging.every_steps == 0:
@@ -138,6 +170,12 @@ def run_steps(
                 save(config, checkpoints, step, state, rows, elapsed)
     save(config, checkpoints, step, state, rows, elapsed)
     return state, elapsed
+
+
+def announce(compiled: Mapping[str, float]) -> None:
+    """Says what was compiled, and how long each program took."""
+    said = ", ".join(f"{name} in {seconds:.1f} s" for name, seconds in compiled.items())
+    Console(stderr=True).print(f"compiled {said}", highlight=False)
 
 
 def progress_of(config: RunConfig, step: int, seconds: float) -> float:

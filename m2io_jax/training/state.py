@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from jaxtyping import Array, Int
 
 from m2io_jax.parallel.sharding import optimizer_shardings, param_shardings, replicated
 from m2io_jax.training.optimizer import apply
+
+T = TypeVar("T")
 
 
 @jax.tree_util.register_dataclass
@@ -57,10 +60,64 @@ def state_shardings(params: nnx.State, optimizer: optax.GradientTransformation, 
     return TrainState(param_shardings(params, mesh), optimizer_shardings(optimizer, params, mesh), replicated(mesh))
 
 
-def gradient_step(state: TrainState, loss: Callable, optimizer: optax.GradientTransformation, learning_rate):
-    """One update by `loss(params) -> (value, aux)`. Returns the new state, the value, and metrics, `aux` among them."""
-    (value, aux), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+def gradient_step(
+    state: TrainState,
+    loss: Callable,
+    batch: T,
+    optimizer: optax.GradientTransformation,
+    learning_rate,
+    micro_batches: int = 1,
+) -> tuple[TrainState, jax.Array, dict[str, jax.Array]]:
+    """One update by `loss(params, batch) -> (sum, denominator, metrics)`.
+
+    Each metric is a (sum, denominator) too, or an array of which the largest counts.
+
+    The batch may go through in micro-batches, one after another: sums and gradients of sums are added up and divided
+    once, so that their number changes nothing but the memory that is held.
+
+    Returns:
+        The new state, the loss, and metrics.
+
+    Raises:
+        ValueError: the rows of the batch do not divide into micro-batches.
+    """
+
+    def summed(params, part):
+        total, denominator, metrics = loss(params, part)
+        return total, {"loss": (total, denominator)} | metrics
+
+    gradient = jax.grad(summed, has_aux=True)
+    if micro_batches == 1:
+        gradients, sums = gradient(state.params, batch)
+    else:
+        parts = jax.tree.map(partial(_parts, count=micro_batches), batch)
+        shapes = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], parts))
+        nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+
+        def add(sofar, part):
+            gradients, sums = gradient(state.params, part)
+            both = {name: _both(sofar[1][name], sums[name]) for name in sums}
+            return (jax.tree.map(jnp.add, sofar[0], gradients), both), None
+
+        (gradients, sums), _ = jax.lax.scan(add, nothing, parts)
+    means = {name: _mean(each) for name, each in sums.items()}
+    gradients = jax.tree.map(lambda leaf: leaf / jnp.maximum(sums["loss"][1], 1).astype(leaf.dtype), gradients)
     direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = apply(state.params, direction, learning_rate)
-    metrics = {"grad_norm": optax.tree.norm(gradients), "learning_rate": jnp.asarray(learning_rate), "aux": aux}
-    return TrainState(params, opt_state, state.step + 1), value, metrics
+    metrics = {"grad_norm": optax.tree.norm(gradients), "learning_rate": jnp.asarray(learning_rate)}
+    return TrainState(params, opt_state, state.step + 1), means.pop("loss"), metrics | means
+
+
+def _parts(rows: jax.Array, count: int) -> jax.Array:
+    """[count, rows / count, ...]: rows of every device in every part, where a device has as many rows as parts."""
+    if rows.shape[0] % count:
+        raise ValueError(f"{rows.shape[0]} rows do not divide into {count} micro-batches")
+    return jnp.swapaxes(rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]), 0, 1)
+
+
+def _both(a, b):
+    return (a[0] + b[0], a[1] + b[1]) if isinstance(a, tuple) else jnp.maximum(a, b)
+
+
+def _mean(metric):
+    return metric[0] / jnp.maximum(metric[1], 1) if isinstance(metric, tuple) else metric

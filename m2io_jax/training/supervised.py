@@ -20,6 +20,7 @@ from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import choose
+from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.trained import split
@@ -42,7 +43,7 @@ class Supervised:
         self.optimizer = make_optimizer(config.optimizer)
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
         shardings = state_shardings(self.begin, self.optimizer, mesh)
-        update = partial(supervised_update, policy.structure, self.optimizer)
+        update = partial(supervised_update, policy.structure, self.optimizer, config)
         self._update = jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
 
     def row(self, episode: Episode, random: np.random.Generator) -> SupervisedRow:
@@ -57,6 +58,15 @@ class Supervised:
             raise RowError(f"nothing to teach by the task {task.name}")
         prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=int(random.integers(2**31)))
         return SupervisedRow(prompt, self.encoder.completion(target))
+
+    def compile(self, state: TrainState) -> dict[str, float]:
+        """Compiles the update, before the first step; returns its seconds by name."""
+        ahead, batch = Ahead(), self.config.batch
+        prompts = stack_prompts([self.encoder.blank()] * batch.prompts)
+        targets = stack_completions([[[]]] * batch.prompts, batch.completion_length, 0)
+        given = place_batch((prompts, targets), self.mesh)
+        self._update = ahead("update", self._update, state, self.frozen, *given, 0.0)
+        return ahead.seconds
 
     def step(
         self, state: TrainState, rows: Sequence[SupervisedRow], *, learning_rate: float, key: Key[Array, ""]
@@ -78,6 +88,7 @@ def supervised_loss(model, prompts: PromptBatch, targets: Completions):
 def supervised_update(
     structure: nnx.GraphDef,
     optimizer,
+    config: RunConfig,
     state: TrainState,
     frozen: nnx.State,
     prompts: PromptBatch,
@@ -86,9 +97,10 @@ def supervised_update(
 ):
     """Loss, gradient and update in one program."""
 
-    def loss(trained):
-        total, tokens = supervised_loss(nnx.merge(structure, trained, frozen), prompts, targets)
-        return total / jnp.maximum(tokens, 1), tokens
+    def loss(trained, batch):
+        total, tokens = supervised_loss(nnx.merge(structure, trained, frozen), *batch)
+        return total, tokens, {}
 
-    state, value, metrics = gradient_step(state, loss, optimizer, learning_rate)
-    return state, {"loss": value, "num_tokens": metrics.pop("aux")} | metrics
+    parts = config.optimizer.micro_batches
+    state, value, metrics = gradient_step(state, loss, (prompts, targets), optimizer, learning_rate, parts)
+    return state, {"loss": value, "num_tokens": targets.mask.sum()} | metrics

@@ -3,7 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from programs import equations
 
+from m2io_jax.models import attention
 from m2io_jax.models.attention import (
     GroupLayout,
     causal_attention,
@@ -106,3 +108,39 @@ def test_scores_as_large_as_float32_exponents_overflow_with(tree):
     expected = dense(200 * q[0, 0, 0], k[0, 0], v[0, 0], tree_mask(0))
     np.testing.assert_allclose(got[0, 0, 0], expected, rtol=1e-3, atol=1e-3)
     assert np.isfinite(got).all()
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 4])
+def test_long_prompts_go_block_by_block(tree, block, monkeypatch):
+    """The same numbers and gradients from blocks, the last of them shorter, as from all scores at once."""
+    q, k, v, expected = tree
+
+    def gradients(q, k, v):
+        def loss(q, k, v):
+            out = group_attention(q, k, v, LAYOUT, PROMPT_MASK)
+            return (out * np.cos(np.arange(out.size)).reshape(out.shape)).sum(), out
+
+        return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+
+    wanted, _ = jax.jit(gradients)(q, k, v)
+    monkeypatch.setattr(attention, "BLOCK", block)
+    found, out = jax.jit(lambda *x: gradients(*x))(q, k, v)
+    np.testing.assert_allclose(out, expected, **TIGHT)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_no_scores_of_a_whole_long_prompt_are_formed():
+    """Neither forward nor backward holds [prompt, prompt] scores, or those of all completions with the prompt."""
+    layout = GroupLayout(prompt=4 * attention.BLOCK, group=4, completion=attention.BLOCK)
+    q = jax.ShapeDtypeStruct((1, 1, 2, layout.length, 8), np.float32)
+    k = jax.ShapeDtypeStruct((1, 1, layout.length, 8), np.float32)
+    mask = jax.ShapeDtypeStruct((1, layout.prompt), bool)
+
+    def loss(q, k, v, mask):
+        return group_attention(q, k, v, layout, mask).sum()
+
+    program = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(q, k, k, mask)
+    made = (variable for equation in equations(program.jaxpr) for variable in equation.outvars)
+    largest = max(variable.aval.size for variable in made)
+    assert largest <= 2 * layout.prompt * attention.BLOCK

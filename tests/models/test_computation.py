@@ -4,11 +4,11 @@ from dataclasses import replace
 from functools import cache
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from programs import equations
 from small_model import SMALL, mixed_rows, random_completions, small_params
 
 from m2io_jax.config import RunConfig
@@ -73,17 +73,9 @@ def test_every_product_is_in_the_chosen_type():
     completions, prompts = random_completions(), stack_prompts(mixed_rows())
     scores = jax.make_jaxpr(lambda weights: nnx.merge(structure, weights).completion_log_probs(prompts, completions))
     program = scores(small_params())
-    kinds = [[str(v.aval.dtype) for v in equation.invars] for equation in products(program.jaxpr)]
+    products = [equation for equation in equations(program.jaxpr) if equation.primitive.name == "dot_general"]
+    kinds = [[str(v.aval.dtype) for v in equation.invars] for equation in products]
     assert len(kinds) > 20 and all(kind == ["bfloat16", "bfloat16"] for kind in kinds)
-
-
-def products(jaxpr):
-    """Every matrix product of a program, those inside scans and calls too."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            yield equation
-        for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            yield from products(inner)
 
 
 def test_weights_that_are_not_trained_give_the_same_when_they_are_stored_rounded():

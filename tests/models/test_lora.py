@@ -81,7 +81,7 @@ def test_a_step_changes_the_adapters_alone():
     state = TrainState(trained, optimizer.init(trained), np.zeros((), np.int32))
     tokens = np.array([[[9, 8, 7, 2]]], np.int32)
     targets = Completions(tokens, np.ones(tokens.shape, bool))
-    update = jax.jit(lambda *given: supervised_update(policy.structure, optimizer, *given))
+    update = jax.jit(lambda *given: supervised_update(policy.structure, optimizer, run, *given))
     for _ in range(2):  # in the first only b moves: a has no gradient while b is 0
         state, metrics = update(state, frozen, prompts(family, MAIN), targets, 0.1)
     assert metrics["loss"] > 0

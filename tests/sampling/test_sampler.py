@@ -9,7 +9,7 @@ from small_model import PARTS, SMALL, log_probs, mixed_rows, prompt_row, referen
 
 from m2io_jax.episodes.batching import stack_prompts
 from m2io_jax.models.inputs import Completions
-from m2io_jax.sampling.sampler import SamplingConfig
+from m2io_jax.sampling.sampler import SamplingConfig, likely
 
 CONFIG = SamplingConfig(temperatures=(1.0, 0.7, 0.0, 1.0), max_length=10)
 KEY = 3
@@ -122,3 +122,37 @@ def test_completions_come_as_the_trainer_takes_them(sampled):
     assert isinstance(sampled.completions, Completions)
     assert sampled.completions.tokens.shape == sampled.completions.mask.shape == sampled.log_probs.shape == (4, 4, 10)
     assert sampled.completions.tokens.dtype == np.int32 and sampled.log_probs.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "settings, allowed",
+    [
+        (dict(), [0, 1, 2, 3, 4]),
+        (dict(top_k=2), [1, 3]),
+        (dict(top_k=99), [0, 1, 2, 3, 4]),
+        (dict(top_p=0.69), [1, 3]),
+        (dict(top_p=0.39), [3]),
+        (dict(top_p=0.71), [1, 2, 3]),
+        (dict(min_p=0.5), [1, 3]),
+        (dict(min_p=0.2), [1, 2, 3, 4]),
+        (dict(top_k=3, top_p=0.5), [1, 3]),
+    ],
+)
+def test_what_may_be_drawn(settings, allowed):
+    """Probabilities 0.05, 0.3, 0.15, 0.4, 0.1 (top_k and top_p count from the likeliest)."""
+    logits = np.log(np.array([0.05, 0.3, 0.15, 0.4, 0.1], np.float32)) + 7
+    kept = np.asarray(likely(logits, replace(CONFIG, **settings)))
+    assert np.flatnonzero(kept > -1e29).tolist() == allowed
+    np.testing.assert_array_equal(kept[allowed], logits[allowed])
+
+
+def test_filters_are_not_part_of_the_policy():
+    """What is drawn is likely; its log-probability is the policy's, as the trainer computes it."""
+    config = replace(CONFIG, top_k=1)
+    sampled = jax.device_get(rollouts(small_params(), stack_prompts(mixed_rows()), config, jax.random.key(KEY)))
+    tokens = sampled.completions.tokens
+    assert (tokens == tokens[:, 2:3]).all(), "one token to draw from is the greedy one, whatever the temperature"
+    expected, _ = log_probs(small_params(), stack_prompts(mixed_rows()), sampled.completions, 0.7)
+    np.testing.assert_allclose(
+        sampled.log_probs[:, 1], np.where(sampled.completions.mask[:, 1], np.asarray(expected)[:, 1], 0), atol=1e-5
+    )

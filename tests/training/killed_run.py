@@ -41,17 +41,16 @@ def kill_when(words: str) -> None:
         Checkpoints.save = die_while_saving
 
 
-def main(episodes: str, folder: str, objective: str, steps: str, kill: str) -> None:
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+def small_run(episodes: str, folder: str, objective: str, steps: int) -> RunConfig:
+    """A run that takes a moment, with OBJECTIVE[+lora]."""
     tiny = sizes.SIZES["tiny"]
     vision = replace(tiny.vision, depth=1, hidden_size=16, num_heads=2, intermediate_size=16, out_hidden_size=16,
                      fullatt_block_indexes=(0,))  # fmt: skip
     text = replace(tiny.text, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
                    num_key_value_heads=1, head_dim=8, mrope_section=(1, 1, 2))  # fmt: skip
     sizes.SIZES["small"] = replace(tiny, vision=vision, text=text)
-    kill_when(kill)
     objective, _, lora = objective.partition("+")
-    config = RunConfig(
+    return RunConfig(
         name="killed",
         run=folder,
         model="small",
@@ -60,7 +59,7 @@ def main(episodes: str, folder: str, objective: str, steps: str, kill: str) -> N
         objective=objective,
         tasks={"look": 0.5, "inserter": 0.5},
         rewards={"format": 1.0, "seen": 1.0},
-        steps=int(steps),
+        steps=steps,
         lora={"rank": 2, "alpha": 4.0} if lora else None,
         batch={"prompts": 2, "prompt_length": 256, "completion_length": 64 if objective == "supervised" else 6,
                "pictures": 3},  # fmt: skip
@@ -69,7 +68,12 @@ def main(episodes: str, folder: str, objective: str, steps: str, kill: str) -> N
         checkpoint={"every_steps": 2},
         logging={"tensorboard": False},
     )
-    run.train(config)
+
+
+def main(episodes: str, folder: str, objective: str, steps: str, kill: str) -> None:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    kill_when(kill)
+    run.train(small_run(episodes, folder, objective, int(steps)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from m2io_jax.config import MeshConfig, OptimizerConfig, RunConfig
 from m2io_jax.episodes.batching import stack_prompts
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import place, place_batch
-from m2io_jax.sampling.rollouts import map_rollouts
+from m2io_jax.sampling.rollouts import Sampler
 from m2io_jax.sampling.sampler import SamplingConfig
 from m2io_jax.training.grpo import grpo_update
 from m2io_jax.training.optimizer import apply, learning_rate, make_optimizer
@@ -47,7 +47,7 @@ def one_device():
     return make_mesh(MeshConfig(data=1), jax.devices()[:1])
 
 
-def updates(mesh):
+def updates(mesh, config=CONFIG):
     """Parameters and metrics after a supervised and after a GRPO update, and the rollouts between, on a mesh."""
     shardings = state_shardings(small_params(), OPTIMIZER, mesh)
     prompts, targets = place_batch((eight_rows(), random_completions(8, 1)), mesh)
@@ -56,14 +56,16 @@ def updates(mesh):
     params = jax.tree.map(np.asarray, small_params())
     moments = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(OPTIMIZER.init, params))
     state = place(TrainState(params, moments, np.zeros((), np.int32)), shardings)
-    supervised = compiled(partial(supervised_update, STRUCTURE, OPTIMIZER))(state, NOTHING, prompts, targets, RATE)
+    supervise = compiled(partial(supervised_update, STRUCTURE, OPTIMIZER, config))
+    supervised = supervise(state, NOTHING, prompts, targets, RATE)
 
-    sampled = map_rollouts(STRUCTURE, SAMPLING, mesh)(state.params, prompts, jax.random.key(3))
+    sampled = Sampler(STRUCTURE, SAMPLING, mesh)(state.params, prompts, jax.random.key(3))
     rewards = np.random.default_rng(0).uniform(size=(8, 3)).astype(np.float32)
     reference = np.asarray(sampled.log_probs) - 0.1
     rewards, reference = place_batch((rewards, reference), mesh)
-    update = compiled(partial(grpo_update, STRUCTURE, OPTIMIZER, CONFIG))
-    return jax.device_get((supervised, sampled, update(state, NOTHING, prompts, sampled, rewards, reference, RATE)))
+    update = compiled(partial(grpo_update, STRUCTURE, OPTIMIZER, config))
+    improved = update(state, NOTHING, prompts, None, sampled, rewards, reference, RATE)
+    return jax.device_get((supervised, sampled, improved))
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,14 @@ def test_a_mesh_changes_nothing(on_one, sizes):
         jax.tree.map(close, got, expected)
     for got, expected in ((tuned_metrics, one_tuned_metrics), (improved_metrics, one_improved_metrics)):
         jax.tree.map(close, got, expected)
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+def test_micro_batches_change_nothing(on_one, parts):
+    optimizer = CONFIG.optimizer.model_copy(update={"micro_batches": parts})
+    found = updates(one_device(), CONFIG.model_copy(update={"optimizer": optimizer}))
+    close = partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5)  # the largest gap of sampling is below that
+    jax.tree.map(close, found, on_one)
 
 
 def test_an_update_moves_every_tower_and_reports_what_it_did(on_one):

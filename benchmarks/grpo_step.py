@@ -1,0 +1,78 @@
+"""One GRPO step and its parts: `python -m benchmarks.grpo_step --workload short --json`.
+
+Two steps to warm up, then medians of `--steps` more. Seconds but for:
+
+    decode_tokens_per_s   sampled tokens a second of decoding
+    mfu                   the update's matrix products a second, of the device's peak: published for accelerators
+                          that are known, measured as by `benchmarks.matmul_peak` otherwise
+    peak_rss_mb           the most memory the process held
+    compile_s, programs   of everything that was compiled, and how many programs that was
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+
+import jax
+
+from benchmarks.workloads import Workload, names, workload
+from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.training.grpo import GRPO
+from m2io_jax.training.state import begin
+
+PARTS = ("encode", "prefill", "decode", "reference", "update")
+
+
+def measure(of: Workload, steps: int) -> dict[str, float]:
+    """Runs the step of `training/grpo.py` on the workload's prompts."""
+    compiled = Compilations()
+    mesh = make_mesh(of.config.mesh)
+    grpo = GRPO(of.config, of.policy, mesh)
+    state = begin(grpo.begin, grpo.optimizer, mesh)
+    seconds, metrics = [], []
+    for step in range(2 + steps):
+        began = time.perf_counter()
+        state, measured = grpo.step(state, of.rows, learning_rate=1e-6, key=jax.random.key(step))
+        jax.block_until_ready(state)
+        seconds.append(time.perf_counter() - began)
+        metrics.append(measured)
+    steady = metrics[2:]
+    found = {"step_s": statistics.median(seconds[2:])}
+    found |= {f"{part}_s": statistics.median(each[f"timing_s/{part}"] for each in steady) for part in PARTS}
+    tokens = of.config.batch.prompts * of.config.rollout.group_size * of.config.batch.completion_length
+    found["decode_tokens_per_s"] = tokens / found["decode_s"]
+    found["mfu"] = statistics.median(each["mfu"] for each in steady)
+    found["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return found | {"compile_s": compiled.seconds, "programs": compiled.programs}
+
+
+class Compilations:
+    """Counts what JAX compiles from now on."""
+
+    EVENT = "/jax/core/compile/backend_compile_duration"
+
+    def __init__(self):
+        self.seconds, self.programs = 0.0, 0
+        jax.monitoring.register_event_duration_secs_listener(self._add)
+
+    def _add(self, event: str, seconds: float, **_) -> None:
+        if event == self.EVENT:
+            self.seconds, self.programs = self.seconds + seconds, self.programs + 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workload", choices=names(), default="short")
+    parser.add_argument("--steps", type=int, default=5, help="steady steps to take the median of")
+    parser.add_argument("--group-size", type=int, help="completions a prompt, in place of the workload's")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    given = parser.parse_args()
+    changes = {"group_size": given.group_size} if given.group_size else {}
+    found = {"workload": given.workload, **measure(workload(given.workload, **changes), given.steps)}
+    print(json.dumps(found) if given.json else "\n".join(f"{name:20} {value}" for name, value in found.items()))
+
+
+if __name__ == "__main__":
+    main()
