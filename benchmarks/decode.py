@@ -3,7 +3,6 @@
 import argparse
 import json
 import statistics
-import time
 
 import jax
 
@@ -13,6 +12,9 @@ from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.sampling.rollouts import Sampler
 from m2io_jax.sampling.sampler import SamplingConfig
+from m2io_jax.training.grpo import Stopwatch
+
+PARTS = ("encode", "prefill", "decode")
 
 
 def measure(name: str, repeats: int) -> dict[str, float]:
@@ -22,20 +24,16 @@ def measure(name: str, repeats: int) -> dict[str, float]:
     sampler = Sampler(of.policy.structure, settings, mesh)
     params = place(of.policy.params, param_shardings(of.policy.params, mesh))
     prompts = place_batch(stack_prompts([row.prompt for row in of.rows]), mesh)
-    seconds: dict[str, list[float]] = {"encode_s": [], "prefill_s": [], "decode_s": []}
+    repeats_timed: list[dict[str, float]] = []
     for repeat in range(2 + repeats):
+        timing = Stopwatch()
+        pictures = timing.measure("encode", sampler.encode, params, prompts)
+        prefilled = timing.measure("prefill", sampler.prefill, params, prompts, pictures)
         key = jax.random.key(repeat)
-        moments = [time.perf_counter()]
-        pictures = jax.block_until_ready(sampler.encode(params, prompts))
-        moments.append(time.perf_counter())
-        prefilled = jax.block_until_ready(sampler.prefill(params, prompts, pictures))
-        moments.append(time.perf_counter())
-        rollouts = jax.block_until_ready(sampler.decode(params, prompts, prefilled, key, None))
-        moments.append(time.perf_counter())
-        if repeat >= 2:
-            for part, begin, end in zip(seconds, moments, moments[1:], strict=False):
-                seconds[part].append(end - begin)
-    found = {part: statistics.median(each) for part, each in seconds.items()}
+        rollouts = timing.measure("decode", sampler.decode, params, prompts, prefilled, key, None)
+        repeats_timed.append(timing.seconds)
+    steady = repeats_timed[2:]
+    found = {f"{part}_s": statistics.median(each[f"timing_s/{part}"] for each in steady) for part in PARTS}
     return found | {"decode_tokens_per_s": int(rollouts.completions.mask.sum()) / found["decode_s"]}
 
 

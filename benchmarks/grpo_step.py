@@ -11,7 +11,6 @@ Two steps to warm up, then medians of `--steps` more. Seconds but for:
 
 import argparse
 import json
-import resource
 import statistics
 import time
 
@@ -20,6 +19,7 @@ import jax
 from benchmarks.workloads import Workload, names, workload
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.training.grpo import GRPO
+from m2io_jax.training.run import host_memory_gb
 from m2io_jax.training.state import begin
 
 PARTS = ("encode", "prefill", "decode", "reference", "update")
@@ -41,10 +41,8 @@ def measure(of: Workload, steps: int) -> dict[str, float]:
     steady = metrics[2:]
     found = {"step_s": statistics.median(seconds[2:])}
     found |= {f"{part}_s": statistics.median(each[f"timing_s/{part}"] for each in steady) for part in PARTS}
-    tokens = of.config.batch.prompts * of.config.rollout.group_size * of.config.batch.completion_length
-    found["decode_tokens_per_s"] = tokens / found["decode_s"]
-    found["mfu"] = statistics.median(each["mfu"] for each in steady)
-    found["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    found |= {name: statistics.median(each[name] for each in steady) for name in ("decode_tokens_per_s", "mfu")}
+    found["peak_rss_mb"] = host_memory_gb() * 1e3
     return found | {"compile_s": compiled.seconds, "programs": compiled.programs}
 
 

@@ -21,7 +21,7 @@ from m2io_jax.models.sizes import Computation, ModelConfig
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.progress import Progress
-from m2io_jax.sampling.constraints import MOST_LABELS, Constraints
+from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import SamplingConfig
 from m2io_jax.tasks import find_task
@@ -99,8 +99,8 @@ class Judge:
         size, pending = self.config.evaluate.batch_prompts, []
         for index, episode in enumerate(episodes):
             try:
-                if self.constraints and self.task.names(episode)[0] > MOST_LABELS:
-                    raise RowError("more pictures than constrained decoding has letters for")
+                if self.constraints and (reason := self.constraints.refuses(self.task.names(episode))):
+                    raise RowError(reason)
                 pending.append((episode, self.encoder.row(self.task.prompt(episode), episode.candidates, seed=index)))
             except RowError as error:
                 self.dropped[error.reason] += 1

@@ -88,6 +88,11 @@ class Constraints:
             raise UserError(what, where="batch.completion_length", mend="allow more, or decode without the grammar")
         self._mesh, self._automaton = mesh, place(automaton, replicated(mesh))
 
+    @staticmethod
+    def refuses(names: tuple[int, int]) -> str | None:
+        """Why a prompt with so many labels cannot be constrained; None where it can."""
+        return "more pictures than constrained decoding has letters for" if names[0] > MOST_LABELS else None
+
     def batch(self, names: list[tuple[int, int]]) -> Constraint:
         """`names`: how many labels, and which last slot, each prompt has.
 

@@ -1,14 +1,7 @@
 """The inserter's task: say where each picture belongs, after looking at it.
 
-    <think>
-    A three red tomatoes with the knife=2
-    B one blue egg=none
-    </think>
-    <answer>
-    A:2
-    </answer>
-
-`A:2` places picture A in slot 2, after the second sentence; slot 0 is before the first. `none` alone places nothing.
+`MANUAL` shows a completion: lines of reasoning, then lines of the answer. There `A:2` places picture A in slot 2, after
+the second sentence; slot 0 is before the first. `none` alone places nothing.
 The M2IO-R1 paper's prompt, tags and rewards are not public: these are this project's own.
 """
 

@@ -29,7 +29,7 @@ from m2io_jax.parallel.peak import peak_flops
 from m2io_jax.parallel.sharding import batch_sharding, param_shardings, place, place_batch
 from m2io_jax.rl.advantages import group_advantages, zero_variance
 from m2io_jax.rl.objectives import grpo_loss
-from m2io_jax.sampling.constraints import MOST_LABELS, Constraints
+from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
 from m2io_jax.tasks import find_task
@@ -99,8 +99,8 @@ class GRPO:
             RowError: it does not fit the static shapes.
         """
         task = find_task(choose(self.config.tasks, random))
-        if self.constraints and task.names(episode)[0] > MOST_LABELS:
-            raise RowError("more pictures than constrained decoding has letters for")
+        if self.constraints and (reason := self.constraints.refuses(task.names(episode))):
+            raise RowError(reason)
         prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=int(random.integers(2**31)))
         return GRPORow(prompt, episode, task)
 
