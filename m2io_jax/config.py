@@ -39,13 +39,14 @@ class BatchConfig(Section):
     """Prompts and the static shapes of a batch; what does not fit is dropped on the host, with a count.
 
     Attributes:
-        prompts: prompts a step.
+        prompts: prompts an update.
         prompt_length, completion_length: tokens.
         pictures: candidate pictures a prompt.
         patches: vision patches a picture, before merging.
         max_pixels: a picture is scaled down to at most this many pixels.
         max_sentence_tokens: longer sentences are shortened in the prompt; the answer itself never is.
         explain: every prompt says at length what a completion must look like, for models that were not taught it.
+        shorter: lengths below `completion_length`, rising: an update runs at the first that its completions fit in.
     """
 
     prompts: Count = 12
@@ -56,13 +57,30 @@ class BatchConfig(Section):
     max_pixels: Count = 3136
     max_sentence_tokens: Count = 32
     explain: bool = False
+    shorter: tuple[Count, ...] = ()
+
+    @property
+    def completion_lengths(self) -> tuple[int, ...]:
+        """Every length that an update is compiled for, rising."""
+        return (*self.shorter, self.completion_length)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if list(self.completion_lengths) != sorted(set(self.completion_lengths)):
+            longest = self.completion_length
+            said = f"`batch.shorter` is {list(self.shorter)} but must rise and stay below completion_length, {longest}"
+            raise PydanticCustomError("shorter", said, {"key": "batch.shorter"})
+        return self
 
 
 class RolloutConfig(Section):
     """Sampling of `group_size` completions a prompt at `temperature`, from the `top_k` likeliest tokens (0: all), the
     fewest with a probability of `top_p` together, those with `min_p` of the likeliest's; `constrained`, from those
-    that keep to the task's grammar. None of these is part of the policy: its log-probabilities are those without."""
+    that keep to the task's grammar. None of these is part of the policy: its log-probabilities are those without.
 
+    `prompts` are sampled a step (None: `batch.prompts`); the groups whose rewards differ most are trained on."""
+
+    prompts: Count | None = None
     group_size: Count = 8
     temperature: Positive = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
@@ -212,11 +230,21 @@ class RunConfig(Section):
         if self.objective == "grpo" and self.rollout.group_size < 2:
             said = "`rollout.group_size` is 1 but must be 2 or more for grpo: an advantage is relative to its group"
             raise PydanticCustomError("group_size", said, {"key": "rollout.group_size"})
+        if self.rollout.prompts is not None and self.rollout.prompts < self.batch.prompts:
+            sampled, rows = self.rollout.prompts, self.batch.prompts
+            said = f"`rollout.prompts` is {sampled} but must be at least batch.prompts, {rows}: these are trained on"
+            raise PydanticCustomError("rollout_prompts", said, {"key": "rollout.prompts"})
         if self.batch.prompts % self.optimizer.micro_batches:
             parts, rows = self.optimizer.micro_batches, self.batch.prompts
             said = f"`optimizer.micro_batches` is {parts} but must divide the {rows} prompts of a batch"
             raise PydanticCustomError("micro_batches", said, {"key": "optimizer.micro_batches"})
         return self
+
+    @property
+    def prompts_a_step(self) -> int:
+        """Rows that a step takes from the data."""
+        sampled = self.rollout.prompts if self.objective == "grpo" else None
+        return sampled or self.batch.prompts
 
     def to_yaml(self) -> str:
         """The whole configuration, defaults included; `load_config` reads it back equal."""

@@ -114,7 +114,7 @@ def set_up(config: RunConfig):
         source,
         seed=config.seed,
         transform=objective.row,
-        batch_of=config.batch.prompts,
+        batch_of=config.prompts_a_step,
         shard=(jax.process_index(), jax.process_count()),
     )
     return policy, objective, mesh, rows
