@@ -130,10 +130,12 @@ class ComputationSection(Section):
     """How a run computes: `dtype` of activations and products, and what the backward pass computes again (`remat`).
 
     Trained weights are float32 whatever is chosen; weights that are not trained, and the reference, are stored in it.
+    `attention`: block by block in plain JAX, by TPU's splash kernel, by cuDNN's, or by what suits the devices (auto).
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "full"] = "none"
+    attention: Literal["auto", "blocks", "splash", "cudnn"] = "auto"
 
 
 class MeshConfig(Section):
@@ -166,11 +168,13 @@ class LoggingConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Evaluation on `episodes` held-out episodes, `batch_prompts` at a time; `constrained` to the task's grammar."""
+    """Evaluation on `episodes` held-out episodes, `batch_prompts` at a time; `constrained` to the task's grammar;
+    `int8`: by weights in eight bits, as answers are then too."""
 
     episodes: Count = 768
     batch_prompts: Count = 64
     constrained: bool = False
+    int8: bool = False
 
 
 class RunConfig(Section):
@@ -186,6 +190,8 @@ class RunConfig(Section):
         rewards: weight of each reward part.
         lora: adapters to train in place of the weights.
         freeze: regular expressions for whole names of parameters that are not trained, such as `vision\\..*`.
+        int8: what reads weights in eight bits: the frozen reference; the sampling of rollouts, whose log-probabilities
+            are then not quite the trainer's.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -204,6 +210,7 @@ class RunConfig(Section):
     rewards: dict[str, NotNegative] = {"format": 0.1, "selection": 0.4, "placement": 0.4, "order": 0.1}
     lora: LoraSection | None = None
     freeze: tuple[str, ...] = ()
+    int8: tuple[Literal["reference", "rollouts"], ...] = ()
     computation: ComputationSection = ComputationSection()
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
@@ -256,7 +263,8 @@ class RunConfig(Section):
         Where a run stops, how often it saves, logs and evaluates, and which devices it runs on may change. The
         run's length may change only while the learning rate does not depend on it.
         """
-        free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate", "optimizer.micro_batches"}
+        free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate"}
+        free |= {"optimizer.micro_batches", "computation.attention"}
         if self.optimizer.schedule == "constant" and self.optimizer.warmup == 0:
             free |= {"steps", "seconds"}
         key = _flatten(self.model_dump(mode="json"))

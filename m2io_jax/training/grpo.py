@@ -23,8 +23,10 @@ from m2io_jax.errors import UserError
 from m2io_jax.grammar import Grammar
 from m2io_jax.models.flops import group_flops, picture_flops
 from m2io_jax.models.inputs import Completions, PromptBatch
+from m2io_jax.models.int8 import quantized
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import ModelConfig
+from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.peak import peak_flops
 from m2io_jax.parallel.sharding import batch_sharding, local_shards, param_shardings, place, place_batch
 from m2io_jax.rl.advantages import group_advantages, zero_variance
@@ -59,6 +61,8 @@ class GRPO:
         self.optimizer = make_optimizer(config.optimizer)
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
         reference = join(stored(self.begin, config), self.frozen)
+        self._quantized = jax.jit(quantized)
+        reference = self._quantized(reference) if "reference" in config.int8 else reference
         self.reference = reference if config.grpo.kl_beta else None
         draw = config.rollout
         self.sampling = SamplingConfig(
@@ -80,7 +84,8 @@ class GRPO:
                 max_length=config.batch.completion_length,
             )
         # Pictures that every model here encodes alike are encoded once a step.
-        self.same_pictures = not any(path[0] == "vision" for path, _ in nnx.to_flat_state(self.begin))
+        trains_vision = any(path[0] == "vision" for path, _ in nnx.to_flat_state(self.begin))
+        self.same_pictures = not trains_vision and not config.int8
         lengths = config.batch.completion_lengths  # an update is compiled for each
         shardings = state_shardings(self.begin, self.optimizer, mesh)
         self._take = _rows_taken(mesh)
@@ -88,8 +93,8 @@ class GRPO:
         for length in lengths:
             score = partial(reference_log_probs, structure, config, length)
             update = partial(shortened_update, length, partial(grpo_update, structure, self.optimizer, config))
-            self._score[length] = jax.jit(score, out_shardings=batch_sharding(mesh))
-            self._update[length] = jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
+            self._score[length] = jax.jit(on_mesh(mesh, score), out_shardings=batch_sharding(mesh))
+            self._update[length] = jax.jit(on_mesh(mesh, update), donate_argnums=0, out_shardings=(shardings, None))
             self.update_flops[length] = self._update_flops(policy.config, length)
 
     def row(self, episode: Episode, random: np.random.Generator) -> GRPORow:
@@ -108,7 +113,7 @@ class GRPO:
         """Compiles every program of a step, before the first; returns the seconds of each."""
         ahead, mesh, rows = Ahead(), self.mesh, self.config.prompts_a_step
         prompts = place_batch(stack_prompts([self.encoder.blank()] * rows), mesh)
-        policy, key = join(state.params, self.frozen), jax.random.key(0)
+        policy, key = self._sampling_weights(state), jax.random.key(0)
 
         def array(kind, *shape: int) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((prompts.rows, *shape), kind, sharding=batch_sharding(mesh))
@@ -149,7 +154,7 @@ class GRPO:
         """One step: sample, score, choose the groups to learn from, compare with the frozen reference, update."""
         timing = Stopwatch()
         prompts = place_batch(stack_prompts([row.prompt for row in rows]), self.mesh)
-        policy = join(state.params, self.frozen)
+        policy = self._sampling_weights(state)
         pictures = timing.measure("encode", self.sampler.encode, policy, prompts)
         prefilled = timing.measure("prefill", self.sampler.prefill, policy, prompts, pictures)
         constraint = self.constraints and self.constraints.batch([row.task.names(row.episode) for row in rows])
@@ -180,6 +185,10 @@ class GRPO:
         metrics["mfu"] = self.update_flops[length] / timing.seconds["timing_s/update"] / peak_flops()
         metrics["decode_tokens_per_s"] = metrics["num_tokens"] / timing.seconds["timing_s/decode"]
         return state, metrics | timing.seconds
+
+    def _sampling_weights(self, state: TrainState) -> nnx.State:
+        weights = join(state.params, self.frozen)
+        return self._quantized(weights) if "rollouts" in self.config.int8 else weights
 
     def reward(self, scores: Mapping[str, float]) -> float:
         """The weighted sum of a completion's reward parts (weights from the configuration, 0 where it names none)."""
