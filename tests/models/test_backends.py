@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from m2io_jax.config import MeshConfig
 from m2io_jax.models.attention import GroupLayout, causal_attention, group_attention
@@ -93,3 +94,29 @@ def test_cudnn_reads_the_tree(qkv):
 )
 def test_auto_takes_what_suits(platform, dtype, head_dim, name):
     assert suited(platform, dtype, head_dim) == name
+
+
+@pytest.mark.slow
+def test_the_splash_kernel_compiles_for_tpus_and_holds_no_scores():
+    """The tree of the 3B's heads at 2,048 + 8 x 512 tokens, on four chips, with its gradient."""
+    pytest.importorskip("libtpu", reason="compiling for TPUs needs libtpu (pip install libtpu)")
+    try:
+        from jax.experimental import topologies
+
+        topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+    except Exception as error:
+        pytest.skip(f"libtpu cannot describe a topology here: {error}")
+    mesh = make_mesh(MeshConfig(data=2, fsdp=1, tensor=2), topology.devices)
+    layout, rows = GroupLayout(prompt=2048, group=8, completion=512), 2
+    heads = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), "tensor"))
+
+    def array(*shape):
+        return jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=heads)
+
+    mask = jax.ShapeDtypeStruct((rows, layout.prompt), bool, sharding=batch_sharding(mesh))
+    total = on_mesh(mesh, lambda *given: splash_group_attention(*given[:3], layout, given[3]).astype(jnp.float32).sum())
+    of_keys = array(rows, 2, layout.length, 128)
+    qkv = (array(rows, 2, 8, layout.length, 128), of_keys, of_keys)
+    program = jax.jit(jax.grad(total, (0, 1, 2))).lower(*qkv, mask).compile()
+    scores = layout.length**2 * 2  # one head's, in bfloat16
+    assert program.memory_analysis().temp_size_in_bytes < scores / 4
