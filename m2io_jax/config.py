@@ -131,11 +131,13 @@ class ComputationSection(Section):
 
     Trained weights are float32 whatever is chosen; weights that are not trained, and the reference, are stored in it.
     `attention`: block by block in plain JAX, by TPU's splash kernel, by cuDNN's, or by what suits the devices (auto).
+    `unroll`: the layers written out in the program in place of a loop over them (None: on CPU, where they are few).
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "full"] = "none"
     attention: Literal["auto", "blocks", "splash", "cudnn"] = "auto"
+    unroll: bool | None = None
 
 
 class MeshConfig(Section):
@@ -264,7 +266,7 @@ class RunConfig(Section):
         run's length may change only while the learning rate does not depend on it.
         """
         free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate"}
-        free |= {"optimizer.micro_batches", "computation.attention"}
+        free |= {"optimizer.micro_batches", "computation.attention", "computation.unroll"}
         if self.optimizer.schedule == "constant" and self.optimizer.warmup == 0:
             free |= {"steps", "seconds"}
         key = _flatten(self.model_dump(mode="json"))

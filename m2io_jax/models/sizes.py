@@ -14,6 +14,8 @@ import jax
 
 from m2io_jax.errors import UserError
 
+FEW_LAYERS = 8
+
 
 @dataclass(frozen=True)
 class VisionConfig:
@@ -120,14 +122,21 @@ class Computation:
         remat: what the backward pass computes again in place of keeping it, block by block: nothing, all but the
             outputs of matrix products ("dots"), or everything ("full").
         attention: a name of models/backends.py; "auto" takes what suits the devices.
+        unroll: the language model's layers are written out in the program: faster on CPU, longer to compile than the
+            loop over them. None: on CPU, where they are few.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "full"] = "none"
     attention: Literal["auto", "blocks", "splash", "cudnn"] = "auto"
+    unroll: bool | None = None
+
+    def unrolls(self, layers: int) -> bool:
+        """Whether the language model's layers stand one after another in the program."""
+        return jax.default_backend() == "cpu" and layers <= FEW_LAYERS if self.unroll is None else self.unroll
 
     def checkpoint(self, block: Callable) -> Callable:
-        """`block`, a `lax.scan`'s body, under this policy."""
+        """`block`, a layer as `lax.scan` runs it, under this policy."""
         if self.remat == "none":
             return block
         dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
