@@ -65,9 +65,10 @@ def main() -> None:
     parser.add_argument("--workload", choices=names(), default="short")
     parser.add_argument("--steps", type=int, default=5, help="steady steps to take the median of")
     parser.add_argument("--group-size", type=int, help="completions a prompt, in place of the workload's")
+    parser.add_argument("--remat", choices=["none", "dots", "full"], help="in place of the workload's")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     given = parser.parse_args()
-    changes = {"group_size": given.group_size} if given.group_size else {}
+    changes = {name: value for name in ("group_size", "remat") if (value := getattr(given, name))}
     found = {"workload": given.workload, **measure(workload(given.workload, **changes), given.steps)}
     print(json.dumps(found) if given.json else "\n".join(f"{name:20} {value}" for name, value in found.items()))
 

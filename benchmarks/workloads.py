@@ -15,7 +15,7 @@ from m2io_jax.episodes.batching import PromptEncoder
 from m2io_jax.models.inserter import Inserter
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.preprocessing import preprocess
-from m2io_jax.models.sizes import ModelConfig, SpecialTokens, TextConfig, VisionConfig
+from m2io_jax.models.sizes import Computation, ModelConfig, SpecialTokens, TextConfig, VisionConfig
 from m2io_jax.training.grpo import GRPORow
 
 FILE = Path(__file__).with_name("workloads.yaml")
@@ -81,12 +81,14 @@ def workload(name: str, **changes: Any) -> Workload:
         tasks={"spread": 1.0},
         rewards={"spread": 1.0},
         batch=batch,
+        computation={"remat": entry.get("remat", "none")},
         **run | {"rollout": run["rollout"] | {"group_size": entry.get("group_size", run["rollout"]["group_size"])}},
     )
     params = nnx.split(Inserter(model, rngs=nnx.Rngs(0)))[1]
     random, encoder = np.random.default_rng(0), PromptEncoder(model, None, batch)
     rows = tuple(_row(entry, model, encoder, stated["text_ids"], random) for _ in range(entry["prompts"]))
-    return Workload(name, config, Policy(model, jax.block_until_ready(params), Ids()), rows)
+    policy = Policy(model, jax.block_until_ready(params), Ids())
+    return Workload(name, config, policy.computed(Computation(**config.computation.model_dump())), rows)
 
 
 def _row(entry: Mapping[str, Any], model: ModelConfig, encoder: PromptEncoder, text_ids, random) -> GRPORow:

@@ -89,13 +89,14 @@ class LanguageModel(nnx.Module):
         prompt_mask: Bool[Array, "rows prompt"],
     ) -> Float[Array, "rows length size"]:
         """Training: whole groups, each one sequence [prompt | c1 | ... | cG]."""
-
         attention = backend(self.computation, self.config.head_dim)
 
         def attend(q, k, v, _):
             return attention.group(q, k, v, layout, prompt_mask)
 
-        hidden, _ = self._run(x, positions, attend, keep=lambda kv: None)
+        unroll = self.computation.unrolls(self.config.num_hidden_layers, layout.length)
+        weights = self.weights(by_layer=unroll)
+        hidden, _ = self._run(x, positions, attend, weights, keep=lambda kv: None)
         return hidden
 
     def prefill(
@@ -103,18 +104,31 @@ class LanguageModel(nnx.Module):
     ) -> tuple[Float[Array, "rows time size"], KeysValues]:
         """Sampling: prompts, once each; returns their hidden states and the cache that completions share."""
         attention = backend(self.computation, self.config.head_dim)
-        hidden, kept = self._run(x, positions, lambda q, k, v, _: attention.causal(q, k, v), keep=lambda kv: kv)
-        return hidden, KeysValues(*kept)
 
-    def by_layer(self, stacked: T) -> T | tuple[T, ...]:
-        """What layers have of their own, as the passes go through it: stacked, or one tree a layer where unrolled."""
-        layers = self.config.num_hidden_layers
-        if not self.computation.unrolls(layers):
-            return stacked
-        return tuple(jax.tree.map(itemgetter(layer), stacked) for layer in range(layers))
+        def attend(q, k, v, _):
+            return attention.causal(q, k, v)
 
-    def weights_by_layer(self) -> nnx.State | tuple[nnx.State, ...]:
-        return self.by_layer(nnx.split(self.blocks)[1])
+        hidden, kept = self._run(x, positions, attend, self.weights(), keep=lambda kv: KeysValues(*kv))
+        return hidden, kept
+
+    def weights(self, *, by_layer: bool = False) -> nnx.State | tuple[nnx.State, ...]:
+        """The blocks' weights, stacked or one tree a layer: what `_run` goes through."""
+        stacked = nnx.split(self.blocks)[1]
+        return self.by_layer(stacked) if by_layer else stacked
+
+    def by_layer(self, stacked: T) -> tuple[T, ...]:
+        """A tree for each layer from one with layers along the first axis."""
+        return tuple(jax.tree.map(itemgetter(layer), stacked) for layer in range(self.config.num_hidden_layers))
+
+    def for_decoding(self, prompts: KeysValues):
+        """Weights and the prompts' cache as `decode` takes them.
+
+        To be called before the loop: on CPU, cutting a layer's out of the stack for every token took a third of the
+        time.
+        """
+        if self.computation.unrolls(self.config.num_hidden_layers, 1):
+            return self.weights(by_layer=True), self.by_layer(prompts)
+        return self.weights(), prompts
 
     def decode(
         self,
@@ -126,10 +140,9 @@ class LanguageModel(nnx.Module):
         own: KeysValues | tuple[KeysValues, ...],
         step: Int[Array, ""],
     ) -> tuple[Float[Array, "rows group size"], KeysValues | tuple[KeysValues, ...]]:
-        """Sampling: one new token a completion. Returns hidden states, and the completions' cache with it written.
+        """Sampling: one new token a completion; weights and caches as of `for_decoding`.
 
-        Weights and caches come `by_layer`, cut up before the loop that this is called in: on CPU, cutting a layer's out
-        of the stack for every token took a third of the time.
+        Returns hidden states, and the completions' cache with the token's keys and values written.
         """
 
         def attend(q, k, v, cache):
@@ -137,20 +150,19 @@ class LanguageModel(nnx.Module):
             prompt_cache, own_cache = (prompt.keys, prompt.values), (own.keys, own.values)
             return decode_attention(q, k, v, prompt_cache, own_cache, prompt_mask, step)
 
-        unrolled = isinstance(weights, tuple)
-        caches = tuple(zip(prompt, own, strict=True)) if unrolled else (prompt, own)
-        hidden, new = self._run(x, positions, attend, caches, keep=lambda kv: KeysValues(*kv), weights=weights)
+        caches = tuple(zip(prompt, own, strict=True)) if isinstance(weights, tuple) else (prompt, own)
+        hidden, new = self._run(x, positions, attend, weights, caches, keep=lambda kv: KeysValues(*kv))
 
         def write(cache, new):  # one write for all layers, outside the scan, so that it happens in place
             return jax.lax.dynamic_update_index_in_dim(cache, new, step, axis=cache.ndim - 2)
 
         return hidden, jax.tree.map(write, own, new)
 
-    def _run(self, x, positions, attend, caches=None, *, keep, weights=None):
-        """Through all layers. What `keep` keeps of each comes stacked, or as a tuple where the weights were one."""
-        config = self.config
+    def _run(self, x, positions, attend, weights, caches=None, *, keep):
+        """Through all layers: a loop where weights are stacked, written out where they come layer by layer; so comes
+        what `keep` keeps of each layer's keys and values."""
+        config, structure = self.config, nnx.split(self.blocks)[0]
         rotation = token_rotation(positions, config.head_dim, config.mrope_section, config.rope_theta)
-        structure, stacked = nnx.split(self.blocks)
 
         def run_block(x, layer):
             layer_weights, cache = layer
@@ -160,10 +172,10 @@ class LanguageModel(nnx.Module):
 
         run_block = self.computation.checkpoint(run_block)
         with jax.named_scope("language_blocks"):
-            if not self.computation.unrolls(config.num_hidden_layers):
-                return jax.lax.scan(run_block, x, (stacked if weights is None else weights, caches))
+            if not isinstance(weights, tuple):
+                return jax.lax.scan(run_block, x, (weights, caches))
             kept = []
-            for layer in zip(weights or self.by_layer(stacked), caches or repeat(None), strict=False):
+            for layer in zip(weights, caches or repeat(None), strict=False):
                 x, of_layer = run_block(x, layer)
                 kept.append(of_layer)
-        return x, tuple(kept) if weights else jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept)
+            return x, tuple(kept)

@@ -14,7 +14,7 @@ import jax
 
 from m2io_jax.errors import UserError
 
-FEW_LAYERS = 8
+FEW_LAYERS, SHORT = 8, 1024
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ class Computation:
         remat: what the backward pass computes again in place of keeping it, block by block: nothing, all but the
             outputs of matrix products ("dots"), or everything ("full").
         attention: a name of models/backends.py; "auto" takes what suits the devices.
-        unroll: the language model's layers are written out in the program: faster on CPU, longer to compile than the
-            loop over them. None: on CPU, where they are few.
+        unroll: the language model's layers are written out in the program: faster on CPU than the loop over them, but
+            longer to compile and with more memory. None: on CPU without remat, for few layers and short sequences.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -131,9 +131,12 @@ class Computation:
     attention: Literal["auto", "blocks", "splash", "cudnn"] = "auto"
     unroll: bool | None = None
 
-    def unrolls(self, layers: int) -> bool:
-        """Whether the language model's layers stand one after another in the program."""
-        return jax.default_backend() == "cpu" and layers <= FEW_LAYERS if self.unroll is None else self.unroll
+    def unrolls(self, layers: int, time: int) -> bool:
+        """Whether layers stand one after another in a program for sequences of this many tokens."""
+        if self.unroll is None:
+            few = layers <= FEW_LAYERS and time <= SHORT
+            return few and self.remat == "none" and jax.default_backend() == "cpu"
+        return self.unroll
 
     def checkpoint(self, block: Callable) -> Callable:
         """`block`, a layer as `lax.scan` runs it, under this policy."""

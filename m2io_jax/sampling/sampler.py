@@ -14,7 +14,7 @@ from m2io_jax.models.language import KeysValues
 from m2io_jax.sampling.constraints import Constraint, Place, advance, allowed, begin
 
 CACHE = 64  # tokens of a completion's first cache
-Cache = KeysValues | tuple[KeysValues, ...]  # of all layers, or one a layer (`LanguageModel.by_layer`)
+Cache = KeysValues | tuple[KeysValues, ...]  # of all layers, or one a layer (`LanguageModel.for_decoding`)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def decode(
     )
     first_logits = jnp.broadcast_to(prefilled.logits, (rows, group, model.config.text.vocab_size))
 
-    weights, prompt_cache = model.language.weights_by_layer(), model.language.by_layer(prefilled.cache)
+    weights, prompt_cache = model.language.for_decoding(prefilled.cache)
 
     def draw(state: DecodeState, logits) -> DecodeState:
         keys = jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, state.step)))(row_keys)

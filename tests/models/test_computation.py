@@ -48,6 +48,32 @@ def test_computing_again_changes_nothing(remat):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradients, expected)
 
 
+def test_a_loop_over_layers_and_layers_written_out_are_one_model():
+    (plain, _), expected = value_and_gradients(Computation(unroll=True))
+    (value, _), gradients = value_and_gradients(Computation(unroll=False))
+    assert float(value) == pytest.approx(float(plain), rel=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradients, expected)
+
+
+def test_sampling_is_the_same_by_a_loop_and_by_layers_written_out():
+    def drawn(unroll):
+        structure = structure_of(replace(SMALL, computation=Computation(unroll=unroll)))
+        prompts, settings = stack_prompts(mixed_rows()), SamplingConfig((1.0, 0.0), 6)
+        run = jax.jit(lambda w, p: sample(nnx.merge(structure, w), p, settings, key=jax.random.key(0)))
+        return run(small_params(), prompts)
+
+    loop, out = drawn(False), drawn(True)
+    np.testing.assert_array_equal(loop.completions.tokens, out.completions.tokens)
+    np.testing.assert_allclose(loop.log_probs, out.log_probs, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_are_written_out_on_cpu_where_they_are_few_and_sequences_short():
+    assert Computation().unrolls(6, 900)
+    assert not Computation().unrolls(6, 4000) and not Computation().unrolls(36, 900)
+    assert not Computation(remat="dots").unrolls(6, 900), "what saves memory is not spent here"
+    assert Computation(unroll=True).unrolls(36, 4000) and not Computation(unroll=False).unrolls(2, 1)
+
+
 def test_computing_again_keeps_less():
     def held(remat):
         program = compiled(Computation(remat=remat)).lower(small_params(), stack_prompts(mixed_rows())).compile()
