@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+LONGEST = 500  # characters; what is longer is no answer
 PLACES = 6  # decimals are compared to so many places, as math-verify compares them
 
 _UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
@@ -36,7 +37,12 @@ class Number:
 
 
 def bare(answer: str) -> str:
-    """An answer in one line, without what stands around it: dollar signs, a box, a full stop."""
+    """An answer in one line, without what stands around it: dollar signs, a box, a full stop.
+
+    Empty where it is longer than `LONGEST`.
+    """
+    if len(answer) > LONGEST:
+        return ""
     text = " ".join(answer.replace("\N{MINUS SIGN}", "-").split())
     while True:
         inner = text.removesuffix(".").strip()

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from m2io_jax.verification import answers
-from m2io_jax.verification.answers import LONGEST, equal, readable
+from m2io_jax.verification.answers import equal, readable
+from m2io_jax.verification.plain import LONGEST
 from m2io_jax.verification.pool import Pool, Unverified
 
 
