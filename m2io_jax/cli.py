@@ -66,8 +66,18 @@ def episodes(corpus: Path, folder: Path, settings: Overrides = None):
     documents = Corpus.open(corpus)
     retriever = Retriever.open(index_folder(corpus), documents)
     manifest = make_episodes(documents, retriever, folder, _with(EpisodeConfig(), settings, "episodes"))
-    counts = ", ".join(f"{count} {split}" for split, count in manifest["episodes"].items())
-    out.print(f"{folder}: {counts}; dropped: {manifest['report']['dropped'] or 'none'}", markup=False)
+    out.print(f"{folder}: {_counts(manifest)}; dropped: {manifest['report']['dropped'] or 'none'}", markup=False)
+
+
+@app.command()
+def generate(task: str, folder: Path, settings: Overrides = None, count: int = 2000, seed: int = 0):
+    """Make problems with verified answers: counting, geometry or arithmetic (most=4 colours=3 ...)."""
+    from m2io_jax.episodes.generated import find_generated
+    from m2io_jax.episodes.generated.making import make_generated
+
+    generator = _with(find_generated(task), settings, f"generate {task}")
+    manifest = make_generated(task, generator, folder, count=count, seed=seed)
+    out.print(f"{folder}: {_counts(manifest)}", markup=False)
 
 
 @app.command()
@@ -180,6 +190,10 @@ def base(
     from m2io_jax.base import make_base
 
     out.print(f"base model: {make_base(lessons, settings or [], say, folder)}", markup=False)
+
+
+def _counts(manifest) -> str:
+    return ", ".join(f"{count} {split}" for split, count in manifest["episodes"].items())
 
 
 def _weight_type(name: str | None) -> str | None:
