@@ -92,13 +92,13 @@ class GRPO:
             partial(grpo_update, structure, self.optimizer, config), donate_argnums=0, out_shardings=(shardings, None)
         )
 
-    def row(self, episode: Episode, random: np.random.Generator) -> GRPORow:
-        """Prepares one prompt, in the data pipeline.
+    def row(self, episode: Episode, random: np.random.Generator, tasks: Mapping[str, float]) -> GRPORow:
+        """Prepares one prompt of one of the `tasks`, drawn by weight, in the data pipeline.
 
         Raises:
-            RowError: it does not fit the static shapes.
+            RowError: it does not fit the static shapes, or the task has no use for it.
         """
-        task = find_task(choose(self.config.tasks, random))
+        task = find_task(choose(tasks, random))
         if self.constraints and (reason := self.constraints.refuses(task.names(episode))):
             raise RowError(reason)
         prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=int(random.integers(2**31)))

@@ -13,7 +13,7 @@ from m2io_jax.episodes import dataset
 from m2io_jax.episodes.building import EpisodeConfig, build_episodes
 from m2io_jax.episodes.dataset import open_episodes, read_manifest, write_episodes
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
-from m2io_jax.episodes.pipeline import episode_pipeline
+from m2io_jax.episodes.pipeline import Portion, episode_pipeline
 from m2io_jax.errors import UserError
 
 ODD = Episode("odd/é", "", ("One ü.",), (Candidate("p", b"\x00a\x00\x00"),), (), (Placement(1, 0),))
@@ -113,8 +113,8 @@ def test_threads_read_the_same_as_one(written):
     def same(episode, random):
         return episode
 
-    alone = list(episode_pipeline(source, seed=1, transform=same, epochs=3, threads=0))
-    assert list(episode_pipeline(source, seed=1, transform=same, epochs=3, threads=8)) == alone
+    alone = list(episode_pipeline([Portion(source, same)], seed=1, epochs=3, threads=0))
+    assert list(episode_pipeline([Portion(source, same)], seed=1, epochs=3, threads=8)) == alone
 
 
 def test_an_error_among_the_rows_leaves_no_data_set(tmp_path):
