@@ -36,6 +36,7 @@ from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.compiling import Ahead, returned, side_by_side
 from m2io_jax.training.optimizer import make_optimizer
+from m2io_jax.training.scoring import score, without_unscored
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.trained import join, split, stored
 
@@ -156,8 +157,7 @@ class GRPO:
 
         completions = rollouts.completions
         texts = [[self.codec.decode(ids) for ids in group] for group in completion_ids(completions)]
-        parts = [[row.task.score(text, row.episode) for text in group] for row, group in zip(rows, texts, strict=True)]
-        rewards = np.array([[self.reward(scores) for scores in group] for group in parts], np.float32)
+        scores = score(rows, texts, self.config.rewards)
         timing.lap("reward")
 
         reference = None
@@ -165,19 +165,15 @@ class GRPO:
             reference = timing.measure("reference", self._log_probs, self.reference, prompts, completions, pictures)
         metrics: dict[str, float] = {}
         for update in range(self.config.grpo.updates_per_rollout):
-            given = (prompts, pictures, rollouts, place_batch(rewards, self.mesh), reference)
+            given = (prompts, pictures, rollouts, place_batch(scores.rewards, self.mesh), reference)
             state, measured = timing.measure("update", self._update, state, self.frozen, *given, learning_rate)
             # the first update is on policy: only there do the sampler and the trainer speak of the same weights
             metrics |= {k: v for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
         metrics = {name: float(value) for name, value in metrics.items()}
-        metrics |= reward_metrics(parts, rewards) | length_metrics(completions, self.codec)
+        metrics |= scores.metrics() | length_metrics(completions, self.codec)
         metrics["mfu"] = self.update_flops / timing.seconds["timing_s/update"] / peak_flops()
         metrics["decode_tokens_per_s"] = metrics["num_tokens"] / timing.seconds["timing_s/decode"]
         return state, metrics | timing.seconds
-
-    def reward(self, scores: Mapping[str, float]) -> float:
-        """The weighted sum of a completion's reward parts (weights from the configuration, 0 where it names none)."""
-        return sum(self.config.rewards.get(name, 0.0) * score for name, score in scores.items())
 
     def _update_flops(self, model: ModelConfig) -> float:
         """Of all updates of a step: forward, backward for the activations, and as much again for trained kernels."""
@@ -218,8 +214,12 @@ def grpo_update(
     reference_log_probs: Float[Array, "rows group time"] | None,
     learning_rate: Float[Array, ""],
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """Advantages, loss, gradient and update in one program. `pictures` are encoded ones that no gradient reaches."""
+    """Advantages, loss, gradient and update in one program.
+
+    `pictures` are encoded ones that no gradient reaches; `rewards` are NaN where a completion could not be scored.
+    """
     settings, temperature = config.grpo, config.rollout.temperature
+    rollouts = without_unscored(rollouts, rewards)
     advantages = group_advantages(rewards, scale=settings.scale_rewards)
 
     def loss(trained, batch):
@@ -248,16 +248,6 @@ def grpo_update(
     dead = jnp.mean(zero_variance(rewards).astype(jnp.float32))
     metrics |= {"loss": value, "frac_reward_zero_std": dead, "kl_coef": jnp.asarray(settings.kl_beta)}
     return state, metrics
-
-
-def reward_metrics(parts: Sequence[Sequence[Mapping[str, float]]], rewards: np.ndarray) -> dict[str, float]:
-    """TRL's names: the reward, its spread inside groups, and each part."""
-    metrics = {"reward": float(rewards.mean()), "reward_std": float(rewards.std(axis=1).mean())}
-    flat = [scores for group in parts for scores in group]
-    for name in sorted({name for scores in flat for name in scores}):
-        values = [scores[name] for scores in flat if name in scores]
-        metrics[f"rewards/{name}/mean"], metrics[f"rewards/{name}/std"] = float(np.mean(values)), float(np.std(values))
-    return metrics
 
 
 def length_metrics(completions: Completions, codec) -> dict[str, float]:
