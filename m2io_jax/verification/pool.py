@@ -2,12 +2,16 @@
 
 A library's own time limit rests on signals, which work in the main thread alone and cannot interrupt C code. Workers
 are programs of their own, not forks: JAX has threads, which a fork would not survive.
+
+The limit that counts is of CPU time, so that a busy machine changes no verdict; a worker keeps to it by itself. By the
+clock there is a wider one, for workers that wait for something.
 """
 
 import json
 import os
 import queue
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -34,12 +38,14 @@ class Unverified(Exception):
 class Pool:
     """Answers requests in worker processes, from any thread; the first are started when they are needed.
 
-    A worker reads requests and writes replies as lines of JSON, and before them the line `"ready"`.
+    A worker reads requests and writes replies as lines of JSON, and before them the line `"ready"`. It ends by SIGPROF
+    where a request takes too much CPU time.
 
     Args:
-        command: starts a worker.
+        command: starts a worker; the CPU seconds that a request may take are its last argument.
         workers: how many at most; None: one a processor, and no more than `MOST_WORKERS`.
-        seconds: that a request may take.
+        cpu_seconds: that a request may take.
+        seconds: that a request may take by the clock.
         start_seconds: that a worker may take until it is ready.
     """
 
@@ -48,11 +54,13 @@ class Pool:
         command: Sequence[str] = VERIFIER,
         *,
         workers: int | None = None,
-        seconds: float = 5.0,
-        start_seconds: float = 120.0,
+        cpu_seconds: float = 5.0,
+        seconds: float = 60.0,
+        start_seconds: float = 300.0,
     ):
         self.workers = workers or min(MOST_WORKERS, os.cpu_count() or 1)
-        self._command, self._seconds, self._start_seconds = list(command), seconds, start_seconds
+        self._command = [*command, str(cpu_seconds)]
+        self._seconds, self._start_seconds = seconds, start_seconds
         # Last in, first out: few requests at a time keep few workers busy and start no more.
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(self.workers):
@@ -145,7 +153,7 @@ class _Worker:
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
         except OSError:
-            raise _Failed("error", "a verifier died") from None
+            raise self._died() from None
         return self._reply(seconds)
 
     def _reply(self, seconds: float) -> Any:
@@ -155,9 +163,16 @@ class _Worker:
                 raise _Failed("timeout", "a verifier took too long")
             read = os.read(self._process.stdout.fileno(), 65_536)
             if not read:
-                raise _Failed("error", "a verifier died")
+                raise self._died()
             line += read
         return json.loads(line)
+
+    def _died(self) -> _Failed:
+        """Why the process has closed its pipes, which it does by ending; a signal after its end changes nothing."""
+        self._process.kill()
+        if self._process.wait() == -signal.SIGPROF:
+            return _Failed("timeout", "a verifier took too much time")
+        return _Failed("error", "a verifier died")
 
     def kill(self) -> None:
         self._process.kill()

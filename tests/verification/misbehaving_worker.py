@@ -15,6 +15,9 @@ for line in sys.stdin:
     if request["do"] == "hang":
         while True:
             time.sleep(1)
+    if request["do"] == "end":
+        os.kill(os.getpid(), request["signal"])
+        time.sleep(60)
     if request["do"] == "die":
         os._exit(3)
     if request["do"] == "half":

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -53,13 +52,12 @@ def test_numbers_and_words_need_no_worker(monkeypatch):
 
 
 def test_a_tower_of_powers_is_no_wrong_answer_but_none(monkeypatch):
-    pool = Pool(seconds=2.0, workers=1)
+    pool = Pool(cpu_seconds=2.0, workers=1)
     monkeypatch.setattr(answers, "_POOL", pool)
-    began = time.monotonic()
-    with pytest.raises(Unverified):
+    with pytest.raises(Unverified) as raised:
         equal(r"2\sqrt{3}", "9^{9^{9^{9}}}")
+    assert raised.value.kind == "timeout"
     assert equal(r"2\sqrt{3}", r"\sqrt{12}")  # by another worker
-    assert time.monotonic() - began < 60
     pool.close()
 
 
