@@ -2,6 +2,7 @@
 
 from m2io_jax.tasks.verifiable import VerifiableTask, write
 from m2io_jax.verification.plain import bare, read_number
+from m2io_jax.verification.pool import Unverified
 
 
 class CountingTask(VerifiableTask):
@@ -16,7 +17,10 @@ class CountingTask(VerifiableTask):
         return _count(answer) is not None
 
     def equal(self, gold: str, answer: str) -> bool:
-        return _count(answer) == _count(gold)
+        count = _count(gold)
+        if count is None:
+            raise Unverified("error", "the gold answer is no count")
+        return _count(answer) == count
 
 
 def _count(answer: str) -> int | None:

@@ -40,7 +40,13 @@ from m2io_jax.training.trained import join
 OBJECTIVES = {"supervised": Supervised, "grpo": GRPO}
 SHOWN = {
     "supervised": {"loss": "loss", "grad_norm": "grad norm"},
-    "grpo": {"reward": "reward", "rewards/selection/mean": "F1", "kl": "kl", "completions/mean_length": "tokens"},
+    "grpo": {
+        "reward": "reward",
+        "rewards/selection/mean": "F1",
+        "rewards/accuracy/mean": "accuracy",
+        "kl": "kl",
+        "completions/mean_length": "tokens",
+    },
 }
 
 

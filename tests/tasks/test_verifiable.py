@@ -70,6 +70,14 @@ def test_a_count_that_is_none_makes_no_row():
         find_task("arithmetic").prompt(asked(""))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gold_answer_that_cannot_be_read_makes_nothing_right(name):
+    for answer in ("", "&&&", "many"):
+        if name == "counting" or answer != "many":  # a word is a good answer elsewhere
+            with pytest.raises(Unverified, match="gold"):
+                find_task(name).score(write("", "2"), asked(answer))
+
+
 def test_a_prompt_shows_pictures_and_question_and_nothing_that_tells_the_answer():
     prompt = find_task("geometry").prompt(asked("70", pictures=2, reasoning="1+69=70"))
     assert prompt.user == (Picture(0), "\n", Picture(1), "\n", "How many?")

@@ -74,18 +74,15 @@ CONFIG = RunConfig(name="x", objective="grpo", steps=1, optimizer=OptimizerConfi
 OPTIMIZER = make_optimizer(CONFIG.optimizer)
 
 
-@partial(jax.jit, static_argnames="aggregation")
-def updated(prompts, rollouts, rewards, reference, aggregation):
-    config = CONFIG.model_copy(update={"grpo": CONFIG.grpo.model_copy(update={"loss_aggregation": aggregation})})
-    params = small_params()
-    state = TrainState(params, OPTIMIZER.init(params), jax.numpy.zeros((), jax.numpy.int32))
-    update = partial(grpo_update, STRUCTURE, OPTIMIZER, config)
+@jax.jit
+def after_update(params, prompts, rollouts, rewards, reference):
+    state = TrainState(params, OPTIMIZER.init(params), np.zeros((), np.int32))
+    update = partial(grpo_update, STRUCTURE, OPTIMIZER, CONFIG)
     state, metrics = update(state, nnx.State({}), prompts, None, rollouts, rewards, reference, 0.1)
     return state.params, metrics
 
 
-@pytest.mark.parametrize("aggregation", ["sequence_mean", "token_mean"])
-def test_an_update_without_scores_equals_one_without_the_completions(aggregation):
+def test_an_update_without_scores_equals_one_without_the_completions():
     prompts, completions = stack_prompts(mixed_rows()), random_completions(4, 5)
     random = np.random.default_rng(2)
     shape = completions.tokens.shape
@@ -97,7 +94,7 @@ def test_an_update_without_scores_equals_one_without_the_completions(aggregation
     unscored[[0, 1, 1, 1, 2, 2, 2, 3, 3, 3], [4, 0, 1, 3, 0, 2, 3, 1, 2, 4]] = True
     unscored[0, [1, 2]] = True
     given = Rollouts(completions, log_probs), np.where(unscored, np.nan, rewards), reference
-    params, metrics = updated(prompts, *given, aggregation)
+    params, metrics = after_update(small_params(), prompts, *given)
 
     kept = [np.flatnonzero(~row) for row in unscored]
     assert {len(places) for places in kept} == {2}
@@ -106,7 +103,7 @@ def test_an_update_without_scores_equals_one_without_the_completions(aggregation
         return np.stack([each[places] for each, places in zip(np.asarray(values), kept, strict=True)])
 
     fewer = Rollouts(Completions(without(completions.tokens), without(completions.mask)), without(log_probs))
-    expected, expected_metrics = updated(prompts, fewer, without(rewards), without(reference), aggregation)
+    expected, expected_metrics = after_update(small_params(), prompts, fewer, without(rewards), without(reference))
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, params, expected)
     assert set(metrics) == set(expected_metrics)
@@ -120,6 +117,6 @@ def test_a_batch_in_which_nothing_was_scored_moves_nothing():
     prompts, completions = stack_prompts(mixed_rows()), random_completions(4, 5)
     log_probs = np.full(completions.tokens.shape, -4.0, np.float32)
     rewards = np.full(log_probs.shape[:2], np.nan, np.float32)
-    params, metrics = updated(prompts, Rollouts(completions, log_probs), rewards, log_probs, "sequence_mean")
+    params, metrics = after_update(small_params(), prompts, Rollouts(completions, log_probs), rewards, log_probs)
     jax.tree.map(np.testing.assert_array_equal, params, small_params())
     assert metrics["loss"] == 0 and metrics["frac_reward_zero_std"] == 1 and metrics["grad_norm"] == 0

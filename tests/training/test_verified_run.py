@@ -1,5 +1,6 @@
 """A small run by GRPO on counting and arithmetic together: rows with a picture and rows of text alone in one batch."""
 
+import itertools
 import json
 
 import numpy as np
@@ -33,7 +34,7 @@ def verified_run(folders: dict[str, str], folder) -> RunConfig:
         "episodes": folders,
         "tasks": {"counting": 1.0, "arithmetic": 1.0},
         "rewards": {"accuracy": 1.0, "format": 0.5},
-        "batch": small.batch.model_copy(update={"prompts": 4, "completion_length": 12}),
+        "batch": small.batch.model_copy(update={"prompts": 8, "completion_length": 12}),
     }
     return RunConfig.model_validate(small.model_dump() | changes)
 
@@ -43,12 +44,11 @@ def metrics_of(folder) -> list[dict]:
 
 
 def test_pictures_and_text_alone_train_together(folders, tmp_path):
-    seen = []
+    numbers = itertools.count(1)
     score = CountingTask.score
 
     def watched(self, completion, episode):
-        seen.append(episode.id)
-        if len(seen) % 3 == 0:  # one in three cannot be verified
+        if next(numbers) % 3 == 0:  # one in three cannot be verified
             raise Unverified("timeout", "as told")
         # an untaught model is never right: a score that differs from completion to completion gives a signal
         return score(self, completion, episode) | {"format": len(completion) % 2}
@@ -58,9 +58,9 @@ def test_pictures_and_text_alone_train_together(folders, tmp_path):
         finished = run.train(verified_run(folders, tmp_path / "run"))
     assert finished.steps == STEPS
     logged = metrics_of(tmp_path / "run")
-    # two of four prompts are for counting, with two completions each
-    assert len(seen) == STEPS * 2 * 2
-    assert sum(row["verifier/timeouts"] for row in logged) == len(seen) // 3
+    scored = next(numbers) - 1
+    assert scored == STEPS * 4 * 2  # four of eight prompts are for counting, with two completions each
+    assert sum(row["verifier/timeouts"] for row in logged) == scored // 3
     assert all(row["verifier/errors"] == 0 and row["dropped_rows"] == 0 for row in logged)
     assert all(np.isfinite(row[name]) for row in logged for name in ("loss", "grad_norm", "reward", "kl"))
     assert all(row["rewards/accuracy/mean"] == 0 for row in logged)
