@@ -113,6 +113,15 @@ def test_a_truncated_picture_is_listed_and_the_import_goes_on(m2io, tmp_path):
     }  # fmt: skip
 
 
+def test_problems_are_generated_and_published_rows_are_read(m2io, tmp_path):
+    status, said = m2io("generate", "arithmetic", "made", "largest=7", "--count", "20", "--seed", "3")
+    assert status == 0 and "16 train, 1 validation, 3 test" in said
+    assert json.loads((tmp_path / "made" / "episodes.json").read_text())["generated"]["largest"] == 7
+    (tmp_path / "rows.jsonl").write_text('{"problem": "Q?", "answer": "3"}\n{"problem": "Q?"}\n')
+    status, said = m2io("read", "rows", "rows.jsonl", "read", "train=1", "validation=0")
+    assert status == 0 and "2 rows read, 1 kept" in said and "1 left out: no answer" in said
+
+
 def test_settings_of_a_section_take_the_type_of_their_default():
     from m2io_jax.episodes.building import EpisodeConfig
 

@@ -7,6 +7,8 @@ from fractions import Fraction
 LONGEST = 500  # characters; what is longer is no answer
 PLACES = 6  # decimals are compared to so many places, as math-verify compares them
 
+WRAPPINGS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), (r"\boxed{", "}"))
+
 _UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
 _NUMBER = re.compile(
     rf"(?P<sign>[+-]?) ?(?:(?P<whole>{_UNSIGNED})(?: ?/ ?(?P<part>{_UNSIGNED}))?"
@@ -43,17 +45,9 @@ def bare(answer: str) -> str:
     """
     if len(answer) > LONGEST:
         return ""
-    text = " ".join(answer.replace("\N{MINUS SIGN}", "-").split())
-    while True:
-        inner = text.removesuffix(".").strip()
-        for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), (r"\boxed{", "}")):
-            body = inner[len(opening) : len(inner) - len(closing)]
-            if len(inner) > len(opening) + len(closing) and inner == opening + body + closing and _alone(body, opening):
-                inner = body.strip()
-                break
-        if inner == text:
-            break
-        text = inner
+    text, inner = "", " ".join(answer.replace("\N{MINUS SIGN}", "-").split())
+    while inner != text:
+        text, inner = inner, _unwrapped(inner)
     choice = _CHOICE.fullmatch(text)
     return choice[1] or choice[2] if choice else text
 
@@ -97,6 +91,15 @@ def _close(a: Fraction, b: Fraction, one: Number, other: Number) -> bool:
 def _fraction(digits: str) -> Fraction:
     whole = digits.replace(",", "")
     return Fraction(f"0{whole}0" if "." in whole else whole)
+
+
+def _unwrapped(text: str) -> str:
+    text = text.removesuffix(".").strip()
+    for opening, closing in WRAPPINGS:
+        body = text[len(opening) : len(text) - len(closing)]
+        if body and text == opening + body + closing and _alone(body, opening):
+            return body.strip()
+    return text
 
 
 def _alone(body: str, opening: str) -> bool:

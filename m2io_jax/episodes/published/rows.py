@@ -32,6 +32,7 @@ from m2io_jax.errors import UserError
 
 SUFFIXES = (".jsonl", ".parquet")
 QUESTIONS, ANSWERS, PICTURES = ("problem", "question", "prompt"), ("answer", "solution"), ("images", "image")
+UNREADABLE = "a file that cannot be read from here on"
 ROWS_AT_ONCE = 64  # of a Parquet file: rows may hold large pictures
 MOST_BYTES = PictureLimits().max_bytes
 
@@ -49,7 +50,8 @@ class RowsReader:
     """Reads every JSON Lines and Parquet file of a folder, or one of them.
 
     Args:
-        source: the folder or the file. Pictures are looked for below it, or below the file's folder.
+        source: the folder or the file. Pictures are looked for below it, or below the file's folder. Hidden files, and
+            links that lead elsewhere, are passed over.
         report: is filled.
 
     Raises:
@@ -61,7 +63,7 @@ class RowsReader:
         if not source.exists():
             raise UserError("There is nothing to read: no such file or folder.", where=str(source))
         self.root = (source if source.is_dir() else source.parent).resolve()
-        found = sorted(self.root.rglob("*")) if source.is_dir() else [source.resolve()]
+        found = sorted(self.root.rglob("*")) if source.is_dir() else [self.root / source.name]
         self.files = [path for path in found if path.suffix.lower() in SUFFIXES and self._inside(path)]
         if not self.files:
             mend = f"name a file, or a folder of files, ending in {' or '.join(SUFFIXES)}"
@@ -96,7 +98,8 @@ class RowsReader:
             yield from islice(rows, self.config.most or None)
 
     def _inside(self, path: Path) -> bool:
-        return path.is_file() and path.resolve().is_relative_to(self.root)
+        hidden = any(part.startswith(".") for part in path.relative_to(self.root).parts)
+        return not hidden and path.is_file() and path.resolve().is_relative_to(self.root)
 
     def _picture(self, address: str | bytes, file: Path) -> bytes:
         if isinstance(address, bytes):
@@ -116,15 +119,21 @@ class RowsReader:
 
 
 def _json_lines(file: Path) -> Iterator[Row]:
-    with open(file, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:
-                values = BadRow("a line that is not JSON", str(error))
-            yield Row(file, number, values)
+    number = 0
+    try:
+        with open(file, "rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield Row(file, number, _json(line))
+    except OSError as error:
+        yield Row(file, number + 1, BadRow(UNREADABLE, str(error)))
+
+
+def _json(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return BadRow("a line that is not JSON", str(error))
 
 
 def _parquet(file: Path) -> Iterator[Row]:
@@ -138,7 +147,7 @@ def _parquet(file: Path) -> Iterator[Row]:
                     number += 1
                     yield Row(file, number, values)
     except (pyarrow.ArrowException, OSError) as error:
-        yield Row(file, number + 1, BadRow("a file that cannot be read from here on", str(error)))
+        yield Row(file, number + 1, BadRow(UNREADABLE, str(error)))
 
 
 def _good(values: Any) -> Mapping[str, Any]:

@@ -141,6 +141,8 @@ def test_a_link_that_leads_out_is_not_followed(data, tmp_path):
     (data / "pix" / "link.png").symlink_to(tmp_path / "secret.png")
     (tmp_path / "other.jsonl").write_text('{"problem": "Q?", "answer": "1"}\n')
     (data / "link.jsonl").symlink_to(tmp_path / "other.jsonl")
+    (data / ".cache").mkdir()
+    lines(data / ".cache" / "hidden.jsonl", {"problem": "Q?", "answer": "3"})
     lines(
         data / "rows.jsonl", {"problem": "Q?", "answer": "3", "image": "pix/link.png"}, {"problem": "Q", "answer": "1"}
     )
