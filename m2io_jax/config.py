@@ -39,13 +39,14 @@ class BatchConfig(Section):
     """Prompts and the static shapes of a batch; what does not fit is dropped on the host, with a count.
 
     Attributes:
-        prompts: prompts a step.
+        prompts: prompts an update.
         prompt_length, completion_length: tokens.
         pictures: candidate pictures a prompt.
         patches: vision patches a picture, before merging.
         max_pixels: a picture is scaled down to at most this many pixels.
         max_sentence_tokens: longer sentences are shortened in the prompt; the answer itself never is.
         explain: every prompt says at length what a completion must look like, for models that were not taught it.
+        shorter: lengths below `completion_length`, rising: an update runs at the first that its completions fit in.
     """
 
     prompts: Count = 12
@@ -56,13 +57,30 @@ class BatchConfig(Section):
     max_pixels: Count = 3136
     max_sentence_tokens: Count = 32
     explain: bool = False
+    shorter: tuple[Count, ...] = ()
+
+    @property
+    def completion_lengths(self) -> tuple[int, ...]:
+        """Every length that an update is compiled for, rising."""
+        return (*self.shorter, self.completion_length)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if list(self.completion_lengths) != sorted(set(self.completion_lengths)):
+            longest = self.completion_length
+            said = f"`batch.shorter` is {list(self.shorter)} but must rise and stay below completion_length, {longest}"
+            raise PydanticCustomError("shorter", said, {"key": "batch.shorter"})
+        return self
 
 
 class RolloutConfig(Section):
     """Sampling of `group_size` completions a prompt at `temperature`, from the `top_k` likeliest tokens (0: all), the
     fewest with a probability of `top_p` together, those with `min_p` of the likeliest's; `constrained`, from those
-    that keep to the task's grammar. None of these is part of the policy: its log-probabilities are those without."""
+    that keep to the task's grammar. None of these is part of the policy: its log-probabilities are those without.
 
+    `prompts` are sampled a step (None: `batch.prompts`); the groups whose rewards differ most are trained on."""
+
+    prompts: Count | None = None
     group_size: Count = 8
     temperature: Positive = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
@@ -112,10 +130,12 @@ class ComputationSection(Section):
     """How a run computes: `dtype` of activations and products, and what the backward pass computes again (`remat`).
 
     Trained weights are float32 whatever is chosen; weights that are not trained, and the reference, are stored in it.
+    `attention`: block by block in plain JAX, by TPU's splash kernel, by cuDNN's, or by what suits the devices (auto).
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "full"] = "none"
+    attention: Literal["auto", "blocks", "splash", "cudnn"] = "auto"
 
 
 class MeshConfig(Section):
@@ -148,11 +168,13 @@ class LoggingConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Evaluation on `episodes` held-out episodes, `batch_prompts` at a time; `constrained` to the task's grammar."""
+    """Evaluation on `episodes` held-out episodes, `batch_prompts` at a time; `constrained` to the task's grammar;
+    `int8`: by weights in eight bits, as answers are then too."""
 
     episodes: Count = 768
     batch_prompts: Count = 64
     constrained: bool = False
+    int8: bool = False
 
 
 class RunConfig(Section):
@@ -168,6 +190,8 @@ class RunConfig(Section):
         rewards: weight of each reward part.
         lora: adapters to train in place of the weights.
         freeze: regular expressions for whole names of parameters that are not trained, such as `vision\\..*`.
+        int8: what reads weights in eight bits: the frozen reference; the sampling of rollouts, whose log-probabilities
+            are then not quite the trainer's.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -186,6 +210,7 @@ class RunConfig(Section):
     rewards: dict[str, NotNegative] = {"format": 0.1, "selection": 0.4, "placement": 0.4, "order": 0.1}
     lora: LoraSection | None = None
     freeze: tuple[str, ...] = ()
+    int8: tuple[Literal["reference", "rollouts"], ...] = ()
     computation: ComputationSection = ComputationSection()
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
@@ -224,6 +249,10 @@ class RunConfig(Section):
             if weight and isinstance(self.episodes, dict) and task not in self.episodes:
                 said = f"`episodes` names no folder for the task `{task}`"
                 raise PydanticCustomError("episodes", said, {"key": "episodes"})
+        if self.rollout.prompts is not None and self.rollout.prompts < self.batch.prompts:
+            sampled, rows = self.rollout.prompts, self.batch.prompts
+            said = f"`rollout.prompts` is {sampled} but must be at least batch.prompts, {rows}: these are trained on"
+            raise PydanticCustomError("rollout_prompts", said, {"key": "rollout.prompts"})
         if self.batch.prompts % self.optimizer.micro_batches:
             parts, rows = self.optimizer.micro_batches, self.batch.prompts
             said = f"`optimizer.micro_batches` is {parts} but must divide the {rows} prompts of a batch"
@@ -242,6 +271,12 @@ class RunConfig(Section):
             raise UserError(f"There are no episodes for the task `{task}`.", where="episodes", mend=mend)
         return folder
 
+    @property
+    def prompts_a_step(self) -> int:
+        """Rows that a step takes from the data."""
+        sampled = self.rollout.prompts if self.objective == "grpo" else None
+        return sampled or self.batch.prompts
+
     def to_yaml(self) -> str:
         """The whole configuration, defaults included; `load_config` reads it back equal."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -252,7 +287,8 @@ class RunConfig(Section):
         Where a run stops, how often it saves, logs and evaluates, and which devices it runs on may change. The
         run's length may change only while the learning rate does not depend on it.
         """
-        free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate", "optimizer.micro_batches"}
+        free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate"}
+        free |= {"optimizer.micro_batches", "computation.attention"}
         if self.optimizer.schedule == "constant" and self.optimizer.warmup == 0:
             free |= {"steps", "seconds"}
         key = _flatten(self.model_dump(mode="json"))

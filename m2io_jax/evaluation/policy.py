@@ -16,6 +16,7 @@ from m2io_jax.episodes.labels import seeded
 from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.results import score_episode, summarise
+from m2io_jax.models.int8 import quantized
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import Computation, ModelConfig
 from m2io_jax.parallel.mesh import make_mesh
@@ -76,6 +77,7 @@ class Judge:
                 policy.structure, self.sampling, self.mesh, constrained=self.constraints is not None
             )
         params = place(policy.params, param_shardings(policy.params, self.mesh))
+        params = jax.jit(quantized)(params) if self.config.evaluate.int8 else params
         key = jax.random.key(self.config.seed)
         with Progress(title, steps=len(episodes)) as progress:
             done = 0

@@ -1,4 +1,4 @@
-"""Attention in the four shapes that this project needs, each exact, softmax in float32.
+"""Attention in the four shapes that this project needs, each exact, softmax in float32 (others: models/backends.py).
 
 A long prompt's own scores are held for `BLOCK` of its tokens at a time, and those of its completions with it for one
 completion: both are computed again in the backward pass. Blocks that are masked altogether are left out.
@@ -11,6 +11,7 @@ Training and sampling see a *group* as a tree: one prompt, then G completions th
     c2      #####          \\             # all valid keys    \\ causal    blank: nothing
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -121,12 +122,17 @@ def group_attention(
     v: Float[Array, "rows kv_heads length dim"],
     layout: GroupLayout,
     prompt_mask: Bool[Array, "rows prompt"],
+    *,
+    causal: Callable = causal_attention,
 ) -> Float[Array, "rows kv_heads share length dim"]:
-    """Tree attention over [prompt | c1 | ... | cG] without ever forming a [length, length] array."""
+    """Tree attention over [prompt | c1 | ... | cG] without ever forming a [length, length] array.
+
+    `causal` is what the prompt attends to itself by.
+    """
     prompt, group = layout.prompt, layout.group
     (rows, kv_heads, share, _, dim), time = q.shape, layout.completion
     prompt_k, prompt_v = k[:, :, :prompt], v[:, :, :prompt]
-    prompt_out = causal_attention(q[:, :, :, :prompt], prompt_k, prompt_v)
+    prompt_out = causal(q[:, :, :, :prompt], prompt_k, prompt_v)
 
     own_k, own_v = (x[:, :, prompt:].reshape(rows, kv_heads, group, time, dim) for x in (k, v))
     own_q = q[:, :, :, prompt:].reshape(rows, kv_heads, share, group, time, dim).swapaxes(2, 3)

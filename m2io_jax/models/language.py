@@ -13,7 +13,8 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from m2io_jax.models.attention import GroupLayout, causal_attention, decode_attention, group_attention
+from m2io_jax.models.attention import GroupLayout, decode_attention
+from m2io_jax.models.backends import backend
 from m2io_jax.models.layers import Linear, RMSNorm, SwiGLU, residual_gain, weight
 from m2io_jax.models.rope import Rotation, rotate, token_rotation
 from m2io_jax.models.sizes import Computation, TextConfig
@@ -83,8 +84,10 @@ class LanguageModel(nnx.Module):
     ) -> Float[Array, "rows length size"]:
         """Training: whole groups, each one sequence [prompt | c1 | ... | cG]."""
 
+        attention = backend(self.computation, self.config.head_dim)
+
         def attend(q, k, v, _):
-            return group_attention(q, k, v, layout, prompt_mask)
+            return attention.group(q, k, v, layout, prompt_mask)
 
         hidden, _ = self._run(x, positions, attend, keep=lambda kv: None)
         return hidden
@@ -93,7 +96,8 @@ class LanguageModel(nnx.Module):
         self, x: Float[Array, "rows time size"], positions: Int[Array, "3 rows time"]
     ) -> tuple[Float[Array, "rows time size"], KeysValues]:
         """Sampling: prompts, once each; returns their hidden states and the cache that completions share."""
-        hidden, kept = self._run(x, positions, lambda q, k, v, _: causal_attention(q, k, v), keep=lambda kv: kv)
+        attention = backend(self.computation, self.config.head_dim)
+        hidden, kept = self._run(x, positions, lambda q, k, v, _: attention.causal(q, k, v), keep=lambda kv: kv)
         return hidden, KeysValues(*kept)
 
     def decode(

@@ -119,10 +119,12 @@ class Computation:
         dtype: of activations and matrix products; softmax, normalisation, rotation and logits are float32 always.
         remat: what the backward pass computes again in place of keeping it, block by block: nothing, all but the
             outputs of matrix products ("dots"), or everything ("full").
+        attention: a name of models/backends.py; "auto" takes what suits the devices.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "full"] = "none"
+    attention: Literal["auto", "blocks", "splash", "cudnn"] = "auto"
 
     def checkpoint(self, block: Callable) -> Callable:
         """`block`, a `lax.scan`'s body, under this policy."""

@@ -6,7 +6,8 @@ tensor   the same rows, and a part of every head and hidden layer (arXiv 1909.08
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 
 import jax
 from jax.sharding import AxisType, Mesh
@@ -27,6 +28,17 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     sizes = _sizes(config, len(devices))
     # Auto: the compiler places what is between the stated shardings. Stated, because JAX means to change the default.
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def on_mesh(mesh: Mesh, function: Callable) -> Callable:
+    """`function`, traced where `jax.sharding.get_abstract_mesh()` is this mesh: kernels spread themselves by it."""
+
+    @wraps(function)
+    def traced(*arguments):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
 
 
 def _sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:

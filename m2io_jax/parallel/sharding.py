@@ -129,6 +129,11 @@ def place_batch(batch: T, mesh: Mesh) -> T:
     return jax.tree.map(spread, batch)
 
 
+def local_shards(mesh: Mesh) -> int:
+    """How many parts this process's rows of a batch are spread over."""
+    return _ways(RULES["batch"], mesh) // jax.process_count()
+
+
 def _ways(mesh_axes: str | tuple[str, ...], mesh: Mesh) -> int:
     names = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
     return math.prod(mesh.shape[name] for name in names)

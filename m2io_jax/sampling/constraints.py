@@ -23,7 +23,7 @@ from m2io_jax.parallel.sharding import place, place_batch, replicated
 
 MOST_LABELS = 26  # one letter each, so that a label is used up by its letter
 DEAD = -1
-FAR = np.int32(1 << 20)
+FAR = np.int16(1 << 14)
 
 
 @jax.tree_util.register_dataclass
@@ -35,13 +35,15 @@ class TokenAutomaton:
         after: the state after a token, -1 where it is not allowed.
         labels: a bit for each label that the token uses.
         slots: the largest slot that the token names, -1 for none.
-        to_end: tokens of the shortest way to the end whatever the prompt, the stop token included.
+        to_end: after a token, how many more the shortest way to the end has, whatever the prompt.
+        shortest: that way's tokens from the start.
     """
 
     after: Int[Array, "states vocab"]
     labels: UInt32[Array, "states vocab"]
     slots: Int[Array, "states vocab"]
-    to_end: Int[Array, " states"]
+    to_end: Int[Array, "states vocab"]
+    shortest: Int[Array, ""]
 
 
 @jax.tree_util.register_dataclass
@@ -83,8 +85,8 @@ class Constraints:
     ):
         padded = [*tokens, *[None] * (model.text.vocab_size - len(tokens))]
         automaton = compile_grammar(grammar, padded, model.special.eos)
-        if automaton.to_end[0] > max_length:
-            what = f"The grammar's shortest completion has {automaton.to_end[0]} tokens, with {max_length} allowed."
+        if automaton.shortest > max_length:
+            what = f"The grammar's shortest completion has {automaton.shortest} tokens, with {max_length} allowed."
             raise UserError(what, where="batch.completion_length", mend="allow more, or decode without the grammar")
         self._mesh, self._automaton = mesh, place(automaton, replicated(mesh))
 
@@ -146,13 +148,14 @@ def compile_grammar(grammar: Grammar, tokens: list[bytes | None], eos: int) -> T
     after, labels, slots = (np.stack([*column, column[0] * 0]) for column in zip(*rows, strict=True))
     after[-1] = DEAD  # the last state is that of completions that have stopped
     after[numbers[grammar.end], eos] = len(rows)
-    return TokenAutomaton(after, labels, slots, _to_end(after, labels, slots))
+    distance = _to_end(after, labels, slots)
+    return TokenAutomaton(after, labels, slots, distance[after], distance[0])
 
 
 def _to_end(after: np.ndarray, labels: np.ndarray, slots: np.ndarray) -> np.ndarray:
-    """Shortest ways to the last state by tokens that every prompt allows: those with no label and no slot but 0."""
+    """Of every state: the tokens to the last by those that every prompt allows, with no label and no slot but 0."""
     always = (after >= 0) & (labels == 0) & (slots <= 0)
-    distance = np.full(len(after), FAR, np.int32)
+    distance = np.full(len(after), FAR, np.int16)
     distance[-1] = 0
     while True:
         shorter = np.minimum(distance, np.where(always, distance[after], FAR).min(1) + 1)
@@ -192,7 +195,7 @@ def allowed(by: Constraint, at: Place, left: Int[Array, ""]) -> Bool[Array, "row
         (after >= 0)
         & (labels & ~free[..., None] == 0)
         & (automaton.slots[at.state] <= by.limits.slots[:, None, None])
-        & (automaton.to_end[jnp.maximum(after, 0)] <= left)
+        & (automaton.to_end[at.state] <= left)
     )
 
 

@@ -9,6 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.language import KeysValues
+from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.sharding import batch_sharding
 from m2io_jax.sampling.constraints import Constraint
 from m2io_jax.sampling.sampler import Prefilled, Rollouts, SamplingConfig, decode, prefill
@@ -51,7 +52,7 @@ class Sampler:
 def _on_rows(function: Callable, mesh: Mesh, takes, gives) -> Callable:
     if mesh.size > mesh.shape["data"]:
         # Mapping `data` alone and leaving `fsdp` and `tensor` to the compiler aborts XLA (jaxlib of jax 0.10.2).
-        return jax.jit(function, out_shardings=batch_sharding(mesh) if gives is ROWS else None)
+        return jax.jit(on_mesh(mesh, function), out_shardings=batch_sharding(mesh) if gives is ROWS else None)
     return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False))
 
 

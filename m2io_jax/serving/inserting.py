@@ -27,6 +27,7 @@ def model_placer(policy: Policy, run: RunConfig | None = None) -> Placer:
         needed = batch.pictures * batch.patches // 4 + batch.prompt_length
         seen = {name: getattr(batch, name) for name in SEEN} | {"prompt_length": max(ROOM.prompt_length, needed)}
         settings |= dict(batch=ROOM.model_copy(update=seen), computation=run.computation)
+        settings["evaluate"] = settings["evaluate"].model_copy(update={"int8": run.evaluate.int8})
     config = RunConfig(name="answer", objective="supervised", steps=1, **settings)
     judge = Judge(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
 

@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Key
 
 from m2io_jax.config import RunConfig
@@ -23,12 +23,15 @@ from m2io_jax.errors import UserError
 from m2io_jax.grammar import Grammar
 from m2io_jax.models.flops import group_flops, picture_flops
 from m2io_jax.models.inputs import Completions, PromptBatch
+from m2io_jax.models.int8 import quantized
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import ModelConfig
+from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.peak import peak_flops
-from m2io_jax.parallel.sharding import batch_sharding, param_shardings, place, place_batch
-from m2io_jax.rl.advantages import group_advantages, zero_variance
+from m2io_jax.parallel.sharding import batch_sharding, local_shards, param_shardings, place, place_batch
+from m2io_jax.rl.advantages import group_advantages
 from m2io_jax.rl.objectives import grpo_loss
+from m2io_jax.rl.selection import most_signal
 from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
@@ -36,7 +39,7 @@ from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.compiling import Ahead, returned, side_by_side
 from m2io_jax.training.optimizer import make_optimizer
-from m2io_jax.training.scoring import score, without_unscored
+from m2io_jax.training.scoring import score_completions, without_unscored
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.trained import join, split, stored
 
@@ -59,6 +62,8 @@ class GRPO:
         self.optimizer = make_optimizer(config.optimizer)
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
         reference = join(stored(self.begin, config), self.frozen)
+        self._quantized = jax.jit(quantized)
+        reference = self._quantized(reference) if "reference" in config.int8 else reference
         self.reference = reference if config.grpo.kl_beta else None
         draw = config.rollout
         self.sampling = SamplingConfig(
@@ -68,7 +73,7 @@ class GRPO:
             top_p=draw.top_p,
             min_p=draw.min_p,
         )
-        structure, temperature = policy.structure, config.rollout.temperature
+        structure = policy.structure
         self.sampler = Sampler(structure, self.sampling, mesh, constrained=draw.constrained)
         self.constraints = None
         if draw.constrained:
@@ -80,18 +85,18 @@ class GRPO:
                 max_length=config.batch.completion_length,
             )
         # Pictures that every model here encodes alike are encoded once a step.
-        self.same_pictures = not any(path[0] == "vision" for path, _ in nnx.to_flat_state(self.begin))
-        self._log_probs = jax.jit(
-            lambda params, prompts, completions, pictures: nnx.merge(structure, params).completion_log_probs(
-                prompts, completions, temperature, pictures
-            )[0],
-            out_shardings=batch_sharding(mesh),
-        )
-        self.update_flops = self._update_flops(policy.config)
+        trains_vision = any(path[0] == "vision" for path, _ in nnx.to_flat_state(self.begin))
+        self.same_pictures = not trains_vision and not config.int8
+        lengths = config.batch.completion_lengths  # an update is compiled for each
         shardings = state_shardings(self.begin, self.optimizer, mesh)
-        self._update = jax.jit(
-            partial(grpo_update, structure, self.optimizer, config), donate_argnums=0, out_shardings=(shardings, None)
-        )
+        self._take = _rows_taken(mesh)
+        self._score, self._update, self.update_flops = {}, {}, {}
+        for length in lengths:
+            score = partial(reference_log_probs, structure, config, length)
+            update = partial(shortened_update, length, partial(grpo_update, structure, self.optimizer, config))
+            self._score[length] = jax.jit(on_mesh(mesh, score), out_shardings=batch_sharding(mesh))
+            self._update[length] = jax.jit(on_mesh(mesh, update), donate_argnums=0, out_shardings=(shardings, None))
+            self.update_flops[length] = self._update_flops(policy.config, length)
 
     def row(self, episode: Episode, random: np.random.Generator, tasks: Mapping[str, float]) -> GRPORow:
         """Prepares one prompt of one of the `tasks`, drawn by weight, in the data pipeline.
@@ -107,79 +112,89 @@ class GRPO:
 
     def compile(self, state: TrainState) -> dict[str, float]:
         """Compiles every program of a step, before the first; returns the seconds of each."""
-        ahead, batch, mesh = Ahead(), self.config.batch, self.mesh
-        prompts = place_batch(stack_prompts([self.encoder.blank()] * batch.prompts), mesh)
-        policy, key = join(state.params, self.frozen), jax.random.key(0)
-        shape = (prompts.rows, self.sampling.group, self.sampling.max_length)
-        tokens, mask, numbers = (
-            jax.ShapeDtypeStruct(shape, kind, sharding=batch_sharding(mesh)) for kind in (jnp.int32, bool, jnp.float32)
-        )
-        completions = Completions(tokens, mask)
-        rewards = jax.ShapeDtypeStruct(shape[:2], jnp.float32, sharding=batch_sharding(mesh))
+        ahead, mesh, rows = Ahead(), self.mesh, self.config.prompts_a_step
+        prompts = place_batch(stack_prompts([self.encoder.blank()] * rows), mesh)
+        policy, key = self._sampling_weights(state), jax.random.key(0)
+
+        def array(kind, *shape: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((prompts.rows, *shape), kind, sharding=batch_sharding(mesh))
+
+        shape = (self.sampling.group, self.sampling.max_length)
+        rollouts = Rollouts(Completions(array(jnp.int32, *shape), array(bool, *shape)), array(jnp.float32, *shape))
+        rewards = array(jnp.float32, self.sampling.group)
         seen = jax.eval_shape(self.sampler.encode, policy, prompts)
-        pictures = jax.ShapeDtypeStruct(seen.shape, seen.dtype, sharding=batch_sharding(mesh))
-        shared = pictures if self.same_pictures else None
+        pictures = array(seen.dtype, *seen.shape[1:])
+        sampled = (prompts, pictures if self.same_pictures else None, rollouts, rewards)
+        kept = place_batch(np.arange(self.config.batch.prompts, dtype=np.int32), mesh)
+        self._take = ahead("select", self._take, sampled, kept)
+        prompts_kept, pictures_kept, rollouts_kept, rewards_kept = returned(self._take)[0]
 
         def sampling():
-            constraint = self.constraints and self.constraints.batch([(0, 0)] * batch.prompts)
+            constraint = self.constraints and self.constraints.batch([(0, 0)] * rows)
             self.sampler.encode = ahead("encode", self.sampler.encode, policy, prompts)
             self.sampler.prefill = ahead("prefill", self.sampler.prefill, policy, prompts, pictures)
             prefilled = returned(self.sampler.prefill)
             self.sampler.decode = ahead("decode", self.sampler.decode, policy, prompts, prefilled, key, constraint)
 
-        def reference():
+        def training(length: int):
+            name = "" if length == self.sampling.max_length else f" of {length}"
+            kept, theirs = (prompts_kept, pictures_kept, rollouts_kept), None
             if self.reference is not None:
-                given = (self.reference, prompts, completions, shared)
-                self._log_probs = ahead("reference", self._log_probs, *given)
+                self._score[length] = ahead(f"reference{name}", self._score[length], self.reference, *kept)
+                theirs = returned(self._score[length])
+            given = (state, self.frozen, *kept, rewards_kept, theirs, 0.0)
+            self._update[length] = ahead(f"update{name}", self._update[length], *given)
 
-        def update():
-            theirs = numbers if self.reference is not None else None
-            given = (prompts, shared, Rollouts(completions, numbers), rewards, theirs)
-            self._update = ahead("update", self._update, state, self.frozen, *given, 0.0)
-
-        side_by_side(sampling, reference, update)
+        side_by_side(sampling, *(partial(training, length) for length in self._update))
         peak_flops()  # measured on CPU, once
         return ahead.seconds
 
     def step(
         self, state: TrainState, rows: Sequence[GRPORow], *, learning_rate: float, key: Key[Array, ""]
     ) -> tuple[TrainState, dict[str, float]]:
-        """One step: sample, score, compare with the frozen reference, update."""
+        """One step: sample, score, choose the groups to learn from, compare with the frozen reference, update."""
         timing = Stopwatch()
         prompts = place_batch(stack_prompts([row.prompt for row in rows]), self.mesh)
-        policy = join(state.params, self.frozen)
+        policy = self._sampling_weights(state)
         pictures = timing.measure("encode", self.sampler.encode, policy, prompts)
         prefilled = timing.measure("prefill", self.sampler.prefill, policy, prompts, pictures)
         constraint = self.constraints and self.constraints.batch([row.task.names(row.episode) for row in rows])
         rollouts = timing.measure("decode", self.sampler.decode, policy, prompts, prefilled, key, constraint)
         del policy, prefilled  # the cache is not kept while the policy is updated
-        pictures = pictures if self.same_pictures else None
 
-        completions = rollouts.completions
-        texts = [[self.codec.decode(ids) for ids in group] for group in completion_ids(completions)]
-        scores = score(rows, texts, self.config.rewards)
+        texts = [[self.codec.decode(ids) for ids in group] for group in completion_ids(rollouts.completions)]
+        scores = score_completions(rows, texts, self.config.rewards)
+        metrics = scores.metrics() | length_metrics(rollouts.completions, self.codec)
+
+        kept = place_batch(most_signal(scores.rewards, self.config.batch.prompts, local_shards(self.mesh)), self.mesh)
+        sampled = (prompts, pictures if self.same_pictures else None, rollouts, place_batch(scores.rewards, self.mesh))
+        (*learned, rewards), longest = self._take(sampled, kept)
+        length = next(length for length in self._update if length >= int(longest))
         timing.lap("reward")
 
         reference = None
         if self.reference is not None:
-            reference = timing.measure("reference", self._log_probs, self.reference, prompts, completions, pictures)
-        metrics: dict[str, float] = {}
+            reference = timing.measure("reference", self._score[length], self.reference, *learned)
+        updated: dict[str, float] = {}
         for update in range(self.config.grpo.updates_per_rollout):
-            given = (prompts, pictures, rollouts, place_batch(scores.rewards, self.mesh), reference)
-            state, measured = timing.measure("update", self._update, state, self.frozen, *given, learning_rate)
+            given = (state, self.frozen, *learned, rewards, reference, learning_rate)
+            state, measured = timing.measure("update", self._update[length], *given)
             # the first update is on policy: only there do the sampler and the trainer speak of the same weights
-            metrics |= {k: v for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
-        metrics = {name: float(value) for name, value in metrics.items()}
-        metrics |= scores.metrics() | length_metrics(completions, self.codec)
-        metrics["mfu"] = self.update_flops / timing.seconds["timing_s/update"] / peak_flops()
+            updated |= {k: v for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
+        metrics |= {name: float(value) for name, value in updated.items()}
+        metrics["mfu"] = self.update_flops[length] / timing.seconds["timing_s/update"] / peak_flops()
         metrics["decode_tokens_per_s"] = metrics["num_tokens"] / timing.seconds["timing_s/decode"]
         return state, metrics | timing.seconds
 
-    def _update_flops(self, model: ModelConfig) -> float:
-        """Of all updates of a step: forward, backward for the activations, and as much again for trained kernels."""
+    def _sampling_weights(self, state: TrainState) -> nnx.State:
+        weights = join(state.params, self.frozen)
+        return self._quantized(weights) if "rollouts" in self.config.int8 else weights
+
+    def _update_flops(self, model: ModelConfig, length: int) -> float:
+        """Of a step's updates at this length: forward, backward for activations, as much again for trained kernels."""
         batch, rows = self.config.batch, self.config.batch.prompts * jax.process_count()
         trained = {path[0] for path, _ in nnx.to_flat_state(self.begin) if path[-1] == "kernel"}
-        shapes = dict(prompt=batch.prompt_length, completion=batch.completion_length)
+        shapes = dict(prompt=batch.prompt_length, completion=length)
         kernels, attention = group_flops(model, rows=rows, group=self.config.rollout.group_size, **shapes)
         total = (3 if "language" in trained else 2) * kernels + 3 * attention
         if not self.same_pictures:
@@ -199,6 +214,43 @@ def the_grammar(config: RunConfig) -> Grammar:
         what = "Completions can be constrained where all tasks have the same grammar."
         raise UserError(what, where="rollout.constrained", mend="leave it false, or train one task")
     return grammars.pop()
+
+
+def reference_log_probs(
+    structure: nnx.GraphDef,
+    config: RunConfig,
+    length: int,
+    params: nnx.State,
+    prompts: PromptBatch,
+    pictures: Float[Array, "rows media size"] | None,
+    rollouts: Rollouts,
+) -> Float[Array, "rows group {length}"]:
+    """Log-probabilities of the first `length` tokens of the completions under other weights."""
+    completions = _shortened(rollouts, length).completions
+    model = nnx.merge(structure, params)
+    return model.completion_log_probs(prompts, completions, config.rollout.temperature, pictures)[0]
+
+
+def shortened_update(length: int, update: Callable, state, frozen, prompts, pictures, rollouts: Rollouts, *rest):
+    """`update` of the first `length` tokens of the completions, none of which is longer."""
+    return update(state, frozen, prompts, pictures, _shortened(rollouts, length), *rest)
+
+
+def _shortened(rollouts: Rollouts, length: int) -> Rollouts:
+    return jax.tree.map(lambda tokens: tokens[:, :, :length], rollouts)
+
+
+def _rows_taken(mesh: Mesh) -> Callable:
+    """A program that takes rows of each device's share of `sampled`, and says how long the longest completion is."""
+
+    def take(sampled, rows):
+        prompts, pictures, rollouts, rewards = jax.tree.map(lambda of: of[rows], sampled)
+        longest = rollouts.completions.mask.sum(-1).max()
+        return (prompts, pictures, rollouts, rewards), jax.lax.pmax(longest, mesh.axis_names)
+
+    spread = batch_sharding(mesh).spec
+    takes, gives = (spread, spread), (spread, PartitionSpec())
+    return jax.jit(jax.shard_map(take, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False))
 
 
 def grpo_update(
@@ -245,8 +297,7 @@ def grpo_update(
     batch = (prompts, pictures, rollouts, advantages, reference_log_probs)
     parts = config.optimizer.micro_batches
     state, value, metrics = gradient_step(state, loss, batch, optimizer, learning_rate, parts)
-    dead = jnp.mean(zero_variance(rewards).astype(jnp.float32))
-    metrics |= {"loss": value, "frac_reward_zero_std": dead, "kl_coef": jnp.asarray(settings.kl_beta)}
+    metrics |= {"loss": value, "kl_coef": jnp.asarray(settings.kl_beta)}
     return state, metrics
 
 

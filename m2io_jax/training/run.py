@@ -120,7 +120,7 @@ def set_up(config: RunConfig):
     rows = episode_pipeline(
         [Portion(source, partial(objective.row, tasks=tasks), sum(tasks.values())) for source, tasks in sources],
         seed=config.seed,
-        batch_of=config.batch.prompts,
+        batch_of=config.prompts_a_step,
         shard=(jax.process_index(), jax.process_count()),
     )
     return policy, objective, mesh, rows
@@ -164,7 +164,7 @@ def run_steps(
     config: RunConfig, objective, state: TrainState, rows, checkpoints: Checkpoints, log: MetricsLog, elapsed: float
 ) -> tuple[TrainState, float]:
     """The loop. Returns the last state and the seconds that all steps took, those before a restart included."""
-    step, begun_at, clock = int(state.step), elapsed, time.perf_counter()
+    step, begun_at, clock, saving = int(state.step), elapsed, time.perf_counter(), {}
     key = jax.random.key(config.seed)
     title, shown = f"{config.name} ({config.objective})", SHOWN[config.objective]
     budget = dict(steps=config.steps, seconds=config.seconds, done_steps=step, done_seconds=elapsed)
@@ -177,12 +177,14 @@ def run_steps(
             now = time.perf_counter()
             elapsed = begun_at + now - clock
             metrics |= {"step_time": now - began, "host_memory_gb": host_memory_gb()}
-            metrics |= {"dropped_rows": float(sum(rows.dropped.values()))}
+            metrics |= {"dropped_rows": float(sum(rows.dropped.values()))} | saving
             if step % config.logging.every_steps == 0:
                 log.write(step, metrics)
             progress.update(step, metrics)
+            saving, logged = {}, time.perf_counter()
             if step % config.checkpoint.every_steps == 0:
                 save(config, checkpoints, step, state, rows, elapsed)
+                saving = {"timing_s/checkpoint": time.perf_counter() - logged}  # in the next line: this one is written
     save(config, checkpoints, step, state, rows, elapsed)
     return state, elapsed
 

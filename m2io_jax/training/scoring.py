@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from m2io_jax.episodes.episode import Episode
+from m2io_jax.rl.advantages import zero_variance
 from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.tasks.task import Task
 from m2io_jax.verification.pool import MOST_WORKERS, Unverified
@@ -40,10 +41,12 @@ class Scores:
     unverified: Counter[str]
 
     def metrics(self) -> dict[str, float]:
-        """TRL's names, over what was scored: the reward, its spread inside groups, each part; and what was not."""
+        """TRL's names, over all that was sampled and scored: the reward, its spread inside groups, each part; and how
+        many could not be scored."""
         scored = ~np.isnan(self.rewards)
         spreads = [group[kept].std() for group, kept in zip(self.rewards, scored, strict=True) if kept.any()]
         metrics = {"reward": _mean(self.rewards[scored]), "reward_std": _mean(spreads)}
+        metrics["frac_reward_zero_std"] = float(np.mean(zero_variance(self.rewards)))
         flat = [parts for group in self.parts for parts in group if parts is not None]
         for name in sorted({name for parts in flat for name in parts}):
             values = [parts[name] for parts in flat if name in parts]
@@ -51,7 +54,9 @@ class Scores:
         return metrics | {name: float(self.unverified[kind]) for kind, name in COUNTED.items()}
 
 
-def score(rows: Sequence[Row], texts: Sequence[Sequence[str]], weights: Mapping[str, float]) -> Scores:
+def score_completions(
+    rows: Sequence[Row], texts: Sequence[Sequence[str]], weights: Mapping[str, float]
+) -> Scores:
     """Scores every completion.
 
     Args:

@@ -17,6 +17,7 @@ from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
+from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import choose
@@ -44,7 +45,7 @@ class Supervised:
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
         shardings = state_shardings(self.begin, self.optimizer, mesh)
         update = partial(supervised_update, policy.structure, self.optimizer, config)
-        self._update = jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
+        self._update = jax.jit(on_mesh(mesh, update), donate_argnums=0, out_shardings=(shardings, None))
 
     def row(self, episode: Episode, random: np.random.Generator, tasks: Mapping[str, float]) -> SupervisedRow:
         """Prepares one example of one of the `tasks`, drawn by weight, in the data pipeline.

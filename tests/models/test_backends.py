@@ -1,0 +1,122 @@
+"""Attention by other backends against the one that every device has, which test_attention.py holds to float64."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from m2io_jax.config import MeshConfig
+from m2io_jax.models.attention import GroupLayout, causal_attention, group_attention
+from m2io_jax.models.backends import BACKENDS, suited
+from m2io_jax.models.cudnn import cudnn_causal_attention
+from m2io_jax.models.splash import splash_causal_attention, splash_group_attention
+from m2io_jax.parallel.mesh import make_mesh, on_mesh
+from m2io_jax.parallel.sharding import batch_sharding
+
+LAYOUT = GroupLayout(prompt=70, group=3, completion=30)
+PROMPT_LENGTHS = np.array([70, 11, 1, 40])
+ROWS, KV, SHARE, DIM = 4, 2, 3, 16
+REAL = np.ones((ROWS, LAYOUT.length), bool)
+REAL[:, : LAYOUT.prompt] = np.arange(LAYOUT.prompt) < PROMPT_LENGTHS[:, None]
+SPLASH = partial(splash_group_attention, interpret=True)
+
+
+@pytest.fixture(scope="module")
+def qkv():
+    random = np.random.default_rng(0)
+    shapes = ((ROWS, KV, SHARE, LAYOUT.length, DIM), (ROWS, KV, LAYOUT.length, DIM), (ROWS, KV, LAYOUT.length, DIM))
+    return tuple(random.normal(size=shape).astype(np.float32) for shape in shapes)
+
+
+def read_and_gradients(group, qkv):
+    """What real tokens read, and the gradients of a weighted sum of it."""
+    weights = np.random.default_rng(1).normal(size=qkv[0].shape) * REAL[:, None, None, :, None]
+    mask = jnp.asarray(REAL[:, : LAYOUT.prompt])
+
+    def total(q, k, v):
+        out = group(q, k, v, LAYOUT, mask) * REAL[:, None, None, :, None]
+        return jnp.sum(out * weights), out
+
+    gradients, out = jax.jit(jax.grad(total, (0, 1, 2), has_aux=True))(*qkv)
+    return out, *gradients
+
+
+def test_the_splash_kernel_reads_the_tree(qkv):
+    expected = read_and_gradients(group_attention, qkv)
+    for ours, theirs in zip(read_and_gradients(SPLASH, qkv), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_the_splash_kernel_reads_prompts(qkv):
+    ours, theirs = partial(splash_causal_attention, interpret=True)(*qkv), causal_attention(*qkv)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_on_a_mesh_every_device_runs_the_kernel_on_its_own_rows_and_heads(qkv):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    placed = jax.device_put((*qkv, REAL[:, : LAYOUT.prompt]), batch_sharding(mesh))
+    attend = jax.jit(on_mesh(mesh, lambda q, k, v, mask: SPLASH(q, k, v, LAYOUT, mask)))
+    out = attend(*placed)
+    assert {shard.data.shape[:2] for shard in out.addressable_shards} == {(1, 1)}
+    expected = group_attention(*qkv, LAYOUT, jnp.asarray(REAL[:, : LAYOUT.prompt]))
+    np.testing.assert_allclose(*(x * REAL[:, None, None, :, None] for x in (out, expected)), rtol=1e-5, atol=1e-5)
+
+
+def test_heads_are_grouped_for_cudnn_as_they_are_here(qkv):
+    causal = partial(cudnn_causal_attention, implementation="xla")
+    np.testing.assert_allclose(causal(*qkv), causal_attention(*qkv), rtol=1e-5, atol=1e-5)
+    expected = read_and_gradients(group_attention, qkv)
+    for ours, theirs in zip(read_and_gradients(partial(group_attention, causal=causal), qkv), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN's kernel needs a GPU")
+def test_cudnn_reads_the_tree(qkv):
+    half = tuple(jnp.asarray(x, jnp.bfloat16) for x in qkv)
+    expected = read_and_gradients(group_attention, half)
+    for ours, theirs in zip(read_and_gradients(BACKENDS["cudnn"].group, half), expected, strict=True):
+        np.testing.assert_allclose(*(x.astype(np.float32) for x in (ours, theirs)), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "platform, dtype, head_dim, name",
+    [
+        ("cpu", "bfloat16", 128, "blocks"),
+        ("tpu", "float32", 128, "splash"),
+        ("tpu", "bfloat16", 32, "blocks"),
+        ("gpu", "bfloat16", 128, "cudnn"),
+        ("gpu", "float32", 128, "blocks"),
+        ("gpu", "bfloat16", 256, "blocks"),
+    ],
+)
+def test_auto_takes_what_suits(platform, dtype, head_dim, name):
+    assert suited(platform, dtype, head_dim) == name
+
+
+@pytest.mark.slow
+def test_the_splash_kernel_compiles_for_tpus_and_holds_no_scores():
+    """The tree of the 3B's heads at 2,048 + 8 x 512 tokens, on four chips, with its gradient."""
+    pytest.importorskip("libtpu", reason="compiling for TPUs needs libtpu (pip install libtpu)")
+    try:
+        from jax.experimental import topologies
+
+        topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+    except Exception as error:
+        pytest.skip(f"libtpu cannot describe a topology here: {error}")
+    mesh = make_mesh(MeshConfig(data=2, fsdp=1, tensor=2), topology.devices)
+    layout, rows = GroupLayout(prompt=2048, group=8, completion=512), 2
+    heads = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), "tensor"))
+
+    def array(*shape):
+        return jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=heads)
+
+    mask = jax.ShapeDtypeStruct((rows, layout.prompt), bool, sharding=batch_sharding(mesh))
+    total = on_mesh(mesh, lambda *given: splash_group_attention(*given[:3], layout, given[3]).astype(jnp.float32).sum())
+    of_keys = array(rows, 2, layout.length, 128)
+    qkv = (array(rows, 2, 8, layout.length, 128), of_keys, of_keys)
+    program = jax.jit(jax.grad(total, (0, 1, 2))).lower(*qkv, mask).compile()
+    scores = layout.length**2 * 2  # one head's, in bfloat16
+    assert program.memory_analysis().temp_size_in_bytes < scores / 4

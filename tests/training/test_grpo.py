@@ -1,0 +1,144 @@
+"""The GRPO step: which groups it learns from, at which length, by which weights; against the same step by its parts."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from killed_run import small_run
+
+from m2io_jax.config import MeshConfig, RunConfig
+from m2io_jax.episodes.batching import stack_prompts
+from m2io_jax.errors import UserError
+from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.parallel.sharding import place_batch
+from m2io_jax.training.grpo import GRPO
+from m2io_jax.training.run import set_up
+from m2io_jax.training.state import begin
+from m2io_jax.training.trained import join
+
+RATE, KEY, TIME = 1e-2, jax.random.key(7), 6
+close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+
+
+class Odd:
+    """An inserter whose reward is the share of letters with an odd code: it differs within groups from the start."""
+
+    rewards = ("seen",)
+
+    def __init__(self, task):
+        self.prompt, self.names = task.prompt, getattr(task, "names", None)
+
+    def score(self, completion: str, episode) -> dict[str, float]:
+        return {"seen": sum(ord(letter) % 2 for letter in completion) / max(1, len(completion))}
+
+
+def started(episodes, **changes):
+    """The objective on one device, a state to begin with, and the rows of a step."""
+    values = small_run(str(episodes), "unused", "grpo", 1).model_dump() | {"tasks": {"inserter": 1.0}}
+    for name, value in changes.items():
+        values[name] = values[name] | value if isinstance(value, dict) else value
+    config = RunConfig.model_validate(values)
+    policy, _, _, rows = set_up(config.model_copy(update={"mesh": MeshConfig()}))
+    objective = GRPO(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
+    state = begin(objective.begin, objective.optimizer, objective.mesh)
+    return objective, state, [dataclasses.replace(row, task=Odd(row.task)) for row in next(rows)]
+
+
+def stepped(objective, state, rows):
+    state, metrics = objective.step(state, rows, learning_rate=RATE, key=KEY)
+    return jax.device_get(state.params), metrics
+
+
+def by_parts(objective, state, rows, chosen):
+    """Sampled and scored like the step; one update by the rows that `chosen(rewards)` names."""
+    prompts = place_batch(stack_prompts([row.prompt for row in rows]), objective.mesh)
+    rollouts = objective.sampler(join(state.params, objective.frozen), prompts, KEY)
+    tokens, masks = jax.device_get((rollouts.completions.tokens, rollouts.completions.mask))
+    rewards = np.array(
+        [
+            [row.task.score(objective.codec.decode(ids[mask].tolist()), row.episode)["seen"] for ids, mask in group]
+            for row, group in zip(rows, map(zip, tokens, masks), strict=True)
+        ],
+        np.float32,
+    )
+    take = np.array(chosen(rewards))
+    prompts, rollouts = jax.tree.map(lambda x: x[take], (prompts, rollouts))
+    reference = objective._score[TIME](objective.reference, prompts, None, rollouts)
+    given = (state, objective.frozen, prompts, None, rollouts, rewards[take], reference, RATE)
+    state, _ = objective._update[TIME](*given)
+    return jax.device_get(state.params), rewards
+
+
+def test_a_step_learns_from_the_groups_that_differ_most(episodes):
+    changes = dict(batch={"prompts": 2}, rollout={"prompts": 8, "group_size": 3})
+    params, metrics = stepped(*started(episodes, **changes))
+
+    def largest(rewards):
+        found = sorted(np.argsort(-rewards.std(1), kind="stable")[:2].tolist())
+        assert found != [0, 1], "the first would have been right too"
+        return found
+
+    expected, rewards = by_parts(*started(episodes, **changes), largest)
+    jax.tree.map(close, params, expected)
+    assert metrics["reward"] == pytest.approx(rewards.mean()), "what is logged is of all that was sampled"
+
+
+def test_a_shorter_update_is_the_same_update(episodes, monkeypatch):
+    changes = dict(batch={"prompts": 2, "completion_length": TIME})
+    expected, metrics = stepped(*started(episodes, **changes))
+    assert metrics["completions/max_length"] == TIME
+    longer = {"prompts": 2, "completion_length": 2 * TIME, "shorter": [TIME]}
+    objective, state, rows = started(episodes, batch=longer)
+    cut_short(objective, TIME)
+    used = []
+    for length, update in objective._update.items():
+        objective._update[length] = lambda *given, length=length, update=update: used.append(length) or update(*given)
+    params, _ = stepped(objective, state, rows)
+    assert used == [TIME]
+    jax.tree.map(close, params, expected)
+
+
+def cut_short(objective, length: int) -> None:
+    """Every completion ends after `length` tokens, as if a stop token had come."""
+    decode = objective.sampler.decode
+
+    def shorter(*given):
+        rollouts = decode(*given)
+        mask = rollouts.completions.mask & (np.arange(rollouts.completions.mask.shape[-1]) < length)
+        return dataclasses.replace(rollouts, completions=dataclasses.replace(rollouts.completions, mask=mask))
+
+    objective.sampler.decode = shorter
+
+
+def test_completions_under_constraint_all_parse(episodes):
+    objective, state, rows = started(episodes, rollout={"constrained": True}, batch={"completion_length": 48})
+    told = [dataclasses.replace(row, task=Read()) for row in rows]
+    _, metrics = stepped(objective, state, told)
+    assert metrics["rewards/format/mean"] == 1
+    assert metrics["sampling/sampling_logp_difference/max"] < 1e-5, "log-probabilities are those before the grammar"
+
+
+class Read:
+    """The inserter itself."""
+
+    def __getattr__(self, name):
+        from m2io_jax.tasks import find_task
+
+        return getattr(find_task("inserter"), name)
+
+
+def test_weights_in_eight_bits_are_nearly_the_policys(episodes):
+    gap = "sampling/sampling_logp_difference/max"
+    exact = stepped(*started(episodes))[1]
+    for reader, (least_gap, least_kl) in {"reference": (0, 1e-9), "rollouts": (1e-5, 0)}.items():
+        metrics = stepped(*started(episodes, int8=[reader]))[1]
+        assert least_gap <= metrics[gap] < 0.1 and (least_gap or metrics[gap] < 1e-5)
+        assert least_kl <= metrics["kl"] < 1e-2
+    assert exact[gap] < 1e-5 and exact["kl"] < 1e-9
+
+
+def test_fewer_prompts_sampled_than_trained_are_refused():
+    with pytest.raises((UserError, ValueError), match="rollout.prompts"):
+        RunConfig(name="x", objective="grpo", steps=1, batch={"prompts": 4}, rollout={"prompts": 3})
