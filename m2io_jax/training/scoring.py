@@ -54,9 +54,7 @@ class Scores:
         return metrics | {name: float(self.unverified[kind]) for kind, name in COUNTED.items()}
 
 
-def score_completions(
-    rows: Sequence[Row], texts: Sequence[Sequence[str]], weights: Mapping[str, float]
-) -> Scores:
+def score_completions(rows: Sequence[Row], texts: Sequence[Sequence[str]], weights: Mapping[str, float]) -> Scores:
     """Scores every completion.
 
     Args:

@@ -11,7 +11,8 @@ from math import cos, isqrt, pi, radians, sin
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from m2io_jax.episodes.generated.problem import Problem, chosen, pick, png, require
+from m2io_jax.episodes.generated.problem import Problem, pick, png
+from m2io_jax.episodes.settings import chosen, require
 
 KINDS = ("angle", "side", "perimeter", "area")
 LEAST_ANGLE = 20  # degrees; sharper corners have no room for a label

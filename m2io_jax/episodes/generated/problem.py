@@ -8,8 +8,6 @@ from typing import Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
-from m2io_jax.errors import UserError
-
 T = TypeVar("T")
 
 
@@ -52,16 +50,3 @@ def png(picture: Image.Image, random: np.random.Generator) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
-
-
-def require(holds: bool, name: str, value: object, allowed: str) -> None:
-    """Raises UserError for a setting out of its bounds."""
-    if not holds:
-        raise UserError(f"{name} is {value!r}.", where=name, mend=f"allowed: {allowed}")
-
-
-def chosen(name: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
-    """The names in a text such as `add,subtract`. Raises UserError where one is unknown, or there is none."""
-    names = tuple(part.strip() for part in text.split(","))
-    require(set(names) <= set(known), name, text, f"some of {', '.join(known)}, with commas")
-    return names

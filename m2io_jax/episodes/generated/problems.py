@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from m2io_jax.episodes.generated.problem import Problem, chosen, pick, require
+from m2io_jax.episodes.generated.problem import Problem, pick
+from m2io_jax.episodes.settings import chosen, require
 
 NAMES = ("Ann", "Ben", "Eva", "Leo", "Mia", "Tom")
 ITEMS = ("apples", "books", "coins", "cups", "eggs", "pens")

@@ -12,7 +12,8 @@ from math import ceil, cos, pi, sin, sqrt
 import numpy as np
 from PIL import Image, ImageDraw
 
-from m2io_jax.episodes.generated.problem import Problem, pick, png, require
+from m2io_jax.episodes.generated.problem import Problem, pick, png
+from m2io_jax.episodes.settings import require
 
 Colour = tuple[int, int, int]
 Combination = tuple[str, str]  # of a colour and a shape

@@ -12,8 +12,8 @@ from typing import Any
 from m2io_jax.corpus.pictures import PictureError, decode
 from m2io_jax.episodes.building import LISTED_ROWS, EpisodeConfig, split_of
 from m2io_jax.episodes.episode import Candidate, Episode
-from m2io_jax.episodes.generated.problem import require
 from m2io_jax.episodes.pictures import stored_picture
+from m2io_jax.episodes.settings import require
 from m2io_jax.verification.answers import readable
 from m2io_jax.verification.pool import Unverified
 
