@@ -19,7 +19,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=PURPOSE)
 corpus_app = typer.Typer(no_args_is_help=True, help="Fill a corpus folder.")
 import_app = typer.Typer(no_args_is_help=True, help="From where the documents come.")
 convert_app = typer.Typer(no_args_is_help=True, help="Published weights in and out.")
+read_app = typer.Typer(no_args_is_help=True, help="Published questions with verified answers.")
 app.add_typer(corpus_app, name="corpus")
+app.add_typer(read_app, name="read")
 app.add_typer(convert_app, name="convert")
 corpus_app.add_typer(import_app, name="import")
 
@@ -66,8 +68,36 @@ def episodes(corpus: Path, folder: Path, settings: Overrides = None):
     documents = Corpus.open(corpus)
     retriever = Retriever.open(index_folder(corpus), documents)
     manifest = make_episodes(documents, retriever, folder, _with(EpisodeConfig(), settings, "episodes"))
-    counts = ", ".join(f"{count} {split}" for split, count in manifest["episodes"].items())
-    out.print(f"{folder}: {counts}; dropped: {manifest['report']['dropped'] or 'none'}", markup=False)
+    out.print(f"{folder}: {_counts(manifest)}; dropped: {manifest['report']['dropped'] or 'none'}", markup=False)
+
+
+@app.command()
+def generate(task: str, folder: Path, settings: Overrides = None, count: int = 2000, seed: int = 0):
+    """Make problems with verified answers: counting, geometry or arithmetic (most=4 colours=3 ...)."""
+    from m2io_jax.episodes.generated import find_generated
+    from m2io_jax.episodes.generated.making import make_generated
+
+    generator = _with(find_generated(task), settings, f"generate {task}")
+    manifest = make_generated(task, generator, folder, count=count, seed=seed)
+    out.print(f"{folder}: {_counts(manifest)}", markup=False)
+
+
+@read_app.command("rows")
+def read_rows(source: Path, folder: Path, settings: Overrides = None):
+    """Read rows of R1-V's or LMM-R1's sets (JSON Lines or Parquet) with their pictures as episodes."""
+    from m2io_jax.episodes.published.draft import ReadConfig
+    from m2io_jax.episodes.published.making import make_read
+
+    out.print(make_read("rows", source, folder, _with(ReadConfig(), settings, "read rows")).summary(), markup=False)
+
+
+@read_app.command("clevr")
+def read_clevr(source: Path, folder: Path, settings: Overrides = None):
+    """Read the counting questions of CLEVR, as TFDS prepared it, as episodes."""
+    from m2io_jax.episodes.published.draft import ReadConfig
+    from m2io_jax.episodes.published.making import make_read
+
+    out.print(make_read("clevr", source, folder, _with(ReadConfig(), settings, "read clevr")).summary(), markup=False)
 
 
 @app.command()
@@ -180,6 +210,10 @@ def base(
     from m2io_jax.base import make_base
 
     out.print(f"base model: {make_base(lessons, settings or [], say, folder)}", markup=False)
+
+
+def _counts(manifest) -> str:
+    return ", ".join(f"{count} {split}" for split, count in manifest["episodes"].items())
 
 
 def _weight_type(name: str | None) -> str | None:

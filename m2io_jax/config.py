@@ -186,7 +186,7 @@ class RunConfig(Section):
         name: names the run and, unless `run` is given, its directory `runs/<name>`.
         model: a size of `m2io_jax.models.sizes`.
         init: `base` (the weights that ship), `random`, or the path of a run or checkpoint.
-        episodes: the built episodes to train on.
+        episodes: the folder of the episodes to train on; or, where tasks have data of their own, `task: folder`.
         tasks: weight of each task in the mixture.
         steps, seconds: the run ends at whichever comes first; at least one is given.
         rewards: weight of each reward part.
@@ -201,7 +201,7 @@ class RunConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     model: str = "tiny"
     init: str = "base"
-    episodes: Path | None = None
+    episodes: Path | dict[str, Path] | None = None
     objective: Literal["supervised", "grpo"]
     tasks: dict[str, NotNegative] = {"inserter": 1.0}
     steps: Count | None = None
@@ -225,6 +225,14 @@ class RunConfig(Section):
     def _run_by_name(cls, run: Any, info) -> Any:
         return Path("runs") / info.data["name"] if run is None and "name" in info.data else run
 
+    @field_validator("episodes", mode="before")
+    @classmethod
+    def _folders(cls, episodes: Any) -> Any:
+        folders = episodes.values() if isinstance(episodes, dict) else [episodes]
+        if episodes is not None and not all(isinstance(folder, str | Path) for folder in folders):
+            raise ValueError("must be a folder, or a folder for each task, as `task: folder`")
+        return episodes
+
     @field_validator("tasks", "rewards")
     @classmethod
     def _some_weight(cls, weights: dict[str, float]) -> dict[str, float]:
@@ -239,6 +247,10 @@ class RunConfig(Section):
         if self.objective == "grpo" and self.rollout.group_size < 2:
             said = "`rollout.group_size` is 1 but must be 2 or more for grpo: an advantage is relative to its group"
             raise PydanticCustomError("group_size", said, {"key": "rollout.group_size"})
+        for task, weight in self.tasks.items():
+            if weight and isinstance(self.episodes, dict) and task not in self.episodes:
+                said = f"`episodes` names no folder for the task `{task}`"
+                raise PydanticCustomError("episodes", said, {"key": "episodes"})
         if self.rollout.prompts is not None and self.rollout.prompts < self.batch.prompts:
             sampled, rows = self.rollout.prompts, self.batch.prompts
             said = f"`rollout.prompts` is {sampled} but must be at least batch.prompts, {rows}: these are trained on"
@@ -248,6 +260,18 @@ class RunConfig(Section):
             said = f"`optimizer.micro_batches` is {parts} but must divide the {rows} prompts of a batch"
             raise PydanticCustomError("micro_batches", said, {"key": "optimizer.micro_batches"})
         return self
+
+    def episodes_of(self, task: str) -> Path:
+        """The folder of a task's episodes.
+
+        Raises:
+            UserError: none is given.
+        """
+        folder = self.episodes.get(task) if isinstance(self.episodes, dict) else self.episodes
+        if folder is None:
+            mend = "add episodes=FOLDER (see m2io episodes, m2io generate, m2io read)"
+            raise UserError(f"There are no episodes for the task `{task}`.", where="episodes", mend=mend)
+        return folder
 
     @property
     def prompts_a_step(self) -> int:

@@ -91,7 +91,7 @@ def controls(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
 
 def held_out(config: RunConfig) -> list[Episode]:
     """The test episodes that results are measured on."""
-    return take(open_episodes(config.episodes, "test"), config.evaluate.episodes)
+    return take(open_episodes(config.episodes_of("inserter"), "test"), config.evaluate.episodes)
 
 
 def conclude(config: RunConfig, results: Results, judged: Sequence[Judged], say: Console) -> Path:

@@ -47,6 +47,15 @@ def m2io(monkeypatch, capsys, tmp_path):
         (("corpus", "import", "kitchen", "out", "documents=abc"), ("documents=abc", "whole number")),
         (("corpus", "import", "kitchen", "out", "dokuments=3"), ("dokuments", "documents")),
         (("corpus", "import", "markdown", "nowhere", "out"), ("nowhere",)),
+        (("read", "rows", "nowhere", "out"), ("nowhere",)),
+        (("read", "rows", "page.md", "out"), ("page.md", ".jsonl")),
+        (("read", "rows", ".", "out", "train=2"), ("train", "0 to 1")),
+        (("read", "clevr", ".", "out"), ("dataset_info.json", "clevr/3.1.0")),
+        (("generate", "countin", "out"), ("countin", "counting")),
+        (("generate", "counting", "out", "most=0"), ("most", "1 to 25")),
+        (("generate", "counting", "out", "moost=3"), ("moost", "most")),
+        (("generate", "counting", "out", "--count", "0"), ("--count", "1 or more")),
+        (("generate", "geometry", "out", "kinds=circle"), ("circle", "perimeter")),
         (("corpus", "import", "markdown", ".", "config.yaml/out"), ("config.yaml",)),
     ],
     ids=lambda value: " ".join(value),
@@ -102,6 +111,15 @@ def test_a_truncated_picture_is_listed_and_the_import_goes_on(m2io, tmp_path):
     assert report["pictures"] == {
         "references": 3, "kept": 1, "missing": 0, "broken": 2, "unsupported": 0, "remote": 0,
     }  # fmt: skip
+
+
+def test_problems_are_generated_and_published_rows_are_read(m2io, tmp_path):
+    status, said = m2io("generate", "arithmetic", "made", "largest=7", "--count", "20", "--seed", "3")
+    assert status == 0 and "16 train, 1 validation, 3 test" in said
+    assert json.loads((tmp_path / "made" / "episodes.json").read_text())["generated"]["largest"] == 7
+    (tmp_path / "rows.jsonl").write_text('{"problem": "Q?", "answer": "3"}\n{"problem": "Q?"}\n')
+    status, said = m2io("read", "rows", "rows.jsonl", "read", "train=1", "validation=0")
+    assert status == 0 and "2 rows read, 1 kept" in said and "1 left out: no answer" in said
 
 
 def test_settings_of_a_section_take_the_type_of_their_default():

@@ -50,6 +50,22 @@ def test_one_weight_is_overridden_and_the_others_stay(write):
     assert load_config(given, ["tasks.describe=2"]).tasks == {"find": 1.0, "describe": 2.0}
 
 
+def test_episodes_are_one_folder_or_one_for_each_task(write):
+    one = load_config(write(MINIMAL), ["episodes=a/b", "tasks={counting: 1, inserter: 1}"])
+    assert one.episodes_of("counting") == one.episodes_of("inserter") == Path("a/b")
+    each = write(MINIMAL + "tasks: {counting: 1, geometry: 2, inserter: 0}\nepisodes: {counting: a}\n")
+    config = load_config(each, ["episodes.geometry=runs/b"])
+    assert (config.episodes_of("counting"), config.episodes_of("geometry")) == (Path("a"), Path("runs/b"))
+    assert load_config(write(config.to_yaml())) == config
+    assert "episodes.geometry: was 'runs/b', is now 'runs/c'" in resume_differences(
+        config.resume_key(), config.model_copy(update={"episodes": {"geometry": "runs/c"}}).resume_key()
+    )
+    with pytest.raises(UserError, match=r"(?s)task `inserter`.*episodes=FOLDER"):
+        config.episodes_of("inserter")
+    with pytest.raises(UserError, match="episodes=FOLDER"):
+        load_config(write(MINIMAL)).episodes_of("inserter")
+
+
 def test_frozen(write):
     with pytest.raises(ValueError):
         load_config(write(MINIMAL)).rollout.group_size = 3
@@ -68,6 +84,9 @@ def test_yaml_round_trip(write):
         ("", ["rollout.group_sise=4"], ["`rollout.group_sise`", "rollout.group_sise=4 on the command line"]),
         ("rollout:\n  group_size: four\n", [], ["`rollout.group_size` is 'four'", "integer", "line 5"]),
         ("optimizer:\n  schedule: cosin\n", [], ["'cosin'", "'constant', 'cosine' or 'linear'", "line 5"]),
+        ("episodes: {find: a}\n", [], ["`episodes` names no folder", "`inserter`", "line 4"]),
+        ("episodes: [a, b]\n", [], ["`episodes` is ['a', 'b']", "a folder for each task", "line 4"]),
+        ("", ["episodes={inserter: 3}"], ["`episodes`", "a folder for each task", "on the command line"]),
         ("", ["steps=0"], ["`steps` is 0", "greater than or equal to 1", "steps=0 on the command line"]),
         ("", ["steps=true"], ["`steps` is True", "not true or false"]),
         ("", ["seconds=.inf"], ["`seconds` is inf", "finite"]),

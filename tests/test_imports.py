@@ -15,6 +15,8 @@ FORBIDDEN = {
     "corpus": {"retrieval", "episodes", "tasks", "models", "sampling", "training", "evaluation", "serving", "config"},
     "retrieval": {"episodes", "tasks", "models", "sampling", "training", "evaluation", "serving", "config"},
     "episodes": {"sampling", "rl", "training", "evaluation", "serving"},
+    "verification": {"corpus", "retrieval", "episodes", "tasks", "models", "sampling", "rl", "training", "evaluation",
+                     "serving", "config", "parallel", "progress"},
     "tasks": {"corpus", "retrieval", "models", "sampling", "rl", "training", "serving", "config"},
     "models": {"corpus", "retrieval", "episodes", "tasks", "sampling", "rl", "training", "evaluation", "serving"},
     "sampling": {"corpus", "retrieval", "episodes", "tasks", "rl", "training", "evaluation", "serving"},

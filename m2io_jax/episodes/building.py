@@ -1,7 +1,6 @@
 """Building episodes from a corpus: answers with their pictures taken out, and candidates to put back in."""
 
 import hashlib
-import io
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,13 +8,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from PIL import Image
 
 from m2io_jax.corpus.documents import Document, PictureBlock, Question
-from m2io_jax.corpus.pictures import PictureError, decode, inspect
+from m2io_jax.corpus.pictures import PictureError
 from m2io_jax.episodes.candidates import Place, Pool, Retriever, choose_distractors, context_around, search
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.episodes.labels import imperfect, seeded
+from m2io_jax.episodes.pictures import stored_picture
 from m2io_jax.episodes.sections import Draft, Rejected, question_draft, section_drafts
 from m2io_jax.errors import UserError
 
@@ -287,7 +286,7 @@ class _Maker:
             if self.held > HELD_BYTES:
                 self.stored, self.held = {}, 0
             try:
-                self.stored[hash] = _stored(self.corpus, hash, self.config.max_pixels)
+                self.stored[hash] = stored_picture(self.corpus.picture(hash), self.config.max_pixels)
             except (UserError, OSError, PictureError) as error:
                 self.report.unreadable[hash] = getattr(error, "what", None) or str(error)
                 return None
@@ -304,21 +303,6 @@ class _Maker:
             position=place.position,
             content=place.block.content,
         )
-
-
-def _stored(corpus: Corpus, hash: str, max_pixels: int) -> bytes:
-    """The picture as an episode holds it: as it is, or scaled down where it has more than `max_pixels`."""
-    data = corpus.picture(hash)
-    info = inspect(data)
-    if info.width * info.height <= max_pixels and info.format != "BMP":
-        return data
-    picture = Image.fromarray(decode(data))
-    scale = min(1.0, (max_pixels / (picture.width * picture.height)) ** 0.5)
-    size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
-    kind = "JPEG" if info.format == "JPEG" else "PNG"
-    stored = io.BytesIO()
-    picture.resize(size, Image.Resampling.LANCZOS).save(stored, format=kind, quality=90)
-    return stored.getvalue()
 
 
 def _check(holds: bool, key: str, config: EpisodeConfig, allowed: str) -> None:

@@ -1,8 +1,8 @@
 """Episodes on disk: a versioned TFDS data set in ArrayRecord, read by random access, with no TensorFlow in sight.
 
-    episodes.json                                   provenance, counts, dropped rows; written last
-    1.0.0/dataset_info.json, features.json          TFDS's own description
-    1.0.0/m2io_episodes-train.array_record-00000-of-00001
+episodes.json                                   provenance, counts, dropped rows; written last
+1.1.0/dataset_info.json, features.json          TFDS's own description
+1.1.0/m2io_episodes-train.array_record-00000-of-00001
 """
 
 import contextlib
@@ -22,10 +22,11 @@ import tensorflow_datasets as tfds
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.errors import UserError
 
-VERSION = "1.0.0"
+RELEASES = {"1.0.0": "First version.", "1.1.0": "Verified answers and how one comes to them."}  # all can be read
+VERSION = "1.1.0"  # what is written
 FORMAT = "m2io-episodes"
 NAME = "m2io_episodes"
-OURS = {"episodes.json", "building", VERSION}
+OURS = {"episodes.json", "building", *RELEASES}
 
 # Bytes without a length or a closing zero cut off, which is what numpy's own byte strings would do to a PNG.
 _BYTES = np.object_
@@ -35,7 +36,7 @@ class M2ioEpisodes(tfds.core.GeneratorBasedBuilder):
     """The TFDS builder. `episodes` gives each split's rows when it is built; reading needs none."""
 
     VERSION = tfds.core.Version(VERSION)
-    RELEASE_NOTES = {"1.0.0": "First version."}
+    RELEASE_NOTES = RELEASES
     name = NAME
     # Nothing is downloaded, so TFDS need not look for checksums beside this file (for which it wants one more package).
     url_infos: ClassVar[dict[str, Any]] = {}
@@ -83,6 +84,8 @@ def episode_features() -> tfds.features.FeaturesDict:
             "labels": placements,
             "document": features.Text(),
             "group": features.Text(),
+            "answer": features.Text(),
+            "reasoning": features.Text(),
         }
     )
 
@@ -90,7 +93,7 @@ def episode_features() -> tfds.features.FeaturesDict:
 def to_example(episode: Episode) -> dict[str, Any]:
     """An episode as TFDS takes it."""
     return {
-        **{name: getattr(episode, name) for name in ("id", "question", "document", "group")},
+        **{name: getattr(episode, name) for name in ("id", "question", "document", "group", "answer", "reasoning")},
         "sentences": list(episode.sentences),
         "candidates": [dict(vars(candidate)) for candidate in episode.candidates],
         "gold": _pairs(episode.gold),
@@ -99,7 +102,7 @@ def to_example(episode: Episode) -> dict[str, Any]:
 
 
 def from_example(example: Mapping[str, Any]) -> Episode:
-    """The inverse of `to_example`, of an example as TFDS's data source returns it."""
+    """The inverse of `to_example`, of an example as TFDS's data source returns it, in any of `RELEASES`."""
     columns = example["candidates"]
     rows = ({name: column[i] for name, column in columns.items()} for i in range(len(columns["picture"])))
     return Episode(
@@ -111,6 +114,8 @@ def from_example(example: Mapping[str, Any]) -> Episode:
         labels=_placements(example["labels"]),
         document=_text(example["document"]),
         group=_text(example["group"]),
+        answer=_text(example.get("answer", "")),
+        reasoning=_text(example.get("reasoning", "")),
     )
 
 
@@ -194,19 +199,20 @@ def open_episodes(folder: str | Path, split: str) -> EpisodeSource:
         UserError: no such folder, not a data set, an unfinished one, another version, no such split, a damaged file.
     """
     folder = Path(folder)
-    counts = read_manifest(folder)["episodes"]
+    manifest = read_manifest(folder)
+    counts, data = manifest["episodes"], folder / manifest["version"]
     if not counts.get(split):
         known = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
         what = f"The data set has no split {split!r}." if split not in counts else f"Split {split!r} has no episode."
         raise UserError(what, where=str(folder), mend=f"Splits with episodes: {known}.")
     try:
         with _quiet():
-            builder = tfds.builder_from_directory(str(folder / VERSION))
+            builder = tfds.builder_from_directory(str(data))
             return EpisodeSource(builder.as_data_source(split), split)
     except Exception as error:  # TFDS raises many types on missing and damaged files
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         what = f"The data set cannot be read: {first_line}"
-        raise UserError(what, where=str(folder / VERSION), mend="Build the episodes again.") from error
+        raise UserError(what, where=str(data), mend="Build the episodes again.") from error
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -217,7 +223,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         raise UserError("There are no episodes here: no such folder.", where=str(folder), mend=mend)
     file = folder / "episodes.json"
     if not file.is_file():
-        unfinished = (folder / "building").exists() or (folder / VERSION).exists()
+        unfinished = any((folder / name).exists() for name in ("building", *RELEASES))
         what = "The episodes are unfinished." if unfinished else "This folder holds no episodes.json."
         raise UserError(what, where=str(folder), mend=mend)
     try:
@@ -226,8 +232,9 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         version = manifest["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError("The data set's episodes.json cannot be read.", where=str(file), mend=mend) from error
-    if not known or version != VERSION:
-        what = f"The data set is {manifest['format']} version {version}; this program reads {FORMAT} version {VERSION}."
+    if not known or version not in RELEASES:
+        readable = " and ".join(RELEASES)
+        what = f"The data set is {manifest['format']} version {version}; this program reads {FORMAT} {readable}."
         raise UserError(what, where=str(file), mend=mend)
     return manifest
 
@@ -271,7 +278,7 @@ def _clear(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         # The manifest goes first, so that what is left of a killed build is known to be unfinished.
         (out / "episodes.json").unlink(missing_ok=True)
-        for name in ("building", VERSION):
+        for name in ("building", *RELEASES):
             if (out / name).exists():
                 shutil.rmtree(out / name)
     except OSError as error:

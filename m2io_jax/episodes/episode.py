@@ -1,4 +1,4 @@
-"""One unit of work for the inserter: a question, an answer's sentences, candidate pictures, and where they belong."""
+"""One unit of work: a question with pictures, and where they belong in an answer's sentences, or what the answer is."""
 
 from dataclasses import dataclass
 
@@ -41,11 +41,16 @@ class Candidate:
 class Episode:
     """A question with its answer and candidates.
 
+    An episode of the inserter has sentences and no `answer`; one of a verified task has an `answer`, pictures or none
+    as its candidates, and no sentences.
+
     Attributes:
         sentences: the answer, never changed by the inserter.
         gold: exact placements, ordered by slot: what rewards and evaluation look at.
         labels: placements that supervision learns from; equal to gold unless made imperfect on purpose.
         document: id of the gold document; group: its split unit.
+        answer: what a verified task asks for: a number, an expression, a word.
+        reasoning: how one comes to it, in short lines that supervision teaches; empty where nobody wrote it.
     """
 
     id: str
@@ -56,3 +61,5 @@ class Episode:
     labels: tuple[Placement, ...]
     document: str = ""
     group: str = ""
+    answer: str = ""
+    reasoning: str = ""

@@ -1,15 +1,18 @@
 """Episodes in training order: shuffled anew each epoch, split among processes, resumable to the record.
 
-    source ─ shuffle(seed, epoch) ─ repeat ─ transform(row, its own generator) ─ every n-th row from the i-th ─ iterator
+    source ─ shuffle(seed, epoch) ─ repeat ─ transform(row, its own generator) ─ every n-th row from the i-th ─┐
+    source ─ ...                                                               a mixture by weight ─ iterator ─┘
 
-for process i of n. A row's generator depends on the seed and its position in the whole stream, so neither threads nor
-the number of processes change what a row becomes. Rows that `transform` refuses are counted where they are consumed,
-and the counts are part of the iterator's state: a resumed run counts each once, although threads had read ahead.
+for process i of n. A row's generator depends on the seed and its position in its source's stream, so neither threads
+nor the number of processes change what a row becomes. Rows that a transform refuses are counted where they are
+consumed, and the counts are part of the iterator's state: a resumed run counts each once, although threads had read
+ahead.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Generic, Protocol, TypeVar
 
 import grain
@@ -41,45 +44,58 @@ class Source(Protocol[T_co]):
     def __getitem__(self, index: int, /) -> T_co: ...
 
 
+@dataclass(frozen=True)
+class Portion(Generic[T]):
+    """One source of a mixture, what makes rows of its episodes, and how large its share of the rows is."""
+
+    source: Source[Episode]
+    transform: Callable[[Episode, np.random.Generator], T]
+    weight: float = 1.0
+
+
 def episode_pipeline(
-    source: Source[Episode],
+    portions: Sequence[Portion[T]],
     *,
     seed: int,
-    transform: Callable[[Episode, np.random.Generator], T],
     batch_of: int | None = None,
     shard: tuple[int, int] = (0, 1),
     epochs: int | None = None,
     shuffle: bool = True,
     threads: int = READ_THREADS,
 ) -> "RowIterator[T]":
-    """An iterator over transformed rows.
+    """An iterator over transformed rows. Any stretch of it has each portion's share of the rows, to within a row.
 
     Args:
-        source: the episodes, such as `open_episodes` returns.
+        portions: what is mixed; the sources are such as `open_episodes` returns. A transform raises `RowError` to drop
+            a row, which still counts as one of its portion's.
         seed: of the shuffling and the rows' generators, from 0 to 2**32 - 1.
-        transform: makes a row; raises `RowError` to drop one.
         batch_of: rows come in lists of this many (the last of a finite stream may be shorter); None: one by one.
-        shard: (index, count) of this process. Processes take turns in one stream, so none sees a row of another.
-        epochs: None for endless.
-        shuffle: False keeps the source's order, for evaluation.
+        shard: (index, count) of this process. Processes take turns in each stream, so none sees a row of another.
+        epochs: None for endless; else the rows end with the first portion that was gone through so many times.
+        shuffle: False keeps the sources' order, for evaluation.
         threads: that read and transform ahead; 0 does everything in the caller's thread.
 
     Raises:
-        UserError: the source is empty; on iteration, when every row of an epoch was dropped.
+        UserError: a source is empty; on iteration, when as many rows in a row were dropped as an epoch of all has.
     """
-    if not len(source):
+    if not all(len(portion.source) for portion in portions):
         raise UserError("The data set is empty.", mend="Build episodes with fewer rows dropped; see episodes.json.")
     index, count = shard
     if not 0 <= index < count:
         raise ValueError(f"shard {shard}: an index from 0 below the count")
-    rows = grain.MapDataset.source(source)
-    if shuffle:
-        rows = rows.shuffle(seed=seed)
-    rows = rows.repeat(epochs).random_map(_Guarded(transform), seed=seed)[index::count]
+
+    def stream(portion: Portion[T], seed: int) -> grain.MapDataset:
+        rows = grain.MapDataset.source(portion.source)
+        rows = rows.shuffle(seed=seed) if shuffle else rows
+        return rows.repeat(epochs).random_map(_Guarded(portion.transform), seed=seed)[index::count]
+
+    streams = [stream(portion, (seed + number) % 2**32) for number, portion in enumerate(portions)]
+    weights = [portion.weight for portion in portions]
+    rows = grain.MapDataset.mix(streams, weights) if len(streams) > 1 else streams[0]
     # Grain's read-ahead buffer without threads would only delay; with them it bounds the memory.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=READ_AHEAD if threads else 0)
-    per_epoch = -(-len(source) // count)
-    return iter(_KeptRows(rows.to_iter_dataset(options), batch_of, per_epoch))
+    per_epoch = max(len(portion.source) * sum(weights) / portion.weight for portion in portions) / count
+    return iter(_KeptRows(rows.to_iter_dataset(options), batch_of, ceil(per_epoch)))
 
 
 @dataclass(frozen=True)

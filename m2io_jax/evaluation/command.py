@@ -30,12 +30,13 @@ def run_config(run: Path) -> RunConfig:
 def evaluate_run(run: Path, split: str, as_json: bool, out: Console) -> None:
     """Evaluates a run's policy and the rules on a split, prints the table and writes `RUN/results.json`."""
     config = run_config(run)
-    counts = read_manifest(config.episodes)["episodes"]
+    folder = config.episodes_of("inserter")
+    counts = read_manifest(folder)["episodes"]
     if not counts.get(split):
         others = ", ".join(f"--split {name}" for name, count in counts.items() if count)
         mend = f"{others or 'none has any'}; or build episodes from more documents, or with other shares (train=0.6)"
-        raise UserError(f"There are no episodes in the split `{split}`.", where=str(config.episodes), mend=mend)
-    test = take(open_episodes(config.episodes, split), config.evaluate.episodes)
+        raise UserError(f"There are no episodes in the split `{split}`.", where=str(folder), mend=mend)
+    test = take(open_episodes(folder, split), config.evaluate.episodes)
     policy = load_policy(str(run), size=config.model, mesh=make_mesh(config.mesh), dtype=config.computation.dtype)
     judge = Judge(config, policy)
     judged = judge.judge(policy, test, f"evaluating {config.name}")

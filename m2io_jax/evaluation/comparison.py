@@ -16,7 +16,7 @@ FITTED_ON = 1000  # training episodes that the matching rule's encoder and thres
 
 def rules(config: RunConfig, test: Sequence[Episode]) -> dict[str, Mapping]:
     """Summaries of `all`, `none` and `match`. What `match` is fitted on comes from the training split."""
-    train_split = take(open_episodes(config.episodes, "train"), FITTED_ON)
+    train_split = take(open_episodes(config.episodes_of("inserter"), "train"), FITTED_ON)
     encoder = fit_encoder(train_split)
     placed = {
         "all": [insert_all(episode) for episode in test],

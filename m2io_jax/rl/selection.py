@@ -12,7 +12,8 @@ def most_signal(rewards: Float[np.ndarray, "rows group"], keep: int, shards: int
     arXiv 2504.13818, here over groups). Each device keeps rows of its own, so that none has to move.
 
     Args:
-        rewards: of all sampled completions, the rows of one shard after those of another.
+        rewards: of all sampled completions, the rows of one shard after those of another; NaN where one could not be
+            scored, which then says nothing of its group.
         keep: groups to train on.
         shards: equal parts of the batch.
 
@@ -24,6 +25,6 @@ def most_signal(rewards: Float[np.ndarray, "rows group"], keep: int, shards: int
     """
     if len(rewards) % shards or keep % shards:
         raise ValueError(f"{keep} of {len(rewards)} groups cannot be kept evenly from {shards} shards")
-    spread = rewards.std(axis=1).reshape(shards, -1)
+    spread = np.ma.masked_invalid(rewards).std(axis=1).filled(0).reshape(shards, -1)
     largest = np.argsort(-spread, axis=1, kind="stable")[:, : keep // shards]
     return np.sort(largest, axis=1).reshape(-1).astype(np.int32)

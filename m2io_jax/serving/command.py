@@ -58,7 +58,7 @@ def _placer(inserter: str, run: Path | None, retriever: Retriever) -> Placer:
     if inserter == "match":
         if run is None:
             return match_placer(retriever.encoder)
-        known = take(open_episodes(run_config(run).episodes, "train"), FITTED_ON)
+        known = take(open_episodes(run_config(run).episodes_of("inserter"), "train"), FITTED_ON)
         encoder = fit_encoder(known)
         return match_placer(encoder, fit_threshold(known, encoder))
     if run is None:
@@ -69,7 +69,7 @@ def _placer(inserter: str, run: Path | None, retriever: Retriever) -> Placer:
 
 def _corpus_of(run: Path | None) -> Path:
     if run is not None:
-        return Path(read_manifest(run_config(run).episodes)["corpus"]["path"])
+        return Path(read_manifest(run_config(run).episodes_of("inserter"))["corpus"]["path"])
     folder = user_cache_path("m2io_jax") / "kitchen"
     if not (folder / "corpus.json").is_file():
         import_kitchen(KitchenConfig(documents=200), folder)

@@ -1,8 +1,11 @@
 """Tasks by name. A new task is one file and one line here."""
 
 from m2io_jax.config_errors import unknown_name
+from m2io_jax.tasks.arithmetic import ArithmeticTask
+from m2io_jax.tasks.counting import CountingTask
 from m2io_jax.tasks.describe import DescribeTask
 from m2io_jax.tasks.find import FindTask
+from m2io_jax.tasks.geometry import GeometryTask
 from m2io_jax.tasks.inserter import InserterTask
 from m2io_jax.tasks.look import LookTask
 from m2io_jax.tasks.recite import ReciteTask
@@ -19,6 +22,9 @@ TASKS: dict[str, Task] = {
         LookTask(),
         ReciteTask("recite"),
         ReciteTask("recite_scrambled", scrambled=True),
+        CountingTask(),
+        GeometryTask(),
+        ArithmeticTask(),
     )
 }
 

@@ -47,7 +47,7 @@ class Task(Protocol):
     rewards: tuple[str, ...]
 
     def prompt(self, episode: Episode) -> Prompt:
-        """What the model reads."""
+        """What the model reads. Raises RowError where the episode is none for this task."""
         ...
 
     def target(self, episode: Episode) -> str | None:
@@ -55,7 +55,11 @@ class Task(Protocol):
         ...
 
     def score(self, completion: str, episode: Episode) -> Mapping[str, float]:
-        """Reward parts by name, each in [0, 1], against the episode's exact gold."""
+        """Reward parts by name, each in [0, 1], against the episode's exact gold.
+
+        Raises:
+            Unverified: nobody can say what the completion is worth; it then counts for nothing, not for 0.
+        """
         ...
 
 

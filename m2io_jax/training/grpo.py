@@ -29,7 +29,7 @@ from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.peak import peak_flops
 from m2io_jax.parallel.sharding import batch_sharding, local_shards, param_shardings, place, place_batch
-from m2io_jax.rl.advantages import group_advantages, zero_variance
+from m2io_jax.rl.advantages import group_advantages
 from m2io_jax.rl.objectives import grpo_loss
 from m2io_jax.rl.selection import most_signal
 from m2io_jax.sampling.constraints import Constraints
@@ -39,6 +39,7 @@ from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.compiling import Ahead, returned, side_by_side
 from m2io_jax.training.optimizer import make_optimizer
+from m2io_jax.training.scoring import score_completions, without_unscored
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.trained import join, split, stored
 
@@ -97,13 +98,13 @@ class GRPO:
             self._update[length] = jax.jit(on_mesh(mesh, update), donate_argnums=0, out_shardings=(shardings, None))
             self.update_flops[length] = self._update_flops(policy.config, length)
 
-    def row(self, episode: Episode, random: np.random.Generator) -> GRPORow:
-        """Prepares one prompt, in the data pipeline.
+    def row(self, episode: Episode, random: np.random.Generator, tasks: Mapping[str, float]) -> GRPORow:
+        """Prepares one prompt of one of the `tasks`, drawn by weight, in the data pipeline.
 
         Raises:
-            RowError: it does not fit the static shapes.
+            RowError: it does not fit the static shapes, or the task has no use for it.
         """
-        task = find_task(choose(self.config.tasks, random))
+        task = find_task(choose(tasks, random))
         if self.constraints and (reason := self.constraints.refuses(task.names(episode))):
             raise RowError(reason)
         prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=int(random.integers(2**31)))
@@ -162,12 +163,11 @@ class GRPO:
         del policy, prefilled  # the cache is not kept while the policy is updated
 
         texts = [[self.codec.decode(ids) for ids in group] for group in completion_ids(rollouts.completions)]
-        parts = [[row.task.score(text, row.episode) for text in group] for row, group in zip(rows, texts, strict=True)]
-        rewards = np.array([[self.reward(scores) for scores in group] for group in parts], np.float32)
-        metrics = reward_metrics(parts, rewards) | length_metrics(rollouts.completions, self.codec)
+        scores = score_completions(rows, texts, self.config.rewards)
+        metrics = scores.metrics() | length_metrics(rollouts.completions, self.codec)
 
-        kept = place_batch(most_signal(rewards, self.config.batch.prompts, local_shards(self.mesh)), self.mesh)
-        sampled = (prompts, pictures if self.same_pictures else None, rollouts, place_batch(rewards, self.mesh))
+        kept = place_batch(most_signal(scores.rewards, self.config.batch.prompts, local_shards(self.mesh)), self.mesh)
+        sampled = (prompts, pictures if self.same_pictures else None, rollouts, place_batch(scores.rewards, self.mesh))
         (*learned, rewards), longest = self._take(sampled, kept)
         length = next(length for length in self._update if length >= int(longest))
         timing.lap("reward")
@@ -189,10 +189,6 @@ class GRPO:
     def _sampling_weights(self, state: TrainState) -> nnx.State:
         weights = join(state.params, self.frozen)
         return self._quantized(weights) if "rollouts" in self.config.int8 else weights
-
-    def reward(self, scores: Mapping[str, float]) -> float:
-        """The weighted sum of a completion's reward parts (weights from the configuration, 0 where it names none)."""
-        return sum(self.config.rewards.get(name, 0.0) * score for name, score in scores.items())
 
     def _update_flops(self, model: ModelConfig, length: int) -> float:
         """Of a step's updates at this length: forward, backward for activations, as much again for trained kernels."""
@@ -270,8 +266,12 @@ def grpo_update(
     reference_log_probs: Float[Array, "rows group time"] | None,
     learning_rate: Float[Array, ""],
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """Advantages, loss, gradient and update in one program. `pictures` are encoded ones that no gradient reaches."""
+    """Advantages, loss, gradient and update in one program.
+
+    `pictures` are encoded ones that no gradient reaches; `rewards` are NaN where a completion could not be scored.
+    """
     settings, temperature = config.grpo, config.rollout.temperature
+    rollouts = without_unscored(rollouts, rewards)
     advantages = group_advantages(rewards, scale=settings.scale_rewards)
 
     def loss(trained, batch):
@@ -299,17 +299,6 @@ def grpo_update(
     state, value, metrics = gradient_step(state, loss, batch, optimizer, learning_rate, parts)
     metrics |= {"loss": value, "kl_coef": jnp.asarray(settings.kl_beta)}
     return state, metrics
-
-
-def reward_metrics(parts: Sequence[Sequence[Mapping[str, float]]], rewards: np.ndarray) -> dict[str, float]:
-    """TRL's names, over all that was sampled: the reward, its spread inside groups, and each part."""
-    metrics = {"reward": float(rewards.mean()), "reward_std": float(rewards.std(axis=1).mean())}
-    metrics["frac_reward_zero_std"] = float(np.mean(zero_variance(rewards)))
-    flat = [scores for group in parts for scores in group]
-    for name in sorted({name for scores in flat for name in scores}):
-        values = [scores[name] for scores in flat if name in scores]
-        metrics[f"rewards/{name}/mean"], metrics[f"rewards/{name}/std"] = float(np.mean(values)), float(np.std(values))
-    return metrics
 
 
 def length_metrics(completions: Completions, codec) -> dict[str, float]:

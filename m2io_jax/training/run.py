@@ -10,6 +10,7 @@ import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,8 +19,8 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from m2io_jax.config import RunConfig, require_resumable
-from m2io_jax.episodes.dataset import open_episodes
-from m2io_jax.episodes.pipeline import episode_pipeline
+from m2io_jax.episodes.dataset import EpisodeSource, open_episodes
+from m2io_jax.episodes.pipeline import Portion, episode_pipeline
 from m2io_jax.errors import UserError
 from m2io_jax.models.lora import adapted_modules
 from m2io_jax.models.policy import Policy, load_policy
@@ -39,7 +40,13 @@ from m2io_jax.training.trained import join
 OBJECTIVES = {"supervised": Supervised, "grpo": GRPO}
 SHOWN = {
     "supervised": {"loss": "loss", "grad_norm": "grad norm"},
-    "grpo": {"reward": "reward", "rewards/selection/mean": "F1", "kl": "kl", "completions/mean_length": "tokens"},
+    "grpo": {
+        "reward": "reward",
+        "rewards/selection/mean": "F1",
+        "rewards/accuracy/mean": "accuracy",
+        "kl": "kl",
+        "completions/mean_length": "tokens",
+    },
 }
 
 
@@ -106,18 +113,26 @@ def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
 
 def set_up(config: RunConfig):
     """The policy to start from, the objective, the mesh, and the batches of a run."""
-    source, mesh = open_episodes(config.episodes, "train"), make_mesh(config.mesh)
+    sources, mesh = open_sources(config), make_mesh(config.mesh)
     start = load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh, dtype=weight_type(config))
     policy = prepared(start, config)
     objective = OBJECTIVES[config.objective](config, policy, mesh)
     rows = episode_pipeline(
-        source,
+        [Portion(source, partial(objective.row, tasks=tasks), sum(tasks.values())) for source, tasks in sources],
         seed=config.seed,
-        transform=objective.row,
         batch_of=config.prompts_a_step,
         shard=(jax.process_index(), jax.process_count()),
     )
     return policy, objective, mesh, rows
+
+
+def open_sources(config: RunConfig) -> list[tuple[EpisodeSource, dict[str, float]]]:
+    """Each folder's episodes once, with the weights of the tasks that they are for."""
+    folders: dict[Path, dict[str, float]] = {}
+    for task, weight in config.tasks.items():
+        if weight:
+            folders.setdefault(config.episodes_of(task), {})[task] = weight
+    return [(open_episodes(folder, "train"), tasks) for folder, tasks in folders.items()]
 
 
 def weight_type(config: RunConfig) -> WeightType:
@@ -234,9 +249,8 @@ def check(config: RunConfig) -> None:
     Raises:
         UserError: a task or reward that does not exist, or no episodes.
     """
-    if config.episodes is None:
-        mend = "add episodes=FOLDER (see m2io episodes)"
-        raise UserError("There is nothing to train on.", where="episodes", mend=mend)
+    for task in config.episodes if isinstance(config.episodes, dict) else config.tasks:
+        config.episodes_of(find_task(task).name)
     parts = {name for task in config.tasks for name in find_task(task).rewards}
     if config.objective == "grpo" and not any(config.rewards.get(name) for name in parts):
         mend = f"give one of these a weight: {', '.join(sorted(parts))}"

@@ -1,6 +1,6 @@
 """Supervised training: the negative log-likelihood of target completions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -47,13 +47,13 @@ class Supervised:
         update = partial(supervised_update, policy.structure, self.optimizer, config)
         self._update = jax.jit(on_mesh(mesh, update), donate_argnums=0, out_shardings=(shardings, None))
 
-    def row(self, episode: Episode, random: np.random.Generator) -> SupervisedRow:
-        """Prepares one example, in the data pipeline.
+    def row(self, episode: Episode, random: np.random.Generator, tasks: Mapping[str, float]) -> SupervisedRow:
+        """Prepares one example of one of the `tasks`, drawn by weight, in the data pipeline.
 
         Raises:
             RowError: it does not fit the static shapes, or the task has nothing to teach with it.
         """
-        task = find_task(choose(self.config.tasks, random))
+        task = find_task(choose(tasks, random))
         target = task.target(episode)
         if target is None:
             raise RowError(f"nothing to teach by the task {task.name}")

@@ -96,6 +96,7 @@ def test_a_row_is_what_the_chat_template_renders(name, explain):
         labels=(Placement(1, 0),),
         document="d",
         group="g",
+        answer="2",
     )
     prompt = find_task(name).prompt(episode)
     batch = BatchConfig(

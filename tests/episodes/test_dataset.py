@@ -2,15 +2,18 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from episode_fakes import WordRetriever, kitchen
 
+from m2io_jax.episodes import dataset
 from m2io_jax.episodes.building import EpisodeConfig, build_episodes
 from m2io_jax.episodes.dataset import open_episodes, read_manifest, write_episodes
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
-from m2io_jax.episodes.pipeline import episode_pipeline
+from m2io_jax.episodes.pipeline import Portion, episode_pipeline
 from m2io_jax.errors import UserError
 
 ODD = Episode("odd/é", "", ("One ü.",), (Candidate("p", b"\x00a\x00\x00"),), (), (Placement(1, 0),))
@@ -46,14 +49,34 @@ def test_what_is_read_equals_what_was_written(written):
 
 def test_manifest_holds_provenance_and_counts(written):
     manifest = read_manifest(written[0])
-    assert manifest["note"] == "é" and manifest["version"] == "1.0.0" and manifest["episodes"]["validation"] == 0
+    assert manifest["note"] == "é" and manifest["version"] == "1.1.0" and manifest["episodes"]["validation"] == 0
 
 
 def test_built_twice_the_files_are_equal(written, tmp_path):
     folder, rows, _ = written
     write_episodes(rows, tmp_path / "again", dict)
-    name = "1.0.0/m2io_episodes-train.array_record-00000-of-00001"
+    name = "1.1.0/m2io_episodes-train.array_record-00000-of-00001"
     assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_answers_are_kept_and_the_first_versions_folders_are_read_without_them(tmp_path, monkeypatch):
+    asked = replace(BARE, answer=r"\frac{1}{2} é", reasoning="1/2\n\nyes")
+    write_episodes({"train": [asked, ODD]}, tmp_path / "new", dict)
+    assert {row.id: row for row in open_episodes(tmp_path / "new", "train")} == {"bare": asked, "odd/é": ODD}
+
+    features, example, added = dataset.episode_features(), dataset.to_example, ("answer", "reasoning")
+    old = {name: feature for name, feature in features.items() if name not in added}
+    monkeypatch.setattr(dataset, "VERSION", "1.0.0")
+    monkeypatch.setattr(dataset.M2ioEpisodes, "VERSION", tfds.core.Version("1.0.0"))
+    monkeypatch.setattr(dataset, "episode_features", lambda: tfds.features.FeaturesDict(old))
+    monkeypatch.setattr(dataset, "to_example", lambda row: {k: v for k, v in example(row).items() if k not in added})
+    write_episodes({"train": [asked, ODD]}, tmp_path / "old", dict)
+    monkeypatch.undo()
+    assert (tmp_path / "old" / "1.0.0").is_dir() and read_manifest(tmp_path / "old")["version"] == "1.0.0"
+    assert {row.id: row for row in open_episodes(tmp_path / "old", "train")} == {"bare": BARE, "odd/é": ODD}
+    write_episodes({"train": [asked]}, tmp_path / "old", dict)  # and is replaced as a whole
+    assert sorted(path.name for path in (tmp_path / "old").iterdir()) == ["1.1.0", "episodes.json"]
+    assert list(open_episodes(tmp_path / "old", "train")) == [asked]
 
 
 def test_an_older_data_set_is_replaced_and_another_folder_is_not_touched(tmp_path):
@@ -90,8 +113,8 @@ def test_threads_read_the_same_as_one(written):
     def same(episode, random):
         return episode
 
-    alone = list(episode_pipeline(source, seed=1, transform=same, epochs=3, threads=0))
-    assert list(episode_pipeline(source, seed=1, transform=same, epochs=3, threads=8)) == alone
+    alone = list(episode_pipeline([Portion(source, same)], seed=1, epochs=3, threads=0))
+    assert list(episode_pipeline([Portion(source, same)], seed=1, epochs=3, threads=8)) == alone
 
 
 def test_an_error_among_the_rows_leaves_no_data_set(tmp_path):

@@ -38,3 +38,22 @@ def test_equal_rewards_give_exactly_nothing(scale, group):
 def test_zero_variance_names_the_groups():
     rewards = np.array([[0.5, 0.5], [0.5, 0.6], [0.0, 0.0]], np.float32)
     assert np.asarray(zero_variance(rewards)).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_completions_that_were_not_scored_have_no_part_in_their_group(scale):
+    nan, random = np.nan, np.random.default_rng(1)
+    rewards = np.array([[1.0, nan, 3.0, 0.0, 4.0], [nan] * 5, [nan, 2.0, nan, nan, nan], [1, 1, nan, 1, 1]], np.float32)
+    found = np.asarray(group_advantages(rewards, scale=scale))
+    alone = np.asarray(group_advantages(rewards[:1, [0, 2, 3, 4]], scale=scale))
+    np.testing.assert_allclose(found[0, [0, 2, 3, 4]], alone[0], rtol=1e-6)
+    assert found[0, 1] == 0 and not found[1:].any()
+    assert np.asarray(zero_variance(rewards)).tolist() == [False, True, True, True]
+    for _ in range(50):
+        rewards = random.integers(0, 3, (1, 6)).astype(np.float32)
+        kept = random.random(6) < 0.6
+        among = np.asarray(group_advantages(np.where(kept, rewards, nan), scale=scale))
+        assert not among[0, ~kept].any()
+        if kept.any():
+            expected = group_advantages(rewards[:, kept], scale=scale)
+            np.testing.assert_allclose(among[:, kept], expected, rtol=1e-5, atol=1e-6)

@@ -18,7 +18,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.episodes.pipeline import RowError, episode_pipeline
+from m2io_jax.episodes.pipeline import Portion, RowError, episode_pipeline
 from m2io_jax.errors import UserError
 from m2io_jax.training.checkpoints import Checkpoints
 
@@ -56,7 +56,7 @@ def keep_most(episode, random):
 
 
 def pipeline():
-    return episode_pipeline(ROWS, seed=5, transform=keep_most, batch_of=3)
+    return episode_pipeline([Portion(ROWS, keep_most)], seed=5, batch_of=3)
 
 
 def bits(state):

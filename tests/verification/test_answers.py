@@ -1,0 +1,97 @@
+"""Answers compared by math-verify in the real workers."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from m2io_jax.verification import answers
+from m2io_jax.verification.answers import equal, readable
+from m2io_jax.verification.plain import LONGEST
+from m2io_jax.verification.pool import Pool, Unverified
+
+
+@pytest.mark.parametrize(
+    ("gold", "said", "right"),
+    [
+        (r"2\sqrt{3}", r"\sqrt{12}", True),
+        (r"2\sqrt{3}", r"\sqrt{13}", False),
+        (r"$x^2+2x+1$", "(x+1)^2", True),
+        (r"\frac{\pi}{2}", r"\pi/2", True),
+        (r"\sqrt{2}", "1.414214", True),
+        (r"\sqrt{2}", "1.414", False),
+        ("7", "x=7", True),
+        ("7", r"\sqrt{49}", True),
+        ("7", "about seven", False),
+        ("(1,2)", "(1, 2)", True),
+        ("(1,2)", "(2, 1)", False),
+        (r"2\sqrt{3}", r"&&& \frac{", False),
+        (r"2\sqrt{3}", "", False),
+        ("B", "(B)", True),
+        ("B", "b", True),
+        ("B", "C", False),
+        ("yes", "Yes.", True),
+        ("yes", "no", False),
+        ("1/2", "0.5", True),
+    ],
+)
+def test_verdicts_by_hand(gold, said, right):
+    assert equal(gold, said) is right
+
+
+def test_numbers_and_words_need_no_worker(monkeypatch):
+    class NoPool:
+        def ask(self, request):
+            raise AssertionError("a worker was asked")
+
+    monkeypatch.setattr(answers, "_POOL", NoPool())
+    assert equal("12", "12.0") and not equal("12", "13") and equal("yes", "yes") and not equal("B", r"\frac{1}{2}")
+    assert not equal(r"\sqrt{2}", "1" * (LONGEST + 1)) and equal(r"\sqrt{2}", r"$\sqrt{2}$")
+    assert readable("12") and readable("(C)") and not readable("  ") and not readable("1 + " * LONGEST)
+
+
+def test_a_tower_of_powers_is_no_wrong_answer_but_none(monkeypatch):
+    pool = Pool(cpu_seconds=2.0, workers=1)
+    monkeypatch.setattr(answers, "_POOL", pool)
+    with pytest.raises(Unverified) as raised:
+        equal(r"2\sqrt{3}", "9^{9^{9^{9}}}")
+    assert raised.value.kind == "timeout"
+    assert equal(r"2\sqrt{3}", r"\sqrt{12}")  # by another worker
+    pool.close()
+
+
+def test_gold_that_nobody_can_read_is_told_before_it_is_compared():
+    assert readable(r"\frac{1}{2}x") and readable("x")
+    assert not readable("&&&") and not readable(r"\frac{")
+    with pytest.raises(Unverified, match="gold"):
+        equal(r"\frac{", r"\frac{1}{2}")
+
+
+def test_many_threads_get_each_its_own_verdict():
+    pairs = [(rf"{n}\sqrt{{2}}", rf"\sqrt{{{2 * m * m}}}") for n in range(1, 6) for m in range(1, 6)]
+    with ThreadPoolExecutor(8) as threads:
+        verdicts = list(threads.map(lambda pair: equal(*pair), pairs))
+    assert verdicts == [n == m for n in range(1, 6) for m in range(1, 6)]
+
+
+def test_whoever_asks_loads_neither_jax_nor_algebra():
+    program = (
+        "import sys\n"
+        "from m2io_jax.verification.answers import equal\n"
+        "assert equal('\\\\sqrt{4}', '2') and not equal('\\\\sqrt{4}', '3')\n"
+        "assert not {'jax', 'sympy', 'math_verify', 'numpy'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_worker_itself_loads_no_jax():
+    program = (
+        "import sys\n"
+        "from m2io_jax.verification.worker import compare\n"
+        "assert compare({'gold': '2', 'said': 'x=2'}) == {'equal': True}\n"
+        "assert 'jax' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
