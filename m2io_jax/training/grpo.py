@@ -27,14 +27,16 @@ from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.parallel.peak import peak_flops
 from m2io_jax.parallel.sharding import batch_sharding, param_shardings, place, place_batch
-from m2io_jax.rl.advantages import group_advantages, zero_variance
-from m2io_jax.rl.objectives import grpo_loss
+from m2io_jax.rl.advantages import zero_variance
+from m2io_jax.rl.overlong import soft_overlong_penalty
+from m2io_jax.rl.schedules import kl_weight
 from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.compiling import Ahead, returned, side_by_side
+from m2io_jax.training.objective import LEAST_RATIO, configured_advantages, configured_objective
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.trained import join, split, stored
@@ -59,6 +61,8 @@ class GRPO:
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
         reference = join(stored(self.begin, config), self.frozen)
         self.reference = reference if config.grpo.kl_beta else None
+        # Corrected rollouts are compared with the weights before the updates; a single update computes those itself.
+        self.looks_back = config.grpo.rollout_correction != "none" and config.grpo.updates_per_rollout > 1
         draw = config.rollout
         self.sampling = SamplingConfig(
             temperatures=(draw.temperature,) * draw.group_size,
@@ -86,6 +90,7 @@ class GRPO:
             )[0],
             out_shardings=batch_sharding(mesh),
         )
+        self._own_log_probs = self._log_probs
         self.update_flops = self._update_flops(policy.config)
         shardings = state_shardings(self.begin, self.optimizer, mesh)
         self._update = jax.jit(
@@ -131,19 +136,24 @@ class GRPO:
                 given = (self.reference, prompts, completions, shared)
                 self._log_probs = ahead("reference", self._log_probs, *given)
 
+        def own():
+            if self.looks_back:
+                self._own_log_probs = ahead("own", self._own_log_probs, policy, prompts, completions, shared)
+
         def update():
             theirs = numbers if self.reference is not None else None
-            given = (prompts, shared, Rollouts(completions, numbers), rewards, theirs)
-            self._update = ahead("update", self._update, state, self.frozen, *given, 0.0)
+            ours = numbers if self.looks_back else None
+            given = (prompts, shared, Rollouts(completions, numbers), rewards, theirs, ours)
+            self._update = ahead("update", self._update, state, self.frozen, *given, 0.0, 0.0)
 
-        side_by_side(sampling, reference, update)
+        side_by_side(sampling, reference, own, update)
         peak_flops()  # measured on CPU, once
         return ahead.seconds
 
     def step(
-        self, state: TrainState, rows: Sequence[GRPORow], *, learning_rate: float, key: Key[Array, ""]
+        self, state: TrainState, rows: Sequence[GRPORow], *, learning_rate: float, progress: float, key: Key[Array, ""]
     ) -> tuple[TrainState, dict[str, float]]:
-        """One step: sample, score, compare with the frozen reference, update."""
+        """One step: sample, score, compare with the frozen reference, update. `progress`, 0 to 1, is the run's."""
         timing = Stopwatch()
         prompts = place_batch(stack_prompts([row.prompt for row in rows]), self.mesh)
         policy = join(state.params, self.frozen)
@@ -163,10 +173,17 @@ class GRPO:
         reference = None
         if self.reference is not None:
             reference = timing.measure("reference", self._log_probs, self.reference, prompts, completions, pictures)
-        metrics: dict[str, float] = {}
-        for update in range(self.config.grpo.updates_per_rollout):
-            given = (prompts, pictures, rollouts, place_batch(rewards, self.mesh), reference)
-            state, measured = timing.measure("update", self._update, state, self.frozen, *given, learning_rate)
+        own = None
+        if self.looks_back:
+            policy = join(state.params, self.frozen)
+            own = timing.measure("own", self._own_log_probs, policy, prompts, completions, pictures)
+            del policy
+        settings, metrics = self.config.grpo, {}
+        schedule = dict(least=settings.kl_beta_min, most=settings.kl_beta, turn=settings.kl_turn)
+        kl_beta = kl_weight(settings.kl_schedule, progress, **schedule)
+        for update in range(settings.updates_per_rollout):
+            given = (prompts, pictures, rollouts, place_batch(rewards, self.mesh), reference, own)
+            state, measured = timing.measure("update", self._update, state, self.frozen, *given, learning_rate, kl_beta)
             # the first update is on policy: only there do the sampler and the trainer speak of the same weights
             metrics |= {k: v for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
         metrics = {name: float(value) for name, value in metrics.items()}
@@ -216,38 +233,41 @@ def grpo_update(
     rollouts: Rollouts,
     rewards: Float[Array, "rows group"],
     reference_log_probs: Float[Array, "rows group time"] | None,
+    own_log_probs: Float[Array, "rows group time"] | None,
     learning_rate: Float[Array, ""],
+    kl_beta: Float[Array, ""],
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """Advantages, loss, gradient and update in one program. `pictures` are encoded ones that no gradient reaches."""
     settings, temperature = config.grpo, config.rollout.temperature
-    advantages = group_advantages(rewards, scale=settings.scale_rewards)
+    max_length, lengths = config.batch.completion_length, rollouts.completions.mask.sum(-1)
+    overlong = soft_overlong_penalty(lengths, max_length=max_length, buffer=settings.overlong_buffer)
+    advantages = configured_advantages(settings, rewards + settings.overlong_penalty * overlong)
 
     def loss(trained, batch):
-        prompts, pictures, rollouts, advantages, reference_log_probs = batch
-        completions, model = rollouts.completions, nnx.merge(structure, trained, frozen)
-        log_probs, entropy = model.completion_log_probs(prompts, completions, temperature, pictures)
-        total, denominator, metrics = grpo_loss(
+        prompts, pictures, rollouts, advantages, reference_log_probs, own_log_probs = batch
+        model = nnx.merge(structure, trained, frozen)
+        log_probs, entropy = model.completion_log_probs(prompts, rollouts.completions, temperature, pictures)
+        return configured_objective(
+            settings,
             log_probs,
-            rollouts.log_probs,
-            reference_log_probs,
+            entropy,
+            rollouts,
             advantages,
-            completions.mask,
-            clip_epsilon=settings.clip_epsilon,
-            kl_beta=settings.kl_beta,
-            aggregation=settings.loss_aggregation,
-            entropy=entropy,
+            own_log_probs=own_log_probs,
+            reference_log_probs=reference_log_probs,
+            kl_beta=kl_beta,
+            max_length=max_length,
+            stop=model.config.special.eos,
         )
-        gap = jnp.abs(log_probs - rollouts.log_probs) * completions.mask
-        metrics["sampling/sampling_logp_difference/mean"] = gap.sum(), completions.mask.sum()
-        metrics["sampling/sampling_logp_difference/max"] = gap.max()
-        return total, denominator, metrics
 
-    batch = (prompts, pictures, rollouts, advantages, reference_log_probs)
+    batch = (prompts, pictures, rollouts, advantages, reference_log_probs, own_log_probs)
     parts = config.optimizer.micro_batches
     state, value, metrics = gradient_step(state, loss, batch, optimizer, learning_rate, parts)
     dead = jnp.mean(zero_variance(rewards).astype(jnp.float32))
-    metrics |= {"loss": value, "frac_reward_zero_std": dead, "kl_coef": jnp.asarray(settings.kl_beta)}
-    return state, metrics
+    metrics |= {"loss": value, "frac_reward_zero_std": dead, "kl_coef": jnp.asarray(kl_beta)}
+    if settings.overlong_penalty:
+        metrics["rewards/overlong/mean"] = overlong.mean()
+    return state, metrics | {LEAST_RATIO: -metrics[LEAST_RATIO]}
 
 
 def reward_metrics(parts: Sequence[Sequence[Mapping[str, float]]], rewards: np.ndarray) -> dict[str, float]:

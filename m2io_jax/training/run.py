@@ -95,11 +95,11 @@ def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
     state, key = begin(objective.begin, objective.optimizer, mesh), jax.random.key(config.seed)
     objective.begin = None
     announce(objective.compile(state))
-    state, _ = objective.step(state, next(rows), learning_rate=0.0, key=key)
+    state, _ = objective.step(state, next(rows), learning_rate=0.0, progress=0.0, key=key)
     with jax.profiler.trace(str(folder)):
         for step in range(steps):
             with jax.profiler.StepTraceAnnotation("step", step_num=step):
-                state, _ = objective.step(state, next(rows), learning_rate=0.0, key=key)
+                state, _ = objective.step(state, next(rows), learning_rate=0.0, progress=0.0, key=key)
         jax.block_until_ready(state)
     return folder
 
@@ -156,8 +156,8 @@ def run_steps(
     with Progress(title, shown=shown, **budget) as progress:
         while (share := progress_of(config, step, elapsed)) < 1:
             began = time.perf_counter()
-            rate = learning_rate(config.optimizer, share)
-            state, metrics = objective.step(state, next(rows), learning_rate=rate, key=jax.random.fold_in(key, step))
+            rates = dict(learning_rate=learning_rate(config.optimizer, share), progress=share)
+            state, metrics = objective.step(state, next(rows), **rates, key=jax.random.fold_in(key, step))
             step += 1
             now = time.perf_counter()
             elapsed = begun_at + now - clock

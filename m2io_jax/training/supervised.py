@@ -69,9 +69,15 @@ class Supervised:
         return ahead.seconds
 
     def step(
-        self, state: TrainState, rows: Sequence[SupervisedRow], *, learning_rate: float, key: Key[Array, ""]
+        self,
+        state: TrainState,
+        rows: Sequence[SupervisedRow],
+        *,
+        learning_rate: float,
+        progress: float,
+        key: Key[Array, ""],
     ) -> tuple[TrainState, dict[str, float]]:
-        """One update. Nothing is drawn, so `key` is not used."""
+        """One update. Nothing is drawn and nothing else is scheduled, so `key` and `progress` are not used."""
         batch, pad = self.config.batch, self.encoder.model.special.pad
         prompts = stack_prompts([row.prompt for row in rows])
         targets = stack_completions([[row.target] for row in rows], batch.completion_length, pad)
