@@ -1,13 +1,16 @@
 """What the configuration asks for is what is computed; each function by itself is tested in tests/rl."""
 
+import re
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
 
-from m2io_jax.config import GRPOConfig
+from m2io_jax.config import GRPOConfig, RunConfig
 from m2io_jax.models.inputs import Completions
 from m2io_jax.rl.advantages import ADVANTAGES
 from m2io_jax.rl.losses import LOSSES
@@ -131,3 +134,12 @@ def test_ratios_are_told_as_they_are_before_any_correction():
     close(metrics["sampling/sampling_logp_difference/mean"][0], 2 * np.log(4))
     nothing = sampling_metrics(jnp.full(mask.shape, jnp.nan), jnp.full(mask.shape, jnp.nan), mask & False)
     assert not np.isnan(jax.tree.leaves(nothing)).any()
+
+
+def test_what_the_documentation_says_to_write_can_be_written():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "objectives.md").read_text(encoding="utf-8")
+    snippets = [yaml.safe_load(text) for text in re.findall(r"\| `(\{.*\})` \|$", page, flags=re.MULTILINE)]
+    assert {snippet.get("loss", "clip") for snippet in snippets} == set(LOSSES)
+    assert {snippet.get("advantage", "group") for snippet in snippets} == set(ADVANTAGES)
+    for snippet in snippets:
+        RunConfig(name="documented", objective="grpo", steps=1, grpo=snippet)
