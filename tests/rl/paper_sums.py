@@ -5,18 +5,18 @@ Where a paper stops a gradient, `at` is the point that the stopped part is taken
 
 import numpy as np
 
-ROWS, GROUP, TIME = 3, 5, 7
+GROUP, TIME = 5, 7
 
 
-def rollouts(seed=0):
+def rollouts(seed=0, rows=3):
     """New, old and reference log-probabilities, advantages, mask: ragged; one completion is empty, one row of
     advantages is 0."""
     generator = np.random.default_rng(seed)
-    old = -generator.exponential(size=(ROWS, GROUP, TIME))
+    old = -generator.exponential(size=(rows, GROUP, TIME))
     new, reference = (old + generator.normal(scale=0.4, size=old.shape) for _ in range(2))
-    advantages = generator.normal(size=(ROWS, GROUP))
+    advantages = generator.normal(size=(rows, GROUP))
     advantages[1] = 0
-    lengths = generator.integers(1, TIME + 1, size=(ROWS, GROUP))
+    lengths = generator.integers(1, TIME + 1, size=(rows, GROUP))
     lengths[0, 2], lengths[2, 1] = 0, TIME
     return new, old, reference, advantages, np.arange(TIME) < lengths[..., None]
 

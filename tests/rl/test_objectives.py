@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import paper_sums
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from paper_sums import GRADIENTS, TIME, VALUES, rollouts, slopes
 
 from m2io_jax.config import GRPOConfig
@@ -27,7 +28,6 @@ def in_float64():
         yield
 
 
-@partial(jax.jit, static_argnames=("name", "aggregation", "kl_estimator", "entropy_coef"))
 def ours(new, data, name, aggregation, reference=None, **more):
     old, advantages, mask = data
     loss = partial(LOSSES[name.removesuffix("_dual")], **paper_sums.LOSSES[name][1])
@@ -79,7 +79,7 @@ def test_a_loss_equals_its_papers_sums(name, aggregation):
 def test_its_gradient_equals_finite_differences(name, aggregation):
     data = rollouts(1)
     new, rest, _ = parts(data)
-    gradient = jax.jit(jax.grad(lambda x: ours(x, rest, name, aggregation)[0]))(new)
+    gradient = jax.grad(lambda x: ours(x, rest, name, aggregation)[0])(new)
     expected = slopes(lambda x: paper_sums.objective((x, *data[1:]), name, aggregation, at=new)[0], new)
     np.testing.assert_allclose(gradient, expected, rtol=1e-7, atol=1e-9)
     # completions that did as their group have no gradient at all; the others have
@@ -100,7 +100,7 @@ def test_the_penalty_its_gradient_the_weights_and_the_bonus(estimator):
 
     expected, _ = paper_sums.objective(data, "clip", "sequence_mean", kl=VALUES[estimator], **theirs)
     close(total(new, entropy), expected)
-    by_new, by_entropy = jax.jit(jax.grad(total, (0, 1)))(new, entropy)
+    by_new, by_entropy = jax.grad(total, (0, 1))(new, entropy)
 
     def again(new, entropy):
         moved = theirs | {"entropy": entropy}
@@ -165,6 +165,22 @@ def test_micro_batches_add_up_to_the_batch(name):
         added = jax.tree.map(lambda *each: sum(each), *[piece for piece, _ in pieces])
         jax.tree.map(close, added, whole)
         close(np.concatenate([piece for _, piece in pieces]), gradient)
+
+
+@pytest.mark.parametrize("name", paper_sums.LOSSES)
+def test_two_four_and_eight_devices_change_nothing(name):
+    data = rollouts(rows=8)
+
+    def mean(new, old, reference, advantages, mask):
+        rest = (old, advantages, mask)
+        total, denominator, _ = ours(new, rest, name, "sequence_mean", reference, kl_beta=0.1)
+        return total / denominator
+
+    expected = jax.value_and_grad(mean)(*data)
+    for count in (2, 4, 8):
+        mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+        spread = jax.device_put(data, NamedSharding(mesh, PartitionSpec("data")))
+        jax.tree.map(close, jax.jit(jax.value_and_grad(mean))(*spread), expected)
 
 
 @pytest.mark.parametrize("name", paper_sums.LOSSES)
