@@ -14,9 +14,11 @@ from paper_sums import GRADIENTS, TIME, VALUES, rollouts, slopes
 from m2io_jax.config import GRPOConfig
 from m2io_jax.rl.advantages import ADVANTAGES
 from m2io_jax.rl.aggregation import Aggregation, aggregate
+from m2io_jax.rl.importance import Correction
 from m2io_jax.rl.kl import KL_ESTIMATORS
 from m2io_jax.rl.losses import LOSSES
 from m2io_jax.rl.objectives import policy_objective
+from m2io_jax.rl.schedules import Schedule
 
 AGGREGATIONS = get_args(Aggregation)
 LONGEST = 9
@@ -57,6 +59,7 @@ def test_the_reference_knows_every_loss_and_the_configuration_every_name():
     assert {name.removesuffix("_dual") for name in paper_sums.LOSSES} == set(LOSSES)
     assert set(VALUES) == set(KL_ESTIMATORS)
     names = {"loss": LOSSES, "kl_estimator": KL_ESTIMATORS, "advantage": ADVANTAGES, "loss_aggregation": AGGREGATIONS}
+    names |= {"kl_schedule": get_args(Schedule), "rollout_correction": ("none", *get_args(Correction))}
     for key, registered in names.items():
         assert set(get_args(GRPOConfig.model_fields[key].annotation)) == set(registered)
 
