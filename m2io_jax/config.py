@@ -88,6 +88,8 @@ class GRPOConfig(Section):
             run after which `grpo_d` turns (`rl/schedules.py`).
         kl_estimator: of the KL (`rl/kl.py`).
         entropy_coef: weight of the entropy bonus.
+        entropy_target, entropy_delta, entropy_coef_max: with a target (nats a token) the weight only starts there, and
+            each step moves it by the second, up to the third (`rl/entropy.py`).
         rollout_correction: weigh tokens by the trainer's probability over the sampler's, with large weights truncated
             or weights out of bounds masked (`rl/importance.py`). `none`: the trust region is around the sampler.
         rollout_weight_min, rollout_weight_max: these bounds; `truncate` knows the second alone.
@@ -115,6 +117,9 @@ class GRPOConfig(Section):
     kl_turn: Annotated[float, Field(ge=0, lt=1)] = 0.3
     kl_estimator: Literal["k1", "k2", "k3", "k1+", "k3+"] = "k3"
     entropy_coef: NotNegative = 0.0
+    entropy_target: Positive | None = None
+    entropy_delta: Positive = 0.005
+    entropy_coef_max: Positive = 0.1
     rollout_correction: Literal["none", "truncate", "mask"] = "none"
     rollout_weight_min: Fraction = 0.5
     rollout_weight_max: Annotated[float, Field(ge=1)] = Field(

@@ -29,14 +29,19 @@ from m2io_jax.parallel.peak import peak_flops
 from m2io_jax.parallel.sharding import batch_sharding, param_shardings, place, place_batch
 from m2io_jax.rl.advantages import zero_variance
 from m2io_jax.rl.overlong import soft_overlong_penalty
-from m2io_jax.rl.schedules import kl_weight
 from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.compiling import Ahead, returned, side_by_side
-from m2io_jax.training.objective import LEAST_RATIO, configured_advantages, configured_objective
+from m2io_jax.training.objective import (
+    LEAST_RATIO,
+    configured_advantages,
+    configured_kl_weight,
+    configured_objective,
+    remembered,
+)
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.trained import join, split, stored
@@ -52,7 +57,11 @@ class GRPORow:
 
 
 class GRPO:
-    """Trains by reinforcement with verifiable rewards. Pictures are encoded and prompts run once per group."""
+    """Trains by reinforcement with verifiable rewards. Pictures are encoded and prompts run once per group.
+
+    Attributes:
+        memory: what a step leaves to the next beside the state, as JSON values; it is in the checkpoint.
+    """
 
     def __init__(self, config: RunConfig, policy: Policy, mesh: Mesh):
         self.config, self.mesh, self.codec = config, mesh, policy.codec
@@ -61,6 +70,7 @@ class GRPO:
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
         reference = join(stored(self.begin, config), self.frozen)
         self.reference = reference if config.grpo.kl_beta else None
+        self.memory = remembered(config.grpo)
         # Corrected rollouts are compared with the weights before the updates; a single update computes those itself.
         self.looks_back = config.grpo.rollout_correction != "none" and config.grpo.updates_per_rollout > 1
         draw = config.rollout
@@ -144,7 +154,8 @@ class GRPO:
             theirs = numbers if self.reference is not None else None
             ours = numbers if self.looks_back else None
             given = (prompts, shared, Rollouts(completions, numbers), rewards, theirs, ours)
-            self._update = ahead("update", self._update, state, self.frozen, *given, 0.0, 0.0)
+            rates = (0.0, 0.0, self.memory.get("entropy_coef"))
+            self._update = ahead("update", self._update, state, self.frozen, *given, *rates)
 
         side_by_side(sampling, reference, own, update)
         peak_flops()  # measured on CPU, once
@@ -179,14 +190,14 @@ class GRPO:
             own = timing.measure("own", self._own_log_probs, policy, prompts, completions, pictures)
             del policy
         settings, metrics = self.config.grpo, {}
-        schedule = dict(least=settings.kl_beta_min, most=settings.kl_beta, turn=settings.kl_turn)
-        kl_beta = kl_weight(settings.kl_schedule, progress, **schedule)
+        rates = (learning_rate, configured_kl_weight(settings, progress), self.memory.get("entropy_coef"))
         for update in range(settings.updates_per_rollout):
             given = (prompts, pictures, rollouts, place_batch(rewards, self.mesh), reference, own)
-            state, measured = timing.measure("update", self._update, state, self.frozen, *given, learning_rate, kl_beta)
+            state, measured = timing.measure("update", self._update, state, self.frozen, *given, *rates)
             # the first update is on policy: only there do the sampler and the trainer speak of the same weights
             metrics |= {k: v for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
-        metrics = {name: float(value) for name, value in metrics.items()}
+        metrics = {name: float(value) for name, value in metrics.items()} | self.memory
+        self.memory = remembered(settings, self.memory, metrics["entropy"])
         metrics |= reward_metrics(parts, rewards) | length_metrics(completions, self.codec)
         metrics["mfu"] = self.update_flops / timing.seconds["timing_s/update"] / peak_flops()
         metrics["decode_tokens_per_s"] = metrics["num_tokens"] / timing.seconds["timing_s/decode"]
@@ -236,6 +247,7 @@ def grpo_update(
     own_log_probs: Float[Array, "rows group time"] | None,
     learning_rate: Float[Array, ""],
     kl_beta: Float[Array, ""],
+    entropy_coef: Float[Array, ""] | None = None,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """Advantages, loss, gradient and update in one program. `pictures` are encoded ones that no gradient reaches."""
     settings, temperature = config.grpo, config.rollout.temperature
@@ -256,6 +268,7 @@ def grpo_update(
             own_log_probs=own_log_probs,
             reference_log_probs=reference_log_probs,
             kl_beta=kl_beta,
+            entropy_coef=entropy_coef,
             max_length=max_length,
             stop=model.config.special.eos,
         )

@@ -1,5 +1,6 @@
 """The objective that `grpo` in the configuration asks for, made of the functions of `rl/`."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import jax
@@ -9,10 +10,12 @@ from jaxtyping import Array, Bool, Float
 from m2io_jax.config import GRPOConfig
 from m2io_jax.rl.advantages import ADVANTAGES, group_advantages
 from m2io_jax.rl.aggregation import over_tokens
+from m2io_jax.rl.entropy import adapted_coefficient
 from m2io_jax.rl.importance import importance_ratio, importance_weights
 from m2io_jax.rl.losses import LOSSES, PolicyLoss
 from m2io_jax.rl.objectives import policy_objective
 from m2io_jax.rl.overlong import finished
+from m2io_jax.rl.schedules import kl_weight
 from m2io_jax.sampling.sampler import Rollouts
 
 
@@ -30,6 +33,27 @@ def configured_advantages(settings: GRPOConfig, rewards: Float[Array, "rows grou
     return ADVANTAGES[settings.advantage](rewards)
 
 
+def configured_kl_weight(settings: GRPOConfig, progress: float) -> float:
+    """The KL penalty's weight at `progress` (0 to 1) of the run."""
+    bounds = dict(least=settings.kl_beta_min, most=settings.kl_beta, turn=settings.kl_turn)
+    return kl_weight(settings.kl_schedule, progress, **bounds)
+
+
+def remembered(settings: GRPOConfig, memory: Mapping[str, float] | None = None, entropy: float = 0.0) -> dict:
+    """What the objective leaves to the next step: the entropy bonus's weight, where it adapts.
+
+    Args:
+        memory: what the step before left; None before the first.
+        entropy: of the step, in nats a token.
+    """
+    if settings.entropy_target is None:
+        return {}
+    if memory is None:
+        return {"entropy_coef": settings.entropy_coef}
+    rule = dict(target=settings.entropy_target, delta=settings.entropy_delta, most=settings.entropy_coef_max)
+    return {"entropy_coef": adapted_coefficient(memory["entropy_coef"], entropy, **rule)}
+
+
 def configured_objective(
     settings: GRPOConfig,
     log_probs: Float[Array, "rows group time"],
@@ -40,6 +64,7 @@ def configured_objective(
     own_log_probs: Float[Array, "rows group time"] | None,
     reference_log_probs: Float[Array, "rows group time"] | None,
     kl_beta: Float[Array, ""],
+    entropy_coef: Float[Array, ""] | None,
     max_length: int,
     stop: int,
 ) -> tuple[Float[Array, ""], Float[Array, ""], dict]:
@@ -50,6 +75,7 @@ def configured_objective(
 
     Args:
         log_probs, entropy: of the policy that is trained.
+        entropy_coef: weight of the entropy bonus where it adapts; None where it is constant.
         max_length: longest completion there may be, in tokens.
         stop: the token that a completion that was not cut off ends with.
     """
@@ -76,7 +102,7 @@ def configured_objective(
         kl_beta=0.0 if reference_log_probs is None else kl_beta,
         kl_estimator=settings.kl_estimator,
         entropy=entropy,
-        entropy_coef=settings.entropy_coef,
+        entropy_coef=settings.entropy_coef if entropy_coef is None else entropy_coef,
     )
     return total, denominator, metrics | sampling_metrics(own - rollouts.log_probs, ratio, completions.mask)
 

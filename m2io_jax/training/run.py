@@ -167,8 +167,8 @@ def run_steps(
                 log.write(step, metrics)
             progress.update(step, metrics)
             if step % config.checkpoint.every_steps == 0:
-                save(config, checkpoints, step, state, rows, elapsed)
-    save(config, checkpoints, step, state, rows, elapsed)
+                save(config, objective, checkpoints, step, state, rows, elapsed)
+    save(config, objective, checkpoints, step, state, rows, elapsed)
     return state, elapsed
 
 
@@ -185,9 +185,12 @@ def progress_of(config: RunConfig, step: int, seconds: float) -> float:
     return max(by_steps, by_seconds)
 
 
-def save(config: RunConfig, checkpoints: Checkpoints, step: int, state: TrainState, rows, elapsed: float) -> None:
+def save(
+    config: RunConfig, objective, checkpoints: Checkpoints, step: int, state: TrainState, rows, elapsed: float
+) -> None:
     """Writes everything that makes the next step."""
-    checkpoints.save(step, state, rows, {"resume_key": config.resume_key(), "seconds": elapsed})
+    extra = {"resume_key": config.resume_key(), "seconds": elapsed, "memory": objective.memory}
+    checkpoints.save(step, state, rows, extra)
 
 
 def resume(
@@ -200,6 +203,7 @@ def resume(
         return begin(*start), 0.0
     require_resumable(checkpoints.extra(newest)["resume_key"], config)
     state, extra = checkpoints.restore(newest, abstract_state(*start), rows)
+    objective.memory |= extra.get("memory", {})  # there was none before objectives remembered
     log.truncate_after(newest)
     return state, extra["seconds"]
 

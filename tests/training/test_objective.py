@@ -18,8 +18,10 @@ from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.training.objective import (
     LEAST_RATIO,
     configured_advantages,
+    configured_kl_weight,
     configured_loss,
     configured_objective,
+    remembered,
     sampling_metrics,
 )
 
@@ -46,7 +48,8 @@ def sampled():
 
 
 def objective(settings, log_probs, *rest, **more):
-    given = dict(own_log_probs=None, reference_log_probs=None, kl_beta=0.0, max_length=TIME, stop=STOP) | more
+    given = dict.fromkeys(["own_log_probs", "reference_log_probs", "entropy_coef"])
+    given |= dict(kl_beta=0.0, max_length=TIME, stop=STOP) | more
     return configured_objective(GRPOConfig(**settings), log_probs, *rest, **given)
 
 
@@ -121,6 +124,27 @@ def test_the_overlong_filter_learns_nothing_from_what_was_cut_off():
     assert denominator == tokens == 2 + 3 + 5 + 1
     assert not np.asarray(gradient(settings, ours, entropy, rollouts, advantages, **more))[:, 2].any()
     assert metrics["sampling/importance_sampling_ratio/mean"][1] == tokens + 10  # what is told is of all
+
+
+def test_the_kl_weight_follows_its_schedule():
+    settings = GRPOConfig(kl_schedule="grpo_d", kl_beta=0.10, kl_beta_min=0.04, kl_turn=0.3)
+    found = [configured_kl_weight(settings, progress) for progress in (0, 0.15, 0.3, 0.65, 1)]
+    assert found == pytest.approx([0.07, 0.055, 0.04, 0.07, 0.10])
+    assert configured_kl_weight(GRPOConfig(kl_beta=0.3), 0.4) == 0.3
+
+
+def test_a_bonus_that_adapts_is_remembered_and_weighs_as_much():
+    settings = GRPOConfig(entropy_coef=0.01, entropy_target=0.2, entropy_delta=0.03, entropy_coef_max=0.05)
+    memory = remembered(settings)
+    assert memory == {"entropy_coef": 0.01}
+    memory = remembered(settings, memory, 0.1)
+    assert memory == {"entropy_coef": 0.04}
+    assert remembered(settings, memory, 0.1) == {"entropy_coef": 0.05}
+    assert remembered(settings, memory, 0.3) == {"entropy_coef": pytest.approx(0.01)}
+    assert remembered(GRPOConfig(entropy_coef=0.01), {}, 0.1) == {}
+    given = sampled()
+    adapted = objective(dict(entropy_coef=0.01), *given, entropy_coef=jnp.float32(0.04))[0]
+    close(adapted, objective(dict(entropy_coef=0.04), *given)[0])
 
 
 def test_ratios_are_told_as_they_are_before_any_correction():

@@ -80,3 +80,6 @@ def test_a_storm_of_kills(tmp_path, episodes, objective):
         found = [row["kl_coef"] for row in metrics_of(tmp_path / "killed")]
         assert found == pytest.approx(expected, rel=1e-6)
         assert found == [row["kl_coef"] for row in metrics_of(tmp_path / "whole")]
+        # no policy over this vocabulary has an entropy of 100: up by 0.005 a step
+        coefs = [row["entropy_coef"] for row in metrics_of(tmp_path / "killed")]
+        assert coefs == pytest.approx([0.01, 0.015, 0.02, 0.025, 0.03, 0.035])
