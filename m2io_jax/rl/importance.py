@@ -27,7 +27,8 @@ def importance_ratio(
 def importance_weights(
     ratio: Float[Array, "*any"], how: Correction, *, low: float, high: float
 ) -> Float[Array, "*any"]:
-    """The weight of each token's loss. Tokens of weight 0 still count in the denominator.
+    """The weight of each token's loss. Tokens of weight 0 still count in the denominator. Of `gspo` and `gmpo`, whose
+    tokens share their completion's loss, it is the mean weight of a completion that counts.
 
         truncate    min(ratio, high)                              TIS (F. Yao et al., 2025; V-trace, arXiv 1802.01561)
         mask        ratio where low <= ratio <= high, else 0      MIS, IcePop (Ling Team, 2025)

@@ -45,21 +45,24 @@ def config(micro_batches=1, **grpo) -> RunConfig:
     return RunConfig(name="update", objective="grpo", steps=1, optimizer=optimizer, batch=batch, grpo=grpo)
 
 
-def given():
-    """Eight prompts and rollouts of another policy, about half of them cut off; a group without variance."""
+def given(likely: float):
+    """Rollouts of another policy for eight prompts, about half of them cut off; a group without variance.
+
+    `likely`: about the log-probability of the tokens that they drew.
+    """
     random, completions = np.random.default_rng(0), random_completions(8, 3)
     last = np.arange(6) == completions.mask.sum(-1, keepdims=True) - 1
     ends = random.random((8, 3, 1)) < 0.5
     tokens = np.where(last & ends, SMALL.special.eos, completions.tokens)
     log_probs, own, reference = (
-        np.where(completions.mask, random.normal(-4.2, 0.4, tokens.shape), 0).astype(np.float32) for _ in range(3)
+        np.where(completions.mask, random.normal(likely, 0.4, tokens.shape), 0).astype(np.float32) for _ in range(3)
     )
     rewards = random.uniform(size=(8, 3)).astype(np.float32)
     rewards[3] = 0.4
     return Rollouts(Completions(tokens, completions.mask), log_probs), rewards, reference, own
 
 
-def updated(config: RunConfig, devices: dict | None = None):
+def updated(config: RunConfig, devices: dict | None = None, likely: float = -4.2):
     """Parameters and metrics after one update."""
     sizes = devices or dict(data=1)
     mesh = make_mesh(MeshConfig(**sizes), jax.devices()[: int(np.prod(list(sizes.values())))])
@@ -69,7 +72,7 @@ def updated(config: RunConfig, devices: dict | None = None):
     shardings = state_shardings(small_params(), optimizer, mesh)
     state = place(TrainState(params, moments, np.zeros((), np.int32)), shardings)
     prompts = place_batch(stack_prompts([*mixed_rows(), *mixed_rows()]), mesh)
-    rollouts, rewards, reference, own = place_batch(given(), mesh)
+    rollouts, rewards, reference, own = place_batch(given(likely), mesh)
     if config.grpo.updates_per_rollout == 1:
         own = None
     update = jax.jit(partial(grpo_update, STRUCTURE, optimizer, config), out_shardings=(shardings, None))
@@ -106,9 +109,10 @@ def test_devices_change_nothing(by_the_whole_batch, sizes):
 
 @pytest.mark.slow
 def test_at_its_own_log_probabilities_every_loss_moves_the_weights_alike():
-    # The trust region is around the policy itself, where each loss has the gradient of REINFORCE.
-    alike = dict(rollout_correction="truncate", kl_beta=0.0)
-    expected, metrics = updated(config(loss="clip", **alike))
-    assert metrics["grad_norm"] > 0.01 and "kl" in metrics  # a reference was given: it is told, and weighs nothing
+    # The trust region is around the policy itself, where each loss has the gradient of REINFORCE. Every token was so
+    # unlikely where it was drawn that its weight is truncated to 1.
+    alike = dict(rollout_correction="truncate", rollout_weight_max=1.0, kl_beta=0.0)
+    expected, metrics = updated(config(loss="clip", **alike), likely=-20)
+    assert metrics["grad_norm"] > 0.01 and metrics["sampling/importance_sampling_ratio/min"] > 1
     for loss in LOSSES.keys() - {"clip"}:
-        jax.tree.map(close, updated(config(loss=loss, **alike))[0], expected)
+        jax.tree.map(close, updated(config(loss=loss, **alike), likely=-20)[0], expected)
