@@ -96,9 +96,8 @@ def test_every_part_of_that_objective_does_something(by_the_whole_batch):
     assert min(jax.tree.leaves(moved)) > 1e-4
 
 
-@pytest.mark.parametrize("parts", [2, 8])
-def test_micro_batches_change_nothing(by_the_whole_batch, parts):
-    jax.tree.map(close, updated(config(parts, **WHOLE_BATCH)), by_the_whole_batch)
+def test_micro_batches_change_nothing(by_the_whole_batch):
+    jax.tree.map(close, updated(config(micro_batches=4, **WHOLE_BATCH)), by_the_whole_batch)
 
 
 @pytest.mark.slow
