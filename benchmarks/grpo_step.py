@@ -34,7 +34,7 @@ def measure(of: Workload, steps: int) -> dict[str, float]:
     seconds, metrics = [], []
     for step in range(2 + steps):
         began = time.perf_counter()
-        state, measured = grpo.step(state, of.rows, learning_rate=1e-6, key=jax.random.key(step))
+        state, measured = grpo.step(state, of.rows, learning_rate=1e-6, progress=0.0, key=jax.random.key(step))
         jax.block_until_ready(state)
         seconds.append(time.perf_counter() - began)
         metrics.append(measured)

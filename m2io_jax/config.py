@@ -90,13 +90,81 @@ class RolloutConfig(Section):
 
 
 class GRPOConfig(Section):
-    """The objective. `kl_beta` weighs the KL to the frozen reference, `clip_epsilon` bounds the importance ratio."""
+    """The objective: a loss, what advantages are relative to, how tokens are weighed (docs/objectives.md).
 
-    kl_beta: NotNegative = 0.02
-    clip_epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    Attributes:
+        loss: of each token (`rl/losses`).
+        clip_epsilon, clip_epsilon_high: how far below and above 1 the importance ratio counts (`gmpo`: its logarithm,
+            from 0). Those of the papers for `gspo`, `gmpo` and `cispo`; a second that is empty is as the first.
+        dual_clip: `clip` alone: the largest ratio that counts against a completion worse than its group.
+        sapo_temperatures: `sapo` alone: of tokens with advantages above 0, and of the others.
+        advantage: what a reward is compared with (`rl/advantages.py`).
+        scale_rewards: `group` alone: divide by the group's standard deviation.
+        loss_aggregation: how tokens are weighed (`rl/aggregation.py`).
+        kl_beta: weight of the KL to the frozen reference, the largest where it changes. 0: no reference is kept.
+        kl_schedule, kl_beta_min, kl_turn: how the weight changes over the run, the least it gets, and the share of the
+            run after which `grpo_d` turns (`rl/schedules.py`).
+        kl_estimator: of the KL (`rl/kl.py`).
+        entropy_coef: weight of the entropy bonus.
+        entropy_target, entropy_delta, entropy_coef_max: with a target (nats a token) the weight only starts there, and
+            each step moves it by the second, up to the third (`rl/entropy.py`).
+        rollout_correction: weigh tokens by the trainer's probability over the sampler's, with large weights truncated
+            or weights out of bounds masked (`rl/importance.py`). `none`: the trust region is around the sampler.
+        rollout_weight_min, rollout_weight_max: these bounds; `truncate` knows the second alone.
+        overlong_penalty, overlong_buffer: what a completion of full length loses of its reward, and how many tokens
+            before that it begins to (`rl/overlong.py`).
+        overlong_filter: learn nothing from completions that were cut off.
+        updates_per_rollout: updates on the same rollouts.
+    """
+
+    loss: Literal["clip", "gspo", "gmpo", "cispo", "sapo"] = "clip"
+    clip_epsilon: Annotated[float, Field(gt=0, le=1)] = Field(
+        default_factory=lambda given: {"gspo": 3e-4, "gmpo": 0.4, "cispo": 1.0}.get(given["loss"], 0.2)
+    )
+    clip_epsilon_high: Positive | None = Field(
+        default_factory=lambda given: {"gspo": 4e-4, "cispo": 4.0}.get(given["loss"])
+    )
+    dual_clip: Annotated[float, Field(gt=1)] | None = None
+    sapo_temperatures: tuple[Positive, Positive] = (1.0, 1.05)
+    advantage: Literal["group", "leave_one_out", "batch_std", "reinforce_baseline", "none"] = "group"
     scale_rewards: bool = True
-    loss_aggregation: Literal["sequence_mean", "token_mean"] = "sequence_mean"
+    loss_aggregation: Literal["sequence_mean", "token_mean", "constant_length"] = "sequence_mean"
+    kl_beta: NotNegative = 0.02
+    kl_schedule: Literal["constant", "linear", "grpo_d"] = "constant"
+    kl_beta_min: NotNegative = 0.0
+    kl_turn: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    kl_estimator: Literal["k1", "k2", "k3", "k1+", "k3+"] = "k3"
+    entropy_coef: NotNegative = 0.0
+    entropy_target: Positive | None = None
+    entropy_delta: Positive = 0.005
+    entropy_coef_max: Positive = 0.1
+    rollout_correction: Literal["none", "truncate", "mask"] = "none"
+    rollout_weight_min: Fraction = 0.5
+    rollout_weight_max: Annotated[float, Field(ge=1)] = Field(
+        default_factory=lambda given: 5.0 if given["rollout_correction"] == "mask" else 2.0
+    )
+    overlong_penalty: NotNegative = 0.0
+    overlong_buffer: Count = 16
+    overlong_filter: bool = False
     updates_per_rollout: Count = 1
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        # What is set but would not be read is a slip that no run should hide.
+        if self.kl_beta_min > self.kl_beta:
+            said = f"`grpo.kl_beta_min` is {self.kl_beta_min:g} but must be at most `grpo.kl_beta`, {self.kl_beta:g}"
+            raise PydanticCustomError("kl_beta_min", said, {"key": "grpo.kl_beta_min"})
+        unread = {
+            "dual_clip": self.dual_clip is not None and self.loss != "clip" and "loss clip",
+            "sapo_temperatures": self.sapo_temperatures != (1.0, 1.05) and self.loss != "sapo" and "loss sapo",
+            "scale_rewards": not self.scale_rewards and self.advantage != "group" and "advantage group",
+            "kl_beta_min": self.kl_beta_min and self.kl_schedule == "constant" and "kl_schedule linear or grpo_d",
+        }
+        for name, reader in unread.items():
+            if reader:
+                said = f"`grpo.{name}` is {getattr(self, name)} but only {reader} reads it"
+                raise PydanticCustomError("unread", said, {"key": f"grpo.{name}"})
+        return self
 
 
 class OptimizerConfig(Section):
@@ -255,6 +323,10 @@ class RunConfig(Section):
             sampled, rows = self.rollout.prompts, self.batch.prompts
             said = f"`rollout.prompts` is {sampled} but must be at least batch.prompts, {rows}: these are trained on"
             raise PydanticCustomError("rollout_prompts", said, {"key": "rollout.prompts"})
+        buffer, longest = self.grpo.overlong_buffer, self.batch.completion_length
+        if self.grpo.overlong_penalty and buffer > longest:
+            said = f"`grpo.overlong_buffer` is {buffer} but must be at most `batch.completion_length`, {longest}"
+            raise PydanticCustomError("overlong_buffer", said, {"key": "grpo.overlong_buffer"})
         if self.batch.prompts % self.optimizer.micro_batches:
             parts, rows = self.optimizer.micro_batches, self.batch.prompts
             said = f"`optimizer.micro_batches` is {parts} but must divide the {rows} prompts of a batch"
@@ -287,11 +359,12 @@ class RunConfig(Section):
         """Dotted keys and JSON values that must not change when a run is resumed.
 
         Where a run stops, how often it saves, logs and evaluates, and which devices it runs on may change. The
-        run's length may change only while the learning rate does not depend on it.
+        run's length may change only while neither the learning rate nor the KL penalty's weight depends on it.
         """
         free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate"}
         free |= {"optimizer.micro_batches", "computation.attention", "computation.unroll"}
-        if self.optimizer.schedule == "constant" and self.optimizer.warmup == 0:
+        constant = self.optimizer.schedule == self.grpo.kl_schedule == "constant"
+        if constant and self.optimizer.warmup == 0:
             free |= {"steps", "seconds"}
         key = _flatten(self.model_dump(mode="json"))
         return {name: value for name, value in key if name not in free and name.partition(".")[0] not in free}

@@ -56,7 +56,7 @@ def _say(item: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, str | No
     if kind == "string_pattern_mismatch":
         return f"`{key}` is {value!r}", "use letters, digits, `_`, `-` and `.` only"
     said = _REQUIRED.get(kind) or item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    if not key:
+    if not key or "key" in item.get("ctx", {}):  # a check over several settings names them itself
         return said, None
     if isinstance(value, dict | BaseModel):
         return f"`{key}`: {said}", None

@@ -99,6 +99,13 @@ def test_yaml_round_trip(write):
         ("rollout:\n", [], ["`rollout` is None", "`key: value`", "line 4"]),
         ("", ["name=../up"], ["`name` is '../up'", "letters"]),
         ("", ["steps.more=3"], ["`steps`", "integer"]),
+        ("", ["grpo.loss=gsop"], ["`grpo.loss` is 'gsop'", "'gspo'", "grpo.loss=gsop on the command line"]),
+        ("grpo:\n  loss: gspo\n  dual_clip: 3\n", [], ["`grpo.dual_clip` is 3", "only loss clip", "line 6"]),
+        ("", ["grpo.sapo_temperatures=[1, 2]"], ["`grpo.sapo_temperatures`", "only loss sapo"]),
+        ("", ["grpo.advantage=none", "grpo.scale_rewards=false"], ["`grpo.scale_rewards`", "only advantage group"]),
+        ("", ["grpo.kl_beta_min=0.01"], ["`grpo.kl_beta_min`", "only kl_schedule linear or grpo_d"]),
+        ("", ["grpo.kl_beta_min=1", "grpo.kl_schedule=grpo_d"], ["`grpo.kl_beta_min` is 1", "`grpo.kl_beta`, 0.02"]),
+        ("", ["grpo.overlong_penalty=1", "grpo.overlong_buffer=90"], ["`grpo.overlong_buffer` is 90", "`, 80"]),
         ("steps: 30\n", [], ["`steps` is set twice, in lines 3 and 4"]),
         ("batch: [1\n", [], ["not valid YAML", "line"]),
         ("", ["steps"], ["`steps` is not an override", "key=value"]),
@@ -144,6 +151,38 @@ def test_a_decaying_rate_fixes_the_length_of_the_run(write):
     config = load_config(write(MINIMAL), ["optimizer.schedule=cosine"])
     longer = load_config(write(MINIMAL), ["optimizer.schedule=cosine", "steps=99"])
     assert resume_differences(config.resume_key(), longer.resume_key()) == ["steps: was 20, is now 99"]
+
+
+def test_a_kl_weight_that_changes_fixes_it_too(write):
+    config = load_config(write(MINIMAL), ["grpo.kl_schedule=grpo_d"])
+    longer = load_config(write(MINIMAL), ["grpo.kl_schedule=grpo_d", "steps=99"])
+    assert resume_differences(config.resume_key(), longer.resume_key()) == ["steps: was 20, is now 99"]
+
+
+def test_a_loss_brings_its_papers_clip_and_gives_way_to_what_is_set(write):
+    def bounds(*overrides):
+        settings = load_config(write(MINIMAL), overrides).grpo
+        return settings.clip_epsilon, settings.clip_epsilon_high
+
+    assert bounds() == (0.2, None)
+    assert bounds("grpo.loss=gspo") == (3e-4, 4e-4)
+    assert bounds("grpo.loss=gmpo") == (0.4, None)
+    assert bounds("grpo.loss=cispo") == (1.0, 4.0)
+    assert bounds("grpo.loss=gspo", "grpo.clip_epsilon=0.1", "grpo.clip_epsilon_high=") == (0.1, None)
+
+
+def test_a_run_from_before_there_was_a_choice_of_objectives_goes_on(write):
+    config = load_config(write(MINIMAL), ["grpo.clip_epsilon=0.1", "grpo.kl_beta=0.3"])
+    known = ("kl_beta", "clip_epsilon", "scale_rewards", "loss_aggregation", "updates_per_rollout")
+    saved = {
+        name: value
+        for name, value in config.resume_key().items()
+        if not name.startswith("grpo.") or name.removeprefix("grpo.") in known
+    }
+    assert len(saved) < len(config.resume_key())
+    require_resumable(saved, config)
+    with pytest.raises(UserError, match="grpo.loss: was 'clip', is now 'sapo'"):
+        require_resumable(saved, load_config(write(MINIMAL), ["grpo.loss=sapo", "grpo.clip_epsilon=0.1"]))
 
 
 def test_unknown_names_are_met_with_the_nearest():

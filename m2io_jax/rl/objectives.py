@@ -1,128 +1,105 @@
-"""The GRPO objective. Everything here is a pure function of arrays; no model is in sight.
+"""The objective of a policy: one of the losses, importance weights, the KL penalty, the entropy bonus, added up.
 
-A loss is returned as (sum, denominator). Micro-batches and devices add both up and divide once, so that neither
-changes the gradient.
+Everything in this package is a pure function of arrays; no model is in sight. An objective is returned as (sum,
+denominator): see `rl/aggregation.py`.
 """
-
-from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from m2io_jax.rl.kl import k3, log_ratio
+from m2io_jax.rl.aggregation import Aggregation, SumAndDenominator, aggregate, over_tokens
+from m2io_jax.rl.kl import KL_ESTIMATORS
+from m2io_jax.rl.losses import PolicyLoss
 
-Aggregation = Literal["sequence_mean", "token_mean"]
-SumAndDenominator = tuple[Float[Array, ""], Float[Array, ""]]
+Weight = float | Float[Array, ""]
 
 
-def grpo_loss(
+def policy_objective(
     log_probs: Float[Array, "*batch time"],
     old_log_probs: Float[Array, "*batch time"],
-    reference_log_probs: Float[Array, "*batch time"] | None,
     advantages: Float[Array, "*batch"],
     mask: Bool[Array, "*batch time"],
     *,
-    clip_epsilon: float,
-    kl_beta: float | Float[Array, ""],
+    loss: PolicyLoss,
     aggregation: Aggregation,
+    max_length: int,
+    importance_weights: Float[Array, "*batch time"] | None = None,
+    reference_log_probs: Float[Array, "*batch time"] | None = None,
+    kl_beta: Weight = 0.0,
+    kl_estimator: str = "k3",
     entropy: Float[Array, "*batch time"] | None = None,
+    entropy_coef: Weight = 0.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""], dict[str, SumAndDenominator]]:
-    """Group Relative Policy Optimization (arXiv 2402.03300, eq. 3 and 4), to be minimised:
+    """What is minimised, of each token before it is aggregated:
 
-        L = 1/N sum_i 1/|o_i| sum_t [ -min(rho A_i, clip(rho, 1 - eps, 1 + eps) A_i) + beta k3 ]
+        importance weight * loss + kl_beta * KL - entropy_coef * entropy
 
-        rho = pi(o_it) / pi_old(o_it)        k3 = pi_ref/pi - log(pi_ref/pi) - 1
-
-    over N completions o_i of |o_i| tokens ("sequence_mean"); "token_mean" weighs every token of the batch alike
-    (arXiv 2503.14476, eq. 8).
+    With the loss `clip`, `sequence_mean` and k3 this is GRPO (arXiv 2402.03300, eq. 3 and 4); docs/objectives.md has
+    the others.
 
     Args:
-        log_probs: of the completions' tokens under the policy, in nats; the gradient flows through these only.
-        old_log_probs: under the policy that sampled them.
-        reference_log_probs: under the frozen reference; None where there is none.
+        log_probs: of the completions' tokens under the policy, in nats; the gradient flows through these and `entropy`.
+        old_log_probs: under the policy that the trust region is around.
         advantages: of each completion (`rl/advantages.py`).
         mask: True where a completion has a token. What lies elsewhere is never looked at, be it NaN.
-        clip_epsilon: half the width of the ratio's trust region.
-        kl_beta: weight of the KL penalty.
-        aggregation: how tokens are weighed.
-        entropy: of the distribution each token was drawn from, in nats; for the metrics only.
+        loss: one of `rl/losses` with its settings.
+        aggregation: how tokens are weighed (`rl/aggregation.py`).
+        max_length: longest completion there may be, in tokens.
+        importance_weights: of each token's loss (`rl/importance.py`); None where rollouts are the trainer's own.
+        reference_log_probs: under the frozen reference; None where there is none.
+        kl_beta, kl_estimator: weight of the KL penalty, and its estimate (`rl/kl.py`).
+        entropy: of the distribution each token was drawn from, in nats.
+        entropy_coef: weight of the entropy bonus.
 
     Returns:
-        The loss's sum and denominator, and metrics by TRL's names, each a (sum, denominator) too: `policy_loss`;
-        means over tokens: `kl`, `entropy` (where given), `clip_ratio/{low,high,region}_mean`.
+        The sum, the denominator, and metrics by TRL's names, each a (sum, denominator) too: `policy_loss`; means over
+        tokens: `clip_ratio/{low,high,...}_mean` and `clip_ratio/region_mean` (any), `kl`, `entropy`.
 
     Raises:
-        ValueError: a KL penalty without a reference, or an unknown aggregation.
+        ValueError: a KL penalty without a reference, a bonus without an entropy, an unknown aggregation or estimate.
     """
-    if reference_log_probs is None and not (isinstance(kl_beta, int | float) and kl_beta == 0):
+    if reference_log_probs is None and not _is_nothing(kl_beta):
         raise ValueError(f"kl_beta is {kl_beta}, but there is no reference to diverge from")
-    log_probs, old_log_probs = (jnp.where(mask, each, 0.0) for each in (log_probs, old_log_probs))
-    per_token = clipped_surrogate(log_probs, old_log_probs, advantages, mask, epsilon=clip_epsilon)
-    metrics = {"policy_loss": aggregate(per_token, mask, aggregation)}
-    metrics |= clip_metrics(log_probs, old_log_probs, advantages, mask, epsilon=clip_epsilon)
+    if entropy is None and not _is_nothing(entropy_coef):
+        raise ValueError(f"entropy_coef is {entropy_coef}, but there is no entropy")
+    if kl_estimator not in KL_ESTIMATORS:
+        raise ValueError(f"no estimate of the KL is called {kl_estimator!r}: {', '.join(KL_ESTIMATORS)}")
+
+    def seen(x):
+        # before anything is computed: a NaN that is masked only afterwards is still in the gradient
+        return jnp.where(mask, x, 0.0)
+
+    log_probs = seen(log_probs)
+    per_token, clipped = loss(log_probs, seen(old_log_probs), advantages, mask)
+    if importance_weights is not None:
+        per_token = seen(importance_weights) * per_token
+    metrics = {"policy_loss": aggregate(per_token, mask, aggregation, max_length=max_length)}
+    metrics |= clip_metrics(clipped, mask)
     if reference_log_probs is not None:
-        kl = k3(log_probs, jnp.where(mask, reference_log_probs, 0.0))
+        kl = KL_ESTIMATORS[kl_estimator](log_probs, seen(reference_log_probs))
         per_token = per_token + kl_beta * kl
-        metrics["kl"] = aggregate(kl, mask, "token_mean")
+        metrics["kl"] = over_tokens(kl, mask)
     if entropy is not None:
-        metrics["entropy"] = aggregate(entropy, mask, "token_mean")
-    total, denominator = aggregate(per_token, mask, aggregation)
-    return total, denominator, metrics
-
-
-def clipped_surrogate(
-    log_probs: Float[Array, "*batch time"],
-    old_log_probs: Float[Array, "*batch time"],
-    advantages: Float[Array, "*batch"],
-    mask: Bool[Array, "*batch time"],
-    *,
-    epsilon: float,
-) -> Float[Array, "*batch time"]:
-    """PPO's loss of each token (arXiv 1707.06347, eq. 7): `-min(rho A, clip(rho, 1 - epsilon, 1 + epsilon) A)`.
-
-    0 outside the mask. A token has no gradient once its ratio has moved beyond the clip in the direction the
-    advantage asks for.
-    """
-    ratio = jnp.exp(log_ratio(log_probs, old_log_probs))
-    advantages = advantages[..., None]
-    clipped = jnp.clip(ratio, 1 - epsilon, 1 + epsilon)
-    return jnp.where(mask, -jnp.minimum(ratio * advantages, clipped * advantages), 0.0)
-
-
-def aggregate(
-    per_token: Float[Array, "*batch time"], mask: Bool[Array, "*batch time"], how: Aggregation
-) -> SumAndDenominator:
-    """Adds up a value of each token.
-
-        sequence_mean    sum over completions of the mean over their tokens; the number of completions
-        token_mean       sum over all tokens; the number of tokens
-
-    A completion without tokens (padding, or left out by a filter) counts in neither. Both can be 0 then: divide by
-    `max(denominator, 1)`.
-    """
-    values = jnp.where(mask, per_token, 0.0)
-    if how == "token_mean":
-        return values.sum(), mask.sum().astype(values.dtype)
-    if how == "sequence_mean":
-        tokens = mask.sum(-1)
-        return (values.sum(-1) / jnp.maximum(tokens, 1)).sum(), (tokens > 0).sum().astype(values.dtype)
-    raise ValueError(f"no aggregation is called {how!r}: sequence_mean or token_mean")
+        entropy = seen(entropy)
+        metrics["entropy"] = over_tokens(entropy, mask)
+        if not _is_nothing(entropy_coef):
+            per_token = per_token - entropy_coef * entropy
+    return *aggregate(per_token, mask, aggregation, max_length=max_length), metrics
 
 
 def clip_metrics(
-    log_probs: Float[Array, "*batch time"],
-    old_log_probs: Float[Array, "*batch time"],
-    advantages: Float[Array, "*batch"],
-    mask: Bool[Array, "*batch time"],
-    *,
-    epsilon: float,
+    clipped: dict[str, Bool[Array, "*batch time"]], mask: Bool[Array, "*batch time"]
 ) -> dict[str, SumAndDenominator]:
-    """Fractions of tokens the clip has silenced: `low` wanted rarer, `high` wanted more likely, `region` either."""
-    ratio = jnp.exp(log_ratio(log_probs, old_log_probs))
-    low = (ratio < 1 - epsilon) & (advantages[..., None] < 0)
-    high = (ratio > 1 + epsilon) & (advantages[..., None] > 0)
-    silenced = {"low": low, "high": high, "region": low | high}
+    """Fractions of tokens that a loss clipped, by name and (`region`) at all."""
+    if not clipped:
+        return {}
+    anyhow = jnp.any(jnp.stack(list(clipped.values())), axis=0)
     return {
-        f"clip_ratio/{name}_mean": aggregate(which.astype(jnp.float32), mask, "token_mean")
-        for name, which in silenced.items()
+        f"clip_ratio/{name}_mean": over_tokens(which.astype(jnp.float32), mask)
+        for name, which in (clipped | {"region": anyhow}).items()
     }
+
+
+def _is_nothing(weight: Weight) -> bool:
+    """Whether a weight is known to be 0; one that is traced is not."""
+    return isinstance(weight, int | float) and weight == 0

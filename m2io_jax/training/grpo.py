@@ -29,8 +29,7 @@ from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.peak import peak_flops
 from m2io_jax.parallel.sharding import batch_sharding, local_shards, param_shardings, place, place_batch
-from m2io_jax.rl.advantages import group_advantages
-from m2io_jax.rl.objectives import grpo_loss
+from m2io_jax.rl.overlong import soft_overlong_penalty
 from m2io_jax.rl.selection import most_signal
 from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler, completion_ids
@@ -38,6 +37,13 @@ from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.compiling import Ahead, returned, side_by_side
+from m2io_jax.training.objective import (
+    LEAST_RATIO,
+    configured_advantages,
+    configured_kl_weight,
+    configured_objective,
+    remembered,
+)
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.scoring import score_completions, without_unscored
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
@@ -54,7 +60,11 @@ class GRPORow:
 
 
 class GRPO:
-    """Trains by reinforcement with verifiable rewards. Pictures are encoded and prompts run once per group."""
+    """Trains by reinforcement with verifiable rewards. Pictures are encoded and prompts run once per group.
+
+    Attributes:
+        memory: what a step leaves to the next beside the state, as JSON values; it is in the checkpoint.
+    """
 
     def __init__(self, config: RunConfig, policy: Policy, mesh: Mesh):
         self.config, self.mesh, self.codec = config, mesh, policy.codec
@@ -65,6 +75,9 @@ class GRPO:
         self._quantized = jax.jit(quantized)
         reference = self._quantized(reference) if "reference" in config.int8 else reference
         self.reference = reference if config.grpo.kl_beta else None
+        self.memory = remembered(config.grpo)
+        # Corrected rollouts are compared with the weights before the updates; a single update computes those itself.
+        self.looks_back = config.grpo.rollout_correction != "none" and config.grpo.updates_per_rollout > 1
         draw = config.rollout
         self.sampling = SamplingConfig(
             temperatures=(draw.temperature,) * draw.group_size,
@@ -90,11 +103,12 @@ class GRPO:
         lengths = config.batch.completion_lengths  # an update is compiled for each
         shardings = state_shardings(self.begin, self.optimizer, mesh)
         self._take = _rows_taken(mesh)
-        self._score, self._update, self.update_flops = {}, {}, {}
+        self._score, self._own, self._update, self.update_flops = {}, {}, {}, {}
         for length in lengths:
-            score = partial(reference_log_probs, structure, config, length)
+            score = partial(shortened_log_probs, structure, config, length)
             update = partial(shortened_update, length, partial(grpo_update, structure, self.optimizer, config))
             self._score[length] = jax.jit(on_mesh(mesh, score), out_shardings=batch_sharding(mesh))
+            self._own[length] = self._score[length]
             self._update[length] = jax.jit(on_mesh(mesh, update), donate_argnums=0, out_shardings=(shardings, None))
             self.update_flops[length] = self._update_flops(policy.config, length)
 
@@ -138,11 +152,14 @@ class GRPO:
 
         def training(length: int):
             name = "" if length == self.sampling.max_length else f" of {length}"
-            kept, theirs = (prompts_kept, pictures_kept, rollouts_kept), None
+            kept, theirs, own = (prompts_kept, pictures_kept, rollouts_kept), None, None
             if self.reference is not None:
                 self._score[length] = ahead(f"reference{name}", self._score[length], self.reference, *kept)
                 theirs = returned(self._score[length])
-            given = (state, self.frozen, *kept, rewards_kept, theirs, 0.0)
+            if self.looks_back:
+                self._own[length] = ahead(f"own{name}", self._own[length], join(state.params, self.frozen), *kept)
+                own = returned(self._own[length])
+            given = (state, self.frozen, *kept, rewards_kept, theirs, own, 0.0, 0.0, self.memory.get("entropy_coef"))
             self._update[length] = ahead(f"update{name}", self._update[length], *given)
 
         side_by_side(sampling, *(partial(training, length) for length in self._update))
@@ -150,9 +167,12 @@ class GRPO:
         return ahead.seconds
 
     def step(
-        self, state: TrainState, rows: Sequence[GRPORow], *, learning_rate: float, key: Key[Array, ""]
+        self, state: TrainState, rows: Sequence[GRPORow], *, learning_rate: float, progress: float, key: Key[Array, ""]
     ) -> tuple[TrainState, dict[str, float]]:
-        """One step: sample, score, choose the groups to learn from, compare with the frozen reference, update."""
+        """One step: sample, score, choose the groups to learn from, compare with the frozen reference, update.
+
+        `progress`, 0 to 1, is the run's.
+        """
         timing = Stopwatch()
         prompts = place_batch(stack_prompts([row.prompt for row in rows]), self.mesh)
         policy = self._sampling_weights(state)
@@ -175,13 +195,18 @@ class GRPO:
         reference = None
         if self.reference is not None:
             reference = timing.measure("reference", self._score[length], self.reference, *learned)
-        updated: dict[str, float] = {}
-        for update in range(self.config.grpo.updates_per_rollout):
-            given = (state, self.frozen, *learned, rewards, reference, learning_rate)
+        own = None
+        if self.looks_back:
+            own = timing.measure("own", self._own[length], join(state.params, self.frozen), *learned)
+        settings, updated = self.config.grpo, dict[str, float]()
+        rates = (learning_rate, configured_kl_weight(settings, progress), self.memory.get("entropy_coef"))
+        for update in range(settings.updates_per_rollout):
+            given = (state, self.frozen, *learned, rewards, reference, own, *rates)
             state, measured = timing.measure("update", self._update[length], *given)
             # the first update is on policy: only there do the sampler and the trainer speak of the same weights
             updated |= {k: v for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
-        metrics |= {name: float(value) for name, value in updated.items()}
+        metrics |= {name: float(value) for name, value in updated.items()} | self.memory
+        self.memory = remembered(settings, self.memory, metrics["entropy"])
         metrics["mfu"] = self.update_flops[length] / timing.seconds["timing_s/update"] / peak_flops()
         metrics["decode_tokens_per_s"] = metrics["num_tokens"] / timing.seconds["timing_s/decode"]
         return state, metrics | timing.seconds
@@ -216,7 +241,7 @@ def the_grammar(config: RunConfig) -> Grammar:
     return grammars.pop()
 
 
-def reference_log_probs(
+def shortened_log_probs(
     structure: nnx.GraphDef,
     config: RunConfig,
     length: int,
@@ -225,7 +250,7 @@ def reference_log_probs(
     pictures: Float[Array, "rows media size"] | None,
     rollouts: Rollouts,
 ) -> Float[Array, "rows group {length}"]:
-    """Log-probabilities of the first `length` tokens of the completions under other weights."""
+    """Log-probabilities of the first `length` tokens of the completions under some weights."""
     completions = _shortened(rollouts, length).completions
     model = nnx.merge(structure, params)
     return model.completion_log_probs(prompts, completions, config.rollout.temperature, pictures)[0]
@@ -264,41 +289,46 @@ def grpo_update(
     rollouts: Rollouts,
     rewards: Float[Array, "rows group"],
     reference_log_probs: Float[Array, "rows group time"] | None,
+    own_log_probs: Float[Array, "rows group time"] | None,
     learning_rate: Float[Array, ""],
+    kl_beta: Float[Array, ""],
+    entropy_coef: Float[Array, ""] | None = None,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """Advantages, loss, gradient and update in one program.
 
     `pictures` are encoded ones that no gradient reaches; `rewards` are NaN where a completion could not be scored.
     """
     settings, temperature = config.grpo, config.rollout.temperature
+    max_length, lengths = config.batch.completion_length, rollouts.completions.mask.sum(-1)
+    overlong = soft_overlong_penalty(lengths, max_length=max_length, buffer=settings.overlong_buffer)
     rollouts = without_unscored(rollouts, rewards)
-    advantages = group_advantages(rewards, scale=settings.scale_rewards)
+    advantages = configured_advantages(settings, rewards + settings.overlong_penalty * overlong)
 
     def loss(trained, batch):
-        prompts, pictures, rollouts, advantages, reference_log_probs = batch
-        completions, model = rollouts.completions, nnx.merge(structure, trained, frozen)
-        log_probs, entropy = model.completion_log_probs(prompts, completions, temperature, pictures)
-        total, denominator, metrics = grpo_loss(
+        prompts, pictures, rollouts, advantages, reference_log_probs, own_log_probs = batch
+        model = nnx.merge(structure, trained, frozen)
+        log_probs, entropy = model.completion_log_probs(prompts, rollouts.completions, temperature, pictures)
+        return configured_objective(
+            settings,
             log_probs,
-            rollouts.log_probs,
-            reference_log_probs,
+            entropy,
+            rollouts,
             advantages,
-            completions.mask,
-            clip_epsilon=settings.clip_epsilon,
-            kl_beta=settings.kl_beta,
-            aggregation=settings.loss_aggregation,
-            entropy=entropy,
+            own_log_probs=own_log_probs,
+            reference_log_probs=reference_log_probs,
+            kl_beta=kl_beta,
+            entropy_coef=entropy_coef,
+            max_length=max_length,
+            stop=model.config.special.eos,
         )
-        gap = jnp.abs(log_probs - rollouts.log_probs) * completions.mask
-        metrics["sampling/sampling_logp_difference/mean"] = gap.sum(), completions.mask.sum()
-        metrics["sampling/sampling_logp_difference/max"] = gap.max()
-        return total, denominator, metrics
 
-    batch = (prompts, pictures, rollouts, advantages, reference_log_probs)
+    batch = (prompts, pictures, rollouts, advantages, reference_log_probs, own_log_probs)
     parts = config.optimizer.micro_batches
     state, value, metrics = gradient_step(state, loss, batch, optimizer, learning_rate, parts)
-    metrics |= {"loss": value, "kl_coef": jnp.asarray(settings.kl_beta)}
-    return state, metrics
+    metrics |= {"loss": value, "kl_coef": jnp.asarray(kl_beta)}
+    if settings.overlong_penalty:
+        metrics["rewards/overlong/mean"] = overlong.mean()
+    return state, metrics | {LEAST_RATIO: -metrics[LEAST_RATIO]}
 
 
 def length_metrics(completions: Completions, codec) -> dict[str, float]:

@@ -102,11 +102,11 @@ def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
     state, key = begin(objective.begin, objective.optimizer, mesh), jax.random.key(config.seed)
     objective.begin = None
     announce(objective.compile(state))
-    state, _ = objective.step(state, next(rows), learning_rate=0.0, key=key)
+    state, _ = objective.step(state, next(rows), learning_rate=0.0, progress=0.0, key=key)
     with jax.profiler.trace(str(folder)):
         for step in range(steps):
             with jax.profiler.StepTraceAnnotation("step", step_num=step):
-                state, _ = objective.step(state, next(rows), learning_rate=0.0, key=key)
+                state, _ = objective.step(state, next(rows), learning_rate=0.0, progress=0.0, key=key)
         jax.block_until_ready(state)
     return folder
 
@@ -171,8 +171,8 @@ def run_steps(
     with Progress(title, shown=shown, **budget) as progress:
         while (share := progress_of(config, step, elapsed)) < 1:
             began = time.perf_counter()
-            rate = learning_rate(config.optimizer, share)
-            state, metrics = objective.step(state, next(rows), learning_rate=rate, key=jax.random.fold_in(key, step))
+            rates = dict(learning_rate=learning_rate(config.optimizer, share), progress=share)
+            state, metrics = objective.step(state, next(rows), **rates, key=jax.random.fold_in(key, step))
             step += 1
             now = time.perf_counter()
             elapsed = begun_at + now - clock
@@ -183,9 +183,9 @@ def run_steps(
             progress.update(step, metrics)
             saving, logged = {}, time.perf_counter()
             if step % config.checkpoint.every_steps == 0:
-                save(config, checkpoints, step, state, rows, elapsed)
+                save(config, objective, checkpoints, step, state, rows, elapsed)
                 saving = {"timing_s/checkpoint": time.perf_counter() - logged}  # in the next line: this one is written
-    save(config, checkpoints, step, state, rows, elapsed)
+    save(config, objective, checkpoints, step, state, rows, elapsed)
     return state, elapsed
 
 
@@ -202,9 +202,12 @@ def progress_of(config: RunConfig, step: int, seconds: float) -> float:
     return max(by_steps, by_seconds)
 
 
-def save(config: RunConfig, checkpoints: Checkpoints, step: int, state: TrainState, rows, elapsed: float) -> None:
+def save(
+    config: RunConfig, objective, checkpoints: Checkpoints, step: int, state: TrainState, rows, elapsed: float
+) -> None:
     """Writes everything that makes the next step."""
-    checkpoints.save(step, state, rows, {"resume_key": config.resume_key(), "seconds": elapsed})
+    extra = {"resume_key": config.resume_key(), "seconds": elapsed, "memory": objective.memory}
+    checkpoints.save(step, state, rows, extra)
 
 
 def resume(
@@ -217,6 +220,7 @@ def resume(
         return begin(*start), 0.0
     require_resumable(checkpoints.extra(newest)["resume_key"], config)
     state, extra = checkpoints.restore(newest, abstract_state(*start), rows)
+    objective.memory |= extra.get("memory", {})  # there was none before objectives remembered
     log.truncate_after(newest)
     return state, extra["seconds"]
 

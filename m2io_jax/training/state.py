@@ -91,8 +91,8 @@ def gradient_step(
         gradients, sums = gradient(state.params, batch)
     else:
         parts = jax.tree.map(partial(_parts, count=micro_batches), batch)
-        shapes = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], parts))
-        nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        like = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], parts))
+        nothing = jax.tree.map(_zeros, like[0]), {name: _nothing(each) for name, each in like[1].items()}
 
         def add(sofar, part):
             gradients, sums = gradient(state.params, part)
@@ -113,6 +113,15 @@ def _parts(rows: jax.Array, count: int) -> jax.Array:
     if rows.shape[0] % count:
         raise ValueError(f"{rows.shape[0]} rows do not divide into {count} micro-batches")
     return jnp.swapaxes(rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]), 0, 1)
+
+
+def _zeros(like: jax.ShapeDtypeStruct) -> jax.Array:
+    return jnp.zeros(like.shape, like.dtype)
+
+
+def _nothing(metric):
+    """What `_both` adds nothing with."""
+    return jax.tree.map(_zeros, metric) if isinstance(metric, tuple) else jnp.full(metric.shape, -jnp.inf, metric.dtype)
 
 
 def _both(a, b):

@@ -41,6 +41,7 @@ class Supervised:
     def __init__(self, config: RunConfig, policy: Policy, mesh: Mesh):
         self.config, self.mesh = config, mesh
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
+        self.memory = {}  # a step leaves nothing to the next beside the state
         self.optimizer = make_optimizer(config.optimizer)
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
         shardings = state_shardings(self.begin, self.optimizer, mesh)
@@ -70,9 +71,15 @@ class Supervised:
         return ahead.seconds
 
     def step(
-        self, state: TrainState, rows: Sequence[SupervisedRow], *, learning_rate: float, key: Key[Array, ""]
+        self,
+        state: TrainState,
+        rows: Sequence[SupervisedRow],
+        *,
+        learning_rate: float,
+        progress: float,
+        key: Key[Array, ""],
     ) -> tuple[TrainState, dict[str, float]]:
-        """One update. Nothing is drawn, so `key` is not used."""
+        """One update. Nothing is drawn and nothing else is scheduled, so `key` and `progress` are not used."""
         batch, pad = self.config.batch, self.encoder.model.special.pad
         prompts = stack_prompts([row.prompt for row in rows])
         targets = stack_completions([[row.target] for row in rows], batch.completion_length, pad)

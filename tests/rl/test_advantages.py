@@ -1,7 +1,19 @@
+from functools import partial
+
+import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from m2io_jax.rl.advantages import group_advantages, zero_variance
+from m2io_jax.rl.advantages import (
+    ADVANTAGES,
+    batch_std_advantages,
+    group_advantages,
+    leave_one_out_advantages,
+    no_baseline,
+    reinforce_baseline_advantages,
+    zero_variance,
+)
 
 
 def test_worked_by_hand():
@@ -57,3 +69,64 @@ def test_completions_that_were_not_scored_have_no_part_in_their_group(scale):
         if kept.any():
             expected = group_advantages(rewards[:, kept], scale=scale)
             np.testing.assert_allclose(among[:, kept], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_other_estimators_by_hand():
+    # group means 2 and 4; differences [-2, 2] and [-1, 1]
+    rewards = np.array([[0.0, 4.0], [3.0, 5.0]], np.float32)
+    close = partial(np.testing.assert_allclose, rtol=2e-6)
+    close(leave_one_out_advantages(rewards), [[0 - 4, 4 - 0], [3 - 5, 5 - 3]])
+    # all rewards: mean 3, variance (9 + 1 + 0 + 4) / 4; all differences: mean 0, variance (4 + 4 + 1 + 1) / 4
+    close(batch_std_advantages(rewards), np.array([[-2, 2], [-1, 1]]) / np.sqrt(14 / 4))
+    close(reinforce_baseline_advantages(rewards), np.array([[-2, 2], [-1, 1]]) / np.sqrt(10 / 4))
+    np.testing.assert_array_equal(no_baseline(rewards), rewards)
+
+
+@pytest.mark.parametrize("name", [name for name in ADVANTAGES if name != "none"])
+def test_against_sums_in_float64_with_a_dead_group(name):
+    rewards = np.random.default_rng(1).random((5, 4)).astype(np.float32)
+    rewards[2] = 0.7
+    exact = rewards.astype(np.float64)
+    expected = np.zeros_like(exact)
+    for row, group in enumerate(exact):
+        for i, reward in enumerate(group):
+            others = np.delete(group, i)
+            baseline = others.mean() if name == "leave_one_out" else group.mean()
+            expected[row, i] = reward - baseline
+    scales = {
+        "group": exact.std(1, keepdims=True) + 1e-6,
+        "batch_std": exact.std() + 1e-6,
+        "reinforce_baseline": expected.std() + 1e-6,
+    }
+    expected = expected / scales.get(name, 1.0)
+    found = np.asarray(ADVANTAGES[name](rewards))
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
+    assert not found[2].any()
+    assert not np.asarray(ADVANTAGES[name](np.full((3, 7), 0.1, np.float32))).any()
+
+
+@pytest.mark.parametrize("name", ADVANTAGES)
+def test_under_jit_on_eight_devices_the_batch_is_all_of_them(name):
+    rewards = np.random.default_rng(2).random((16, 4)).astype(np.float32) * np.arange(1, 17)[:, None]
+    rows = NamedSharding(jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,)), PartitionSpec("data"))
+    spread = jax.jit(ADVANTAGES[name], out_shardings=rows)(jax.device_put(rewards, rows))
+    np.testing.assert_allclose(spread, ADVANTAGES[name](rewards), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ADVANTAGES)
+def test_what_was_not_scored_is_in_no_statistic_of_the_batch(name):
+    rewards = np.random.default_rng(3).random((6, 4)).astype(np.float32)
+    rewards[0, 1] = rewards[2, 0] = rewards[2, 3] = np.nan
+    rewards[4] = np.nan
+    exact = rewards.astype(np.float64)
+    scored = ~np.isnan(exact)
+    expected = np.zeros_like(exact)
+    for row, group in enumerate(exact):
+        for i in np.flatnonzero(scored[row]):
+            others = group[scored[row]] if name != "leave_one_out" else np.delete(group, i)[np.delete(scored[row], i)]
+            expected[row, i] = group[i] - (0 if name == "none" else others.mean())
+    spread = {"batch_std": exact[scored].std(), "reinforce_baseline": expected[scored].std()}
+    if name == "group":
+        expected[scored.any(1)] /= np.nanstd(exact[scored.any(1)], axis=1, keepdims=True)
+    found = np.asarray(ADVANTAGES[name](rewards))
+    np.testing.assert_allclose(found, expected / spread.get(name, 1.0), rtol=1e-4, atol=1e-5)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2io_jax.rl.kl import k1, k2, k3
+from m2io_jax.rl.kl import KL_ESTIMATORS, k1, k2, k3
 
 
 @pytest.mark.parametrize("x", [-3.0, -0.5, -1e-4, 0.0, 1e-4, 0.5, 3.0])
@@ -25,7 +25,14 @@ def test_one_absurd_token_cannot_outweigh_the_rest():
     assert gradient.tolist() == [0, 0, 0, 0, 0]
 
 
-def test_k1_and_k3_expect_the_divergence_and_k2_has_its_gradient():
+def test_one_absurd_token_has_no_gradient_in_the_corrected_forms_either():
+    for name in ("k1+", "k3+"):
+        gradient = jax.vmap(jax.grad(lambda x, name=name: KL_ESTIMATORS[name](x, 0.0)))(jnp.array([-50.0, 3.0, 50.0]))
+        assert gradient.tolist() == [0, 3, 0]
+
+
+def distributions():
+    """Logits of a policy, log-probabilities of a reference; the divergence from the reference, and the reverse."""
     generator = np.random.default_rng(0)
     logits, reference = (jnp.asarray(generator.normal(size=9), jnp.float32) for _ in range(2))
     reference = jax.nn.log_softmax(reference)
@@ -34,11 +41,25 @@ def test_k1_and_k3_expect_the_divergence_and_k2_has_its_gradient():
         log_probs = jax.nn.log_softmax(logits)
         return (jnp.exp(log_probs) * (log_probs - reference)).sum()
 
-    probabilities = jax.nn.softmax(logits)
-    log_probs = jax.nn.log_softmax(logits)
-    for estimate in (k1, k3):
-        np.testing.assert_allclose(
-            (probabilities * estimate(log_probs, reference)).sum(), divergence(logits), rtol=1e-5
-        )
-    sampled = jax.grad(lambda x: (probabilities * k2(jax.nn.log_softmax(x), reference)).sum())
-    np.testing.assert_allclose(sampled(logits), jax.grad(divergence)(logits), rtol=1e-4, atol=1e-7)
+    def reverse(logits):
+        return (jnp.exp(reference) * (reference - jax.nn.log_softmax(logits))).sum()
+
+    return logits, reference, divergence, reverse
+
+
+@pytest.mark.parametrize("name", ["k1", "k3", "k1+", "k3+"])
+def test_what_an_estimator_expects_is_the_divergence(name):
+    logits, reference, divergence, _ = distributions()
+    found = (jax.nn.softmax(logits) * KL_ESTIMATORS[name](jax.nn.log_softmax(logits), reference)).sum()
+    np.testing.assert_allclose(found, divergence(logits), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", KL_ESTIMATORS)
+def test_what_the_gradient_of_an_estimator_expects(name):
+    logits, reference, divergence, reverse = distributions()
+    probabilities = jax.nn.softmax(logits)  # of what is sampled: no gradient flows through it
+    found = jax.grad(lambda x: (probabilities * KL_ESTIMATORS[name](jax.nn.log_softmax(x), reference)).sum())(logits)
+    right, other = jax.grad(divergence)(logits), jax.grad(reverse)(logits)
+    expected = {"k1": jnp.zeros(9), "k3": other}.get(name, right)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(right).max() > 0.1 and np.abs(right - other).max() > 0.05

@@ -64,6 +64,7 @@ def small_run(episodes: str, folder: str, objective: str, steps: int) -> RunConf
         batch={"prompts": 2, "prompt_length": 256, "completion_length": 64 if objective == "supervised" else 6,
                "pictures": 3},  # fmt: skip
         rollout={"group_size": 2},
+        grpo={"kl_schedule": "grpo_d", "kl_beta": 0.02, "entropy_coef": 0.01, "entropy_target": 100.0},
         optimizer={"learning_rate": 1e-2, "schedule": "cosine"},
         checkpoint={"every_steps": 2},
         logging={"tensorboard": False},

@@ -5,7 +5,7 @@ import pytest
 from killed_run import small_run
 
 from m2io_jax.training import run
-from m2io_jax.training.metrics import MetricsLog
+from m2io_jax.training.metrics import MetricsLog, read_metrics
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -33,11 +33,18 @@ def compiled(monkeypatch):
     jax.monitoring.unregister_event_duration_listener(count)
 
 
+GRPO = ["encode", "prefill", "decode", "reference", "update"]
+CORRECTED = dict(rollout_correction="truncate", updates_per_rollout=2)
+
+
 @pytest.mark.parametrize(
-    "objective, names", [("supervised", ["update"]), ("grpo", ["encode", "prefill", "decode", "reference", "update"])]
+    "objective, settings, names",
+    [("supervised", {}, ["update"]), ("grpo", {}, GRPO), ("grpo", CORRECTED, [*GRPO, "own"])],
+    ids=["supervised", "grpo", "corrected"],
 )
-def test_steps_compile_nothing(objective, names, tmp_path, episodes, compiled, capsys):
+def test_steps_compile_nothing(objective, settings, names, tmp_path, episodes, compiled, capsys):
     config = small_run(str(episodes), str(tmp_path / "run"), objective, 4)
+    config = config.model_copy(update={"grpo": config.grpo.model_copy(update=settings)})
     batch = config.batch.model_copy(update={"prompts": jax.device_count()})
     late = config.checkpoint.model_copy(update={"every_steps": 100})  # Orbax copies what it saves by small programs
     config = config.model_copy(update={"batch": batch, "checkpoint": late})
@@ -47,3 +54,7 @@ def test_steps_compile_nothing(objective, names, tmp_path, episodes, compiled, c
     assert first - ahead <= 4, "more than keys, metrics and the like was compiled in the first step"
     said = capsys.readouterr().err
     assert all(f"{name} in" in said for name in names)
+    if objective == "grpo":
+        for row in read_metrics(tmp_path / "run"):  # sampler and trainer are one model
+            ratios = [row[f"sampling/importance_sampling_ratio/{which}"] for which in ("min", "mean", "max")]
+            assert ratios == sorted(ratios) and ratios == pytest.approx([1, 1, 1], abs=1e-4)

@@ -47,7 +47,7 @@ def started(episodes, **changes):
 
 
 def stepped(objective, state, rows):
-    state, metrics = objective.step(state, rows, learning_rate=RATE, key=KEY)
+    state, metrics = objective.step(state, rows, learning_rate=RATE, progress=0.5, key=KEY)
     return jax.device_get(state.params), metrics
 
 
@@ -66,7 +66,8 @@ def by_parts(objective, state, rows, chosen):
     take = np.array(chosen(rewards))
     prompts, rollouts = jax.tree.map(lambda x: x[take], (prompts, rollouts))
     reference = objective._score[TIME](objective.reference, prompts, None, rollouts)
-    given = (state, objective.frozen, prompts, None, rollouts, rewards[take], reference, RATE)
+    rates = (RATE, objective.config.grpo.kl_beta, None)
+    given = (state, objective.frozen, prompts, None, rollouts, rewards[take], reference, None, *rates)
     state, _ = objective._update[TIME](*given)
     return jax.device_get(state.params), rewards
 

@@ -35,7 +35,11 @@ def tensors_of(run: Path) -> dict:
 
 
 def steps_of(run: Path) -> list[int]:
-    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["step"] for row in metrics_of(run)]
+
+
+def metrics_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def storm(tmp_path: Path, episodes: Path, objective: str, kills: list[str]) -> int:
@@ -70,3 +74,12 @@ def test_a_storm_of_kills(tmp_path, episodes, objective):
     draw = random.Random(objective)
     kills = [f"saving {draw.uniform(0, 0.3):.3f}" for _ in range(4)] + ["step 1", "step 2", "step 5"]
     assert storm(tmp_path, episodes, objective, draw.sample(kills, len(kills))) >= 3
+    if objective != "supervised":
+        # GRPO-D over six steps: down from 0.01 to 0 at 1.8, then up towards 0.02, whenever the run was killed
+        expected = [0.01, 0.01 * 0.8 / 1.8, *(0.02 * (step - 1.8) / 4.2 for step in range(2, 6))]
+        found = [row["kl_coef"] for row in metrics_of(tmp_path / "killed")]
+        assert found == pytest.approx(expected, rel=1e-6)
+        assert found == [row["kl_coef"] for row in metrics_of(tmp_path / "whole")]
+        # no policy over this vocabulary has an entropy of 100: up by 0.005 a step
+        coefs = [row["entropy_coef"] for row in metrics_of(tmp_path / "killed")]
+        assert coefs == pytest.approx([0.01, 0.015, 0.02, 0.025, 0.03, 0.035])

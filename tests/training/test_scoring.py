@@ -79,7 +79,7 @@ OPTIMIZER = make_optimizer(CONFIG.optimizer)
 def after_update(params, prompts, rollouts, rewards, reference):
     state = TrainState(params, OPTIMIZER.init(params), np.zeros((), np.int32))
     update = partial(grpo_update, STRUCTURE, OPTIMIZER, CONFIG)
-    state, metrics = update(state, nnx.State({}), prompts, None, rollouts, rewards, reference, 0.1)
+    state, metrics = update(state, nnx.State({}), prompts, None, rollouts, rewards, reference, None, 0.1, 0.1)
     return state.params, metrics
 
 

@@ -64,7 +64,7 @@ def updates(mesh, config=CONFIG):
     reference = np.asarray(sampled.log_probs) - 0.1
     rewards, reference = place_batch((rewards, reference), mesh)
     update = compiled(partial(grpo_update, STRUCTURE, OPTIMIZER, config))
-    improved = update(state, NOTHING, prompts, None, sampled, rewards, reference, RATE)
+    improved = update(state, NOTHING, prompts, None, sampled, rewards, reference, None, RATE, config.grpo.kl_beta)
     return jax.device_get((supervised, sampled, improved))
 
 
