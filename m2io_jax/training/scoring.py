@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.rl.advantages import zero_variance
 from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.tasks.task import Task
 from m2io_jax.verification.pool import MOST_WORKERS, Unverified
@@ -44,9 +43,10 @@ class Scores:
         """TRL's names, over all that was sampled and scored: the reward, its spread inside groups, each part; and how
         many could not be scored."""
         scored = ~np.isnan(self.rewards)
-        spreads = [group[kept].std() for group, kept in zip(self.rewards, scored, strict=True) if kept.any()]
+        groups = [group[kept] for group, kept in zip(self.rewards, scored, strict=True)]
+        spreads = [group.std() for group in groups if group.size]
         metrics = {"reward": _mean(self.rewards[scored]), "reward_std": _mean(spreads)}
-        metrics["frac_reward_zero_std"] = float(np.mean(zero_variance(self.rewards)))
+        metrics["frac_reward_zero_std"] = _mean([not group.size or np.ptp(group) == 0 for group in groups])
         flat = [parts for group in self.parts for parts in group if parts is not None]
         for name in sorted({name for parts in flat for name in parts}):
             values = [parts[name] for parts in flat if name in parts]

@@ -90,7 +90,6 @@ def test_every_part_of_that_objective_does_something(by_the_whole_batch):
     assert metrics["sampling/importance_sampling_ratio/min"] < 0.5 < metrics["sampling/importance_sampling_ratio/mean"]
     assert metrics["clip_ratio/low_mean"] > 0 and metrics["clip_ratio/high_mean"] > 0
     assert -1 < metrics["rewards/overlong/mean"] < 0
-    assert metrics["frac_reward_zero_std"] == 1 / 8  # of the rewards themselves, whatever the lengths
     assert metrics["kl_coef"] == np.float32(0.1)
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params, small_params())
     assert min(jax.tree.leaves(moved)) > 1e-4
