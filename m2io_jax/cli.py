@@ -203,7 +203,7 @@ def demo(
 def base(
     folder: Annotated[Path, typer.Argument(help="where the model is written")],
     settings: Overrides = None,
-    lessons: Annotated[Path, typer.Option(help="a folder of configurations")] = Path("configs/base"),
+    lessons: Annotated[Path, typer.Option(help="a configuration, a stage a lesson")] = Path("configs/base.yaml"),
 ):
     """Make the base model again: tokenizer and lessons, one after another."""
     from m2io_jax.base import make_base
