@@ -112,12 +112,13 @@ def test_errors_name_the_stage_and_the_key(write, before, after, overrides, part
 
 
 def small_stages(episodes: Path, folder: Path, steps=(2, 1)):
-    """Supervision, then GRPO, of a model that is small enough for a test, in a file."""
-    common = json.loads(small_run(str(episodes), str(folder), "grpo", steps[1]).model_dump_json())
-    common |= {"tasks": {"look": 1.0}, "rewards": {"seen": 1.0}, "optimizer": {"learning_rate": 1e-2}, "grpo": {}}
-    first = {"objective": "supervised", "steps": steps[0], "batch": {"completion_length": 12}}
+    """Two stages of supervision, of a model that is small enough for a test, from a file."""
+    common = json.loads(small_run(str(episodes), str(folder), "supervised", steps[1]).model_dump_json())
+    common |= {"optimizer": {"learning_rate": 1e-2}}
+    common["batch"] |= {"prompts": 8}  # one a device
+    stages = {"look": {"steps": steps[0], "tasks": {"look": 1.0}}, "place": {"tasks": {"inserter": 1.0}}}
     file = folder.with_suffix(".yaml")
-    file.write_text(yaml.safe_dump(common | {"stages": {"teach": first, "reward": {}}}, sort_keys=False))
+    file.write_text(yaml.safe_dump(common | {"stages": stages}, sort_keys=False))
     return load_stages(file)
 
 
@@ -160,9 +161,9 @@ def watched(patch) -> dict[str, dict[str, np.ndarray]]:
 def test_the_second_stage_starts_with_the_weights_that_the_first_left(trained):
     stages, begun, _ = trained
     left = weights_of(stages.runs[0].run)
-    assert begun["reward"].keys() == left.keys()
-    assert all(np.array_equal(begun["reward"][name], left[name]) for name in left)
-    assert any(not np.array_equal(begun["teach"][name], left[name]) for name in left)  # the first did train
+    assert begun["place"].keys() == left.keys()
+    assert all(np.array_equal(begun["place"][name], left[name]) for name in left)
+    assert any(not np.array_equal(begun["look"][name], left[name]) for name in left)  # the first did train
 
 
 def test_the_folder_of_all_stages_is_read_like_that_of_the_last(trained):
@@ -179,7 +180,7 @@ def test_killed_between_its_stages_it_goes_on_with_the_second(trained, episodes,
     stages, train = small_stages(episodes, tmp_path / "killed"), module.train
 
     def killed(config):
-        if config.run.name == "reward":
+        if config.run.name == "place":
             raise KeyboardInterrupt
         return train(config)
 
@@ -199,7 +200,7 @@ def test_a_stage_does_not_change_under_the_one_that_began_from_it(trained, episo
     stages, _, _ = trained
     longer = stages.runs[0].model_copy(update={"steps": 9})
     before = weights_of(longer.run)
-    with pytest.raises(UserError, match="Stage `teach` would go on, but `reward` has begun"):
+    with pytest.raises(UserError, match="Stage `look` would go on, but `place` has begun"):
         train_stages(replace(stages, runs=(longer, stages.runs[1])))
     assert all(np.array_equal(tensor, weights_of(longer.run)[name]) for name, tensor in before.items())
 
@@ -208,6 +209,6 @@ def test_a_later_stage_that_cannot_begin_is_told_before_the_first_is_trained(epi
     stages = small_stages(episodes, tmp_path / "wrong")
     for changes, told in (({"tasks": {"lok": 1.0}}, "lok"), ({"episodes": tmp_path / "none"}, "none")):
         wrong = stages.runs[1].model_copy(update=changes)
-        with pytest.raises(UserError, match=rf"(?s){told}.*in stage `reward`"):
+        with pytest.raises(UserError, match=rf"(?s){told}.*in stage `place`"):
             train_stages(replace(stages, runs=(stages.runs[0], wrong)))
     assert not stages.folder.exists()
