@@ -36,6 +36,11 @@ def test_defaults_and_overrides(write):
     assert load_config(write(MINIMAL), ["run="]).run == Path("runs/x")
 
 
+def test_a_setting_that_is_true_false_or_empty(write):
+    for text, value in (("true", True), ("false", False), ("", None)):
+        assert load_config(write(MINIMAL), [f"computation.unroll={text}"]).computation.unroll is value
+
+
 def test_exponent_without_a_point_is_a_number(write):
     # YAML 1.1 reads 1e-3 as text.
     assert load_config(write(MINIMAL + "optimizer: {learning_rate: 1e-3}\n")).optimizer.learning_rate == 0.001
