@@ -83,7 +83,7 @@ def test_names_what_there_is(name):
 
 
 def to_step() -> list:
-    """Every configuration's name; slow where at this scale it is the same as one before: sizes differ in `model` alone."""
+    """Every configuration's name; slow where at this scale it is as one before (sizes differ in `model` alone)."""
     cases, seen = [], []
     for name, path in CONFIGS.items():
         keys = [config.resume_key() for config in load_stages(path, [*SCALE, "run=any"]).runs]
