@@ -10,17 +10,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from m2io_jax.config import RunConfig, load_config
+from m2io_jax.config import RunConfig
 from m2io_jax.demo import IMPERFECT, kitchen
 from m2io_jax.episodes.building import EpisodeConfig
 from m2io_jax.episodes.dataset import open_episodes
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.errors import UserError
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.models.tokenizer import TextCodec, train_tokenizer
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Picture, Prompt
-from m2io_jax.training.run import train
+from m2io_jax.training.stages import load_stages, train_stages
 
 WORK = Path("runs/base")
 DOCUMENTS, SEED = 6000, 1000  # a kitchen of its own: no run's held-out recipes are among these
@@ -32,19 +31,17 @@ SPOKEN = ("inserter", "describe", "find")  # tasks whose prompts and targets the
 def make_base(lessons: Path, overrides: Sequence[str], say: Console, folder: Path) -> Path:
     """Makes tokenizer and weights and writes them to `folder`. Lessons that are done already are not taught again.
 
+    Args:
+        lessons: a configuration, with a stage for each.
+
     Raises:
-        UserError: there are no lessons, or one of them is not a valid configuration.
+        UserError: the configuration or one of its stages is not valid.
     """
-    plans = sorted(lessons.glob("*.yaml"))
-    if not plans:
-        raise UserError("There are no lessons.", where=str(lessons), mend="give a folder of configurations")
-    episodes = kitchen(WORK, documents=DOCUMENTS, seed=SEED, episodes=EPISODES, say=say)
-    init = WORK / "0_begin"
-    beginner(load_config(plans[0], overrides), open_episodes(episodes, "train")).save(init)
-    for plan in plans:
-        finished = train(load_config(plan, [f"init={init}", f"episodes={episodes}", *overrides]))
-        init = finished.folder
-    finished.policy.save(folder, "bfloat16")
+    init, episodes = WORK / "0_begin", WORK / "episodes"
+    stages = load_stages(lessons, [f"init={init}", f"episodes={episodes}", *overrides])
+    kitchen(WORK, documents=DOCUMENTS, seed=SEED, episodes=EPISODES, say=say)
+    beginner(stages.runs[0], open_episodes(episodes, "train")).save(init)
+    train_stages(stages).policy.save(folder, "bfloat16")
     return folder
 
 

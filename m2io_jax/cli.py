@@ -102,11 +102,10 @@ def read_clevr(source: Path, folder: Path, settings: Overrides = None):
 
 @app.command()
 def train(config: Path, settings: Overrides = None):
-    """Train as a configuration says; started again, it goes on where it was."""
-    from m2io_jax.config import load_config
-    from m2io_jax.training import run
+    """Train as a configuration says, stage after stage; started again, it goes on where it was."""
+    from m2io_jax.training.stages import load_stages, train_stages
 
-    finished = run.train(load_config(config, settings or []))
+    finished = train_stages(load_stages(config, settings or []))
     if finished.already:
         out.print("The run had come to its end before; nothing was trained.")
     took = f"{finished.steps} steps in {finished.seconds:.0f} s"
@@ -204,7 +203,7 @@ def demo(
 def base(
     folder: Annotated[Path, typer.Argument(help="where the model is written")],
     settings: Overrides = None,
-    lessons: Annotated[Path, typer.Option(help="a folder of configurations")] = Path("configs/base"),
+    lessons: Annotated[Path, typer.Option(help="a configuration, a stage a lesson")] = Path("configs/base.yaml"),
 ):
     """Make the base model again: tokenizer and lessons, one after another."""
     from m2io_jax.base import make_base

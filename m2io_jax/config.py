@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -30,7 +30,8 @@ class Section(BaseModel):
     @classmethod
     def _no_truth_for_numbers(cls, value: Any, info) -> Any:
         # Pydantic reads `true` as 1; in a configuration that is a slip of the pen.
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+        kind = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
             raise ValueError("must be a number or text, not true or false")
         return value
 
@@ -407,11 +408,14 @@ def load_config(path: Path | str, overrides: Iterable[str] = ()) -> RunConfig:
     Raises:
         UserError: naming the key, the value, what is allowed, and the line of the file.
     """
-    data, lines = _read(Path(path))
+    data, lines = read_settings(Path(path))
+    if "stages" in data:
+        mend = "m2io train trains its stages; elsewhere give the config.yaml in a stage's folder"
+        raise UserError("This configuration has stages where that of one run is needed.", where=str(path), mend=mend)
     origins = {key: f"{path}, line {line}" for key, line in lines.items()}
     for override in overrides:
-        keys, value = _parse_override(override)
-        _set(data, keys, value)
+        keys, value = parse_override(override)
+        set_setting(data, keys, value)
         origins[".".join(keys)] = f"{override} on the command line"
     return parse_config(data, origins=origins, source=str(path))
 
@@ -424,7 +428,8 @@ def parse_config(data: Mapping[str, Any], *, origins: Mapping[str, str], source:
         raise as_user_error(error, RunConfig, origins, source) from None
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """What a YAML file sets, not yet validated, and the line of each dotted key. Raises UserError: it is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -443,7 +448,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     return data or {}, lines
 
 
-def _parse_override(override: str) -> tuple[list[str], Any]:
+def parse_override(override: str) -> tuple[list[str], Any]:
+    """The keys and the value of `a.b=value`. Raises UserError: it is not of this form."""
     key, equals, text = override.partition("=")
     keys = key.strip().split(".")
     if not equals or not all(keys):
@@ -455,7 +461,7 @@ def _parse_override(override: str) -> tuple[list[str], Any]:
         return keys, text
 
 
-def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
+def set_setting(data: dict[str, Any], keys: list[str], value: Any) -> None:
     """Sets a dotted key, starting from the defaults where the key is one name of a mapping."""
     field = RunConfig.model_fields.get(keys[0])
     if len(keys) > 1 and field is not None and isinstance(field.default, dict):
