@@ -108,8 +108,7 @@ class LanguageModel(nnx.Module):
         def attend(q, k, v, _):
             return attention.causal(q, k, v)
 
-        hidden, kept = self._run(x, positions, attend, self.weights(), keep=lambda kv: KeysValues(*kv))
-        return hidden, kept
+        return self._run(x, positions, attend, self.weights(), keep=lambda kv: KeysValues(*kv))
 
     def weights(self, *, by_layer: bool = False) -> nnx.State | tuple[nnx.State, ...]:
         """The blocks' weights, stacked or one tree a layer: what `_run` goes through."""
