@@ -1,5 +1,8 @@
 """The one exception that means "the user can mend this": the command line prints it without a traceback."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Something outside the program is wrong.
@@ -13,3 +16,16 @@ class UserError(Exception):
     def __init__(self, what: str, *, where: str | None = None, mend: str | None = None):
         self.what, self.where, self.mend = what, where, mend
         super().__init__("\n".join(filter(None, [what, where and f"  where: {where}", mend and f"  mend:  {mend}"])))
+
+
+def unknown_name(key: str, name: str, allowed: Iterable[str], where: str | None = None) -> UserError:
+    """The error for a name under `key` that nothing answers to, with the nearest one that something does."""
+    return UserError(f"`{key}` names `{name}`, which is unknown.", where=where, mend=nearest(name, allowed))
+
+
+def nearest(name: str, allowed: Iterable[str], prefix: str = "") -> str:
+    """What to say of a name that is not among those allowed: the one that was perhaps meant, and all."""
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(name, allowed, n=1)
+    guess = f"did you mean `{prefix}{close[0]}`? " if close else ""
+    return f"{guess}allowed: {', '.join(allowed)}"

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from m2io_jax.config import RunConfig, load_config, require_resumable, resume_differences
-from m2io_jax.config_errors import unknown_name
-from m2io_jax.errors import UserError
+from m2io_jax.errors import UserError, unknown_name
 
 MINIMAL = "name: x\nobjective: grpo\nsteps: 20\n"
 

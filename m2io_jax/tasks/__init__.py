@@ -1,6 +1,6 @@
 """Tasks by name. A new task is one file and one line here."""
 
-from m2io_jax.config_errors import unknown_name
+from m2io_jax.errors import unknown_name
 from m2io_jax.tasks.arithmetic import ArithmeticTask
 from m2io_jax.tasks.counting import CountingTask
 from m2io_jax.tasks.describe import DescribeTask

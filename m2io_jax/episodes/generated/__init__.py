@@ -1,9 +1,9 @@
 """Generated problems by the task that they are for. A new kind of problem is one file and one line here."""
 
-from m2io_jax.config_errors import unknown_name
 from m2io_jax.episodes.generated.figures import FigureConfig
 from m2io_jax.episodes.generated.problems import ProblemConfig
 from m2io_jax.episodes.generated.scenes import SceneConfig
+from m2io_jax.errors import unknown_name
 
 GENERATED: dict[str, type[SceneConfig] | type[FigureConfig] | type[ProblemConfig]] = {
     "counting": SceneConfig,

@@ -1,6 +1,5 @@
 """Says what is wrong in a configuration: the key, the value, what is allowed, and the line that set it."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from m2io_jax.errors import UserError
+from m2io_jax.errors import UserError, nearest
 
 
 def as_user_error(
@@ -23,11 +22,6 @@ def as_user_error(
         return UserError(f"The configuration is wrong: {what}.", where=where, mend=mend)
     listed = "".join(f"\n- {what} ({where})" + (f"\n  {mend}" if mend else "") for (what, mend), where in said)
     return UserError(f"The configuration is wrong in {len(said)} places:{listed}", where=source)
-
-
-def unknown_name(key: str, name: str, allowed: Iterable[str], where: str | None = None) -> UserError:
-    """The error for a name under `key` that nothing answers to, with the nearest one that something does."""
-    return UserError(f"`{key}` names `{name}`, which is unknown.", where=where, mend=_suggest(name, allowed))
 
 
 def key_lines(node: yaml.Node | None, path: Path, prefix: str = "") -> dict[str, int]:
@@ -50,7 +44,7 @@ def _say(item: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, str | No
     if kind == "extra_forbidden":
         section = _section(model, item["loc"][:-1])
         prefix = ".".join(map(str, (*item["loc"][:-1], "")))
-        return f"`{key}` is not a setting", _suggest(str(item["loc"][-1]), section.model_fields, prefix)
+        return f"`{key}` is not a setting", nearest(str(item["loc"][-1]), section.model_fields, prefix)
     if kind == "missing":
         return f"`{key}` is not set", f"add `{key}: ...` to the file, or {key}=... to the command"
     if kind == "string_pattern_mismatch":
@@ -75,13 +69,6 @@ def _section(model: type[BaseModel], loc: Iterable[Any]) -> type[BaseModel]:
     for name in loc:
         model = model.model_fields[name].annotation
     return model
-
-
-def _suggest(name: str, allowed: Iterable[str], prefix: str = "") -> str:
-    allowed = sorted(allowed)
-    close = difflib.get_close_matches(name, allowed, n=1)
-    guess = f"did you mean `{prefix}{close[0]}`? " if close else ""
-    return f"{guess}allowed: {', '.join(allowed)}"
 
 
 def _origin(item: Mapping[str, Any], origins: Mapping[str, str], source: str) -> str:

@@ -1,0 +1,102 @@
+"""How completions are sampled, and what GRPO minimises."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from m2io_jax.config.section import Count, Fraction, NotNegative, Positive, Section
+
+
+class RolloutConfig(Section):
+    """Sampling of `group_size` completions a prompt at `temperature`, from the `top_k` likeliest tokens (0: all), the
+    fewest with a probability of `top_p` together, those with `min_p` of the likeliest's; `constrained`, from those
+    that keep to the task's grammar. None of these is part of the policy: its log-probabilities are those without.
+
+    `prompts` are sampled a step (None: `batch.prompts`); the groups whose rewards differ most are trained on."""
+
+    prompts: Count | None = None
+    group_size: Count = 8
+    temperature: Positive = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    constrained: bool = False
+
+
+class GRPOConfig(Section):
+    """The objective: a loss, what advantages are relative to, how tokens are weighed (docs/objectives.md).
+
+    Attributes:
+        loss: of each token (`rl/losses`).
+        clip_epsilon, clip_epsilon_high: how far below and above 1 the importance ratio counts (`gmpo`: its logarithm,
+            from 0). Those of the papers for `gspo`, `gmpo` and `cispo`; a second that is empty is as the first.
+        dual_clip: `clip` alone: the largest ratio that counts against a completion worse than its group.
+        sapo_temperatures: `sapo` alone: of tokens with advantages above 0, and of the others.
+        advantage: what a reward is compared with (`rl/advantages.py`).
+        scale_rewards: `group` alone: divide by the group's standard deviation.
+        loss_aggregation: how tokens are weighed (`rl/aggregation.py`).
+        kl_beta: weight of the KL to the frozen reference, the largest where it changes. 0: no reference is kept.
+        kl_schedule, kl_beta_min, kl_turn: how the weight changes over the run, the least it gets, and the share of the
+            run after which `grpo_d` turns (`rl/schedules.py`).
+        kl_estimator: of the KL (`rl/kl.py`).
+        entropy_coef: weight of the entropy bonus.
+        entropy_target, entropy_delta, entropy_coef_max: with a target (nats a token) the weight only starts there, and
+            each step moves it by the second, up to the third (`rl/entropy.py`).
+        rollout_correction: weigh tokens by the trainer's probability over the sampler's, with large weights truncated
+            or weights out of bounds masked (`rl/importance.py`). `none`: the trust region is around the sampler.
+        rollout_weight_min, rollout_weight_max: these bounds; `truncate` knows the second alone.
+        overlong_penalty, overlong_buffer: what a completion of full length loses of its reward, and how many tokens
+            before that it begins to (`rl/overlong.py`).
+        overlong_filter: learn nothing from completions that were cut off.
+        updates_per_rollout: updates on the same rollouts.
+    """
+
+    loss: Literal["clip", "gspo", "gmpo", "cispo", "sapo"] = "clip"
+    clip_epsilon: Annotated[float, Field(gt=0, le=1)] = Field(
+        default_factory=lambda given: {"gspo": 3e-4, "gmpo": 0.4, "cispo": 1.0}.get(given["loss"], 0.2)
+    )
+    clip_epsilon_high: Positive | None = Field(
+        default_factory=lambda given: {"gspo": 4e-4, "cispo": 4.0}.get(given["loss"])
+    )
+    dual_clip: Annotated[float, Field(gt=1)] | None = None
+    sapo_temperatures: tuple[Positive, Positive] = (1.0, 1.05)
+    advantage: Literal["group", "leave_one_out", "batch_std", "reinforce_baseline", "none"] = "group"
+    scale_rewards: bool = True
+    loss_aggregation: Literal["sequence_mean", "token_mean", "constant_length"] = "sequence_mean"
+    kl_beta: NotNegative = 0.02
+    kl_schedule: Literal["constant", "linear", "grpo_d"] = "constant"
+    kl_beta_min: NotNegative = 0.0
+    kl_turn: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    kl_estimator: Literal["k1", "k2", "k3", "k1+", "k3+"] = "k3"
+    entropy_coef: NotNegative = 0.0
+    entropy_target: Positive | None = None
+    entropy_delta: Positive = 0.005
+    entropy_coef_max: Positive = 0.1
+    rollout_correction: Literal["none", "truncate", "mask"] = "none"
+    rollout_weight_min: Fraction = 0.5
+    rollout_weight_max: Annotated[float, Field(ge=1)] = Field(
+        default_factory=lambda given: 5.0 if given["rollout_correction"] == "mask" else 2.0
+    )
+    overlong_penalty: NotNegative = 0.0
+    overlong_buffer: Count = 16
+    overlong_filter: bool = False
+    updates_per_rollout: Count = 1
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        # What is set but would not be read is a slip that no run should hide.
+        if self.kl_beta_min > self.kl_beta:
+            said = f"`grpo.kl_beta_min` is {self.kl_beta_min:g} but must be at most `grpo.kl_beta`, {self.kl_beta:g}"
+            raise PydanticCustomError("kl_beta_min", said, {"key": "grpo.kl_beta_min"})
+        unread = {
+            "dual_clip": self.dual_clip is not None and self.loss != "clip" and "loss clip",
+            "sapo_temperatures": self.sapo_temperatures != (1.0, 1.05) and self.loss != "sapo" and "loss sapo",
+            "scale_rewards": not self.scale_rewards and self.advantage != "group" and "advantage group",
+            "kl_beta_min": self.kl_beta_min and self.kl_schedule == "constant" and "kl_schedule linear or grpo_d",
+        }
+        for name, reader in unread.items():
+            if reader:
+                said = f"`grpo.{name}` is {getattr(self, name)} but only {reader} reads it"
+                raise PydanticCustomError("unread", said, {"key": f"grpo.{name}"})
+        return self

@@ -1,0 +1,183 @@
+"""The run configuration: frozen, validated when loaded; and which of it may change when a run is resumed."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from m2io_jax.config.grpo import GRPOConfig, RolloutConfig
+from m2io_jax.config.section import Count, NotNegative, Positive, Section
+from m2io_jax.config.sections import (
+    BatchConfig,
+    CheckpointConfig,
+    ComputationSection,
+    EvaluateConfig,
+    LoggingConfig,
+    LoraSection,
+    MeshConfig,
+    OptimizerConfig,
+)
+from m2io_jax.errors import UserError
+
+
+class RunConfig(Section):
+    """One training run.
+
+    Attributes:
+        name: names the run and, unless `run` is given, its directory `runs/<name>`.
+        model: a size of `m2io_jax.models.sizes`.
+        init: `base` (the weights that ship), `random`, or the path of a run or checkpoint.
+        episodes: the folder of the episodes to train on; or, where tasks have data of their own, `task: folder`.
+        tasks: weight of each task in the mixture.
+        steps, seconds: the run ends at whichever comes first; at least one is given.
+        rewards: weight of each reward part.
+        lora: adapters to train in place of the weights.
+        freeze: regular expressions for whole names of parameters that are not trained, such as `vision\\..*`.
+        int8: what reads weights in eight bits: the frozen reference; the sampling of rollouts, whose log-probabilities
+            are then not quite the trainer's.
+    """
+
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    run: Path = Field(default_factory=lambda given: Path("runs") / given["name"])
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    model: str = "tiny"
+    init: str = "base"
+    episodes: Path | dict[str, Path] | None = None
+    objective: Literal["supervised", "grpo"]
+    tasks: dict[str, NotNegative] = {"inserter": 1.0}
+    steps: Count | None = None
+    seconds: Positive | None = None
+    batch: BatchConfig = BatchConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    grpo: GRPOConfig = GRPOConfig()
+    rewards: dict[str, NotNegative] = {"format": 0.1, "selection": 0.4, "placement": 0.4, "order": 0.1}
+    lora: LoraSection | None = None
+    freeze: tuple[str, ...] = ()
+    int8: tuple[Literal["reference", "rollouts"], ...] = ()
+    computation: ComputationSection = ComputationSection()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    logging: LoggingConfig = LoggingConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @field_validator("run", mode="before")
+    @classmethod
+    def _run_by_name(cls, run: Any, info) -> Any:
+        return Path("runs") / info.data["name"] if run is None and "name" in info.data else run
+
+    @field_validator("episodes", mode="before")
+    @classmethod
+    def _folders(cls, episodes: Any) -> Any:
+        folders = episodes.values() if isinstance(episodes, dict) else [episodes]
+        if episodes is not None and not all(isinstance(folder, str | Path) for folder in folders):
+            raise ValueError("must be a folder, or a folder for each task, as `task: folder`")
+        return episodes
+
+    @field_validator("tasks", "rewards")
+    @classmethod
+    def _some_weight(cls, weights: dict[str, float]) -> dict[str, float]:
+        if not any(weights.values()):
+            raise ValueError("must give at least one name a weight above 0")
+        return weights
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.steps is None and self.seconds is None:
+            raise ValueError("steps or seconds must be given, or the run would not end")
+        if self.objective == "grpo" and self.rollout.group_size < 2:
+            said = "`rollout.group_size` is 1 but must be 2 or more for grpo: an advantage is relative to its group"
+            raise PydanticCustomError("group_size", said, {"key": "rollout.group_size"})
+        for task, weight in self.tasks.items():
+            if weight and isinstance(self.episodes, dict) and task not in self.episodes:
+                said = f"`episodes` names no folder for the task `{task}`"
+                raise PydanticCustomError("episodes", said, {"key": "episodes"})
+        if self.rollout.prompts is not None and self.rollout.prompts < self.batch.prompts:
+            sampled, rows = self.rollout.prompts, self.batch.prompts
+            said = f"`rollout.prompts` is {sampled} but must be at least batch.prompts, {rows}: these are trained on"
+            raise PydanticCustomError("rollout_prompts", said, {"key": "rollout.prompts"})
+        buffer, longest = self.grpo.overlong_buffer, self.batch.completion_length
+        if self.grpo.overlong_penalty and buffer > longest:
+            said = f"`grpo.overlong_buffer` is {buffer} but must be at most `batch.completion_length`, {longest}"
+            raise PydanticCustomError("overlong_buffer", said, {"key": "grpo.overlong_buffer"})
+        if self.batch.prompts % self.optimizer.micro_batches:
+            parts, rows = self.optimizer.micro_batches, self.batch.prompts
+            said = f"`optimizer.micro_batches` is {parts} but must divide the {rows} prompts of a batch"
+            raise PydanticCustomError("micro_batches", said, {"key": "optimizer.micro_batches"})
+        return self
+
+    def episodes_of(self, task: str) -> Path:
+        """The folder of a task's episodes.
+
+        Raises:
+            UserError: none is given.
+        """
+        folder = self.episodes.get(task) if isinstance(self.episodes, dict) else self.episodes
+        if folder is None:
+            mend = "add episodes=FOLDER (see m2io episodes, m2io generate, m2io read)"
+            raise UserError(f"There are no episodes for the task `{task}`.", where="episodes", mend=mend)
+        return folder
+
+    @property
+    def prompts_a_step(self) -> int:
+        """Rows that a step takes from the data."""
+        sampled = self.rollout.prompts if self.objective == "grpo" else None
+        return sampled or self.batch.prompts
+
+    def to_yaml(self) -> str:
+        """The whole configuration, defaults included; `load_config` reads it back equal."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def resume_key(self) -> dict[str, Any]:
+        """Dotted keys and JSON values that must not change when a run is resumed.
+
+        Where a run stops, how often it saves, logs and evaluates, and which devices it runs on may change. The
+        run's length may change only while neither the learning rate nor the KL penalty's weight depends on it.
+        """
+        free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate"}
+        free |= {"optimizer.micro_batches", "computation.attention", "computation.unroll"}
+        constant = self.optimizer.schedule == self.grpo.kl_schedule == "constant"
+        if constant and self.optimizer.warmup == 0:
+            free |= {"steps", "seconds"}
+        key = _flatten(self.model_dump(mode="json"))
+        return {name: value for name, value in key if name not in free and name.partition(".")[0] not in free}
+
+
+def resume_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Says, one line a key, where two `resume_key()`s differ; empty where a run may go on."""
+    missing = object()
+
+    def show(key: Mapping[str, Any], name: str) -> str:
+        return repr(key[name]) if name in key else "nothing"
+
+    changed = [name for name in {**saved, **current} if saved.get(name, missing) != current.get(name, missing)]
+    return [f"{name}: was {show(saved, name)}, is now {show(current, name)}" for name in changed]
+
+
+def require_resumable(saved: Mapping[str, Any], config: RunConfig) -> None:
+    """Raises UserError, naming every key, where `config` would not continue the run whose `resume_key()` was saved."""
+    changed = resume_differences(_stated_since(saved), config.resume_key())
+    if changed:
+        raise UserError(
+            "The run was started with other settings and cannot be resumed with these:\n  " + "\n  ".join(changed),
+            where=str(config.run),
+            mend="put the settings back, or give another directory with run=...",
+        )
+
+
+def _stated_since(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved `resume_key()` with the defaults of settings that there were not when it was saved."""
+    defaults = RunConfig(name="any", objective="supervised", steps=1).resume_key()
+    named = ("tasks.", "rewards.")  # what these do not name has no weight, whatever the default says
+    return {name: value for name, value in defaults.items() if "." in name and not name.startswith(named)} | dict(saved)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,126 @@
+"""The parts of a run's configuration that every trainer reads."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from m2io_jax.config.section import Count, Fraction, NotNegative, Positive, Section
+
+
+class BatchConfig(Section):
+    """Prompts and the static shapes of a batch; what does not fit is dropped on the host, with a count.
+
+    Attributes:
+        prompts: prompts an update.
+        prompt_length, completion_length: tokens.
+        pictures: candidate pictures a prompt.
+        patches: vision patches a picture, before merging.
+        max_pixels: a picture is scaled down to at most this many pixels.
+        max_sentence_tokens: longer sentences are shortened in the prompt; the answer itself never is.
+        explain: every prompt says at length what a completion must look like, for models that were not taught it.
+        shorter: lengths below `completion_length`, rising: an update runs at the first that its completions fit in.
+    """
+
+    prompts: Count = 12
+    prompt_length: Count = 256
+    completion_length: Count = 80
+    pictures: Count = 8
+    patches: Count = 16
+    max_pixels: Count = 3136
+    max_sentence_tokens: Count = 32
+    explain: bool = False
+    shorter: tuple[Count, ...] = ()
+
+    @property
+    def completion_lengths(self) -> tuple[int, ...]:
+        """Every length that an update is compiled for, rising."""
+        return (*self.shorter, self.completion_length)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if list(self.completion_lengths) != sorted(set(self.completion_lengths)):
+            longest = self.completion_length
+            said = f"`batch.shorter` is {list(self.shorter)} but must rise and stay below completion_length, {longest}"
+            raise PydanticCustomError("shorter", said, {"key": "batch.shorter"})
+        return self
+
+
+class OptimizerConfig(Section):
+    """AdamW, or Muon for the matrices of the blocks and AdamW for the rest.
+
+    `warmup` is a fraction of the run; `schedule` is what the rate does after it. `b1`, `b2` and `eps` are Adam's.
+    `micro_batches`: how many parts the batch goes through in, for less memory; the gradient is the same.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
+    learning_rate: Positive = 1e-4
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: Fraction = 0.0
+    b1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    b2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    micro_batches: Count = 1
+
+
+class LoraSection(Section):
+    """Low-rank adapters on the modules that `targets` name by regular expressions; only they are trained."""
+
+    rank: Count = 16
+    alpha: Positive = 32.0
+    targets: tuple[str, ...] = (r"language\.blocks\.(q|k|v|o|mlp\.(gate|up|down))",)
+
+
+class ComputationSection(Section):
+    """How a run computes: `dtype` of activations and products, and what the backward pass computes again (`remat`).
+
+    Trained weights are float32 whatever is chosen; weights that are not trained, and the reference, are stored in it.
+    `attention`: block by block in plain JAX, by TPU's splash kernel, by cuDNN's, or by what suits the devices (auto).
+    `unroll`: the layers written out in the program in place of a loop over them (None: on CPU, where they are few).
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "dots", "full"] = "none"
+    attention: Literal["auto", "blocks", "splash", "cudnn"] = "auto"
+    unroll: bool | None = None
+
+
+class MeshConfig(Section):
+    """Devices along each mesh axis; -1 takes all that the other axes leave."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        sizes = (self.data, self.fsdp, self.tensor)
+        if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+            raise ValueError("each axis must be 1 or more, or -1 (what the others leave) for one of them")
+        return self
+
+
+class CheckpointConfig(Section):
+    """A checkpoint every `every_steps` steps; the newest `keep` stay."""
+
+    every_steps: Count = 50
+    keep: Count = 2
+
+
+class LoggingConfig(Section):
+    """Metrics every `every_steps` steps, as JSON Lines and, where wanted, for TensorBoard."""
+
+    every_steps: Count = 1
+    tensorboard: bool = True
+
+
+class EvaluateConfig(Section):
+    """Evaluation on `episodes` held-out episodes, `batch_prompts` at a time; `constrained` to the task's grammar;
+    `int8`: by weights in eight bits, as answers are then too."""
+
+    episodes: Count = 768
+    batch_prompts: Count = 64
+    constrained: bool = False
+    int8: bool = False
