@@ -22,7 +22,7 @@ from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler
 from m2io_jax.sampling.sampler import SamplingConfig
 from m2io_jax.tasks import find_task
-from m2io_jax.training.grpo import Stopwatch
+from m2io_jax.training.stopwatch import Stopwatch
 
 PARTS = ("encode", "prefill", "decode")
 STOP = 2047  # the stop token of a constrained workload: none of the tokenizer's text

@@ -10,6 +10,7 @@ Two steps to warm up, then medians of `--steps` more. Seconds but for:
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -30,11 +31,11 @@ def measure(of: Workload, steps: int) -> dict[str, float]:
     compiled = Compilations()
     mesh = make_mesh(of.config.mesh)
     grpo = GRPO(of.config, of.policy, mesh)
-    state = begin(grpo.begin, grpo.optimizer, mesh)
+    state, rows = begin(grpo.begin, grpo.optimizer, mesh), itertools.cycle(of.rows)
     seconds, metrics = [], []
     for step in range(2 + steps):
         began = time.perf_counter()
-        state, measured = grpo.step(state, of.rows, learning_rate=1e-6, progress=0.0, key=jax.random.key(step))
+        state, measured = grpo.step(state, rows, learning_rate=1e-6, progress=0.0, key=jax.random.key(step))
         jax.block_until_ready(state)
         seconds.append(time.perf_counter() - began)
         metrics.append(measured)

@@ -1,5 +1,6 @@
 """The configuration of a run: its sections, the whole, and the files it is read from."""
 
+from m2io_jax.config.data import DataConfig, SingleConfig
 from m2io_jax.config.files import load_config, parse_config, parse_override, read_settings, set_setting
 from m2io_jax.config.grpo import GRPOConfig, RolloutConfig
 from m2io_jax.config.run import RunConfig, require_resumable, resume_differences
@@ -18,6 +19,7 @@ __all__ = [
     "BatchConfig",
     "CheckpointConfig",
     "ComputationSection",
+    "DataConfig",
     "EvaluateConfig",
     "GRPOConfig",
     "LoggingConfig",
@@ -26,6 +28,7 @@ __all__ = [
     "OptimizerConfig",
     "RolloutConfig",
     "RunConfig",
+    "SingleConfig",
     "load_config",
     "parse_config",
     "parse_override",

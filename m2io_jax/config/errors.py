@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -67,7 +67,9 @@ _REQUIRED = {
 
 def _section(model: type[BaseModel], loc: Iterable[Any]) -> type[BaseModel]:
     for name in loc:
-        model = model.model_fields[name].annotation
+        kind = model.model_fields[name].annotation
+        # a section that may be left out is a union with None
+        model = next((each for each in get_args(kind) if isinstance(each, type) and issubclass(each, BaseModel)), kind)
     return model
 
 

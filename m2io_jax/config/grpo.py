@@ -13,7 +13,10 @@ class RolloutConfig(Section):
     fewest with a probability of `top_p` together, those with `min_p` of the likeliest's; `constrained`, from those
     that keep to the task's grammar. None of these is part of the policy: its log-probabilities are those without.
 
-    `prompts` are sampled a step (None: `batch.prompts`); the groups whose rewards differ most are trained on."""
+    `prompts` are sampled a step (None: `batch.prompts`); the groups whose rewards differ most are trained on.
+
+    `ahead`: how many steps before the update that learns from them completions are sampled, by the policy of then. The
+    trust region is around that policy; or `grpo.rollout_correction` makes up for the difference."""
 
     prompts: Count | None = None
     group_size: Count = 8
@@ -22,6 +25,7 @@ class RolloutConfig(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
     constrained: bool = False
+    ahead: Annotated[int, Field(ge=0)] = 0
 
 
 class GRPOConfig(Section):
@@ -61,7 +65,7 @@ class GRPOConfig(Section):
     )
     dual_clip: Annotated[float, Field(gt=1)] | None = None
     sapo_temperatures: tuple[Positive, Positive] = (1.0, 1.05)
-    advantage: Literal["group", "leave_one_out", "batch_std", "reinforce_baseline", "none"] = "group"
+    advantage: Literal["group", "leave_one_out", "batch_std", "reinforce_baseline", "batch", "none"] = "group"
     scale_rewards: bool = True
     loss_aggregation: Literal["sequence_mean", "token_mean", "constant_length"] = "sequence_mean"
     kl_beta: NotNegative = 0.02

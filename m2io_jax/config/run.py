@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from m2io_jax.config.data import DataConfig
 from m2io_jax.config.grpo import GRPOConfig, RolloutConfig
 from m2io_jax.config.section import Count, NotNegative, Positive, Section
 from m2io_jax.config.sections import (
@@ -53,6 +54,7 @@ class RunConfig(Section):
     batch: BatchConfig = BatchConfig()
     rollout: RolloutConfig = RolloutConfig()
     grpo: GRPOConfig = GRPOConfig()
+    data: DataConfig = DataConfig()
     rewards: dict[str, NotNegative] = {"format": 0.1, "selection": 0.4, "placement": 0.4, "order": 0.1}
     lora: LoraSection | None = None
     freeze: tuple[str, ...] = ()
@@ -88,9 +90,6 @@ class RunConfig(Section):
     def _fits_together(self) -> Self:
         if self.steps is None and self.seconds is None:
             raise ValueError("steps or seconds must be given, or the run would not end")
-        if self.objective == "grpo" and self.rollout.group_size < 2:
-            said = "`rollout.group_size` is 1 but must be 2 or more for grpo: an advantage is relative to its group"
-            raise PydanticCustomError("group_size", said, {"key": "rollout.group_size"})
         for task, weight in self.tasks.items():
             if weight and isinstance(self.episodes, dict) and task not in self.episodes:
                 said = f"`episodes` names no folder for the task `{task}`"
@@ -109,6 +108,26 @@ class RunConfig(Section):
             raise PydanticCustomError("micro_batches", said, {"key": "optimizer.micro_batches"})
         return self
 
+    @model_validator(mode="after")
+    def _data_fits(self) -> Self:
+        group, single = self.rollout.group_size, self.data.single
+        if self.objective == "grpo" and group < 2 and single is None:
+            said = "`rollout.group_size` is 1 but must be 2 or more for grpo: an advantage is relative to its group"
+            said += ", or, by `data.single`, to the prompt's past"
+            raise PydanticCustomError("group_size", said, {"key": "rollout.group_size"})
+        for name in ("filter", "curriculum"):
+            if group < 2 and getattr(self.data, name) is not None:
+                said = f"`data.{name}` goes by a group's accuracy, but `rollout.group_size` is 1: it must be 2 or more"
+                raise PydanticCustomError("of_groups", said, {"key": f"data.{name}"})
+        if self.data.noise is not None and group % 2:
+            said = f"`rollout.group_size` is {group} but must be even for `data.noise`: half of a group sees noise"
+            raise PydanticCustomError("halves", said, {"key": "rollout.group_size"})
+        advantage = self.grpo.advantage
+        if single is not None and advantage not in ("batch", "none"):
+            said = f"`grpo.advantage` is '{advantage}' but must be 'batch' or 'none': `data.single` is the baseline"
+            raise PydanticCustomError("baseline", said, {"key": "grpo.advantage"})
+        return self
+
     def episodes_of(self, task: str) -> Path:
         """The folder of a task's episodes.
 
@@ -123,9 +142,8 @@ class RunConfig(Section):
 
     @property
     def prompts_a_step(self) -> int:
-        """Rows that a step takes from the data."""
-        sampled = self.rollout.prompts if self.objective == "grpo" else None
-        return sampled or self.batch.prompts
+        """Prompts that are sampled at once."""
+        return self.rollout.prompts or self.batch.prompts
 
     def to_yaml(self) -> str:
         """The whole configuration, defaults included; `load_config` reads it back equal."""
@@ -172,7 +190,12 @@ def _stated_since(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A saved `resume_key()` with the defaults of settings that there were not when it was saved."""
     defaults = RunConfig(name="any", objective="supervised", steps=1).resume_key()
     named = ("tasks.", "rewards.")  # what these do not name has no weight, whatever the default says
-    return {name: value for name, value in defaults.items() if "." in name and not name.startswith(named)} | dict(saved)
+
+    def is_missing(name: str) -> bool:
+        whole = any(key.startswith(f"{name}.") for key in saved)  # a section that is off by default, and was on
+        return "." in name and not name.startswith(named) and not whole
+
+    return {name: value for name, value in defaults.items() if is_missing(name)} | dict(saved)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import jax
 import numpy as np
 
 from m2io_jax.config import BatchConfig
@@ -17,6 +18,7 @@ from m2io_jax.models.tokenizer import TextCodec
 from m2io_jax.tasks.task import Picture, Prompt, Shortened
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PromptRow:
     """One prompt, padded: a `PromptBatch` without its first axis, field by field."""

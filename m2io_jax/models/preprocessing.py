@@ -3,6 +3,7 @@
 Roundings are in its order too: results are equal bit for bit (tests/models/test_preprocessing.py).
 """
 
+from collections.abc import Callable
 from math import ceil, floor, sqrt
 
 import numpy as np
@@ -50,3 +51,14 @@ def preprocess(pixels: np.ndarray, vision: VisionConfig, *, min_pixels: int, max
     blocks = blocks.transpose(0, 3, 1, 4, 6, 2, 5)  # unit row, unit column, row in unit, column in unit, channel, y, x
     frames = np.repeat(blocks.reshape(rows * columns, 3, 1, patch, patch), vision.temporal_patch_size, axis=2)
     return PictureGrid(frames.reshape(rows * columns, -1), rows, columns)
+
+
+def with_pixels(patches: np.ndarray, vision: VisionConfig, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Patches [patches, features] whose pixels went through `change`, from 0 to 1 and to 0 to 1.
+
+    Frames that repeat a still picture repeat it still.
+    """
+    frames = patches.reshape(len(patches), 3, vision.temporal_patch_size, -1)
+    mean, std = (statistic.astype(np.float64)[:, None] for statistic in (CLIP_MEAN, CLIP_STD))
+    changed = (change(frames[:, :, 0] * std + mean) - mean) / std
+    return np.repeat(changed[:, :, None], vision.temporal_patch_size, axis=2).reshape(patches.shape).astype(np.float32)

@@ -11,6 +11,7 @@ import math
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -129,9 +130,14 @@ def place_batch(batch: T, mesh: Mesh) -> T:
     return jax.tree.map(spread, batch)
 
 
-def local_shards(mesh: Mesh) -> int:
-    """How many parts this process's rows of a batch are spread over."""
-    return _ways(RULES["batch"], mesh) // jax.process_count()
+def own_rows(batch: T) -> T:
+    """The inverse of `place_batch`: this process's rows of every array, in NumPy and in their order."""
+
+    def gather(array: jax.Array) -> np.ndarray:
+        parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+        return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+
+    return jax.tree.map(gather, batch)
 
 
 def _ways(mesh_axes: str | tuple[str, ...], mesh: Mesh) -> int:

@@ -56,6 +56,13 @@ def reinforce_baseline_advantages(rewards: Float[Array, "rows group"]) -> Float[
     return centred / (jnp.nanstd(jnp.where(jnp.isnan(rewards), jnp.nan, centred)) + EPS)
 
 
+def batch_advantages(rewards: Float[Array, "rows group"]) -> Float[Array, "rows group"]:
+    """`A_i = (r_i - mean of the batch's rewards) / (std of these + eps)` (REINFORCE++, arXiv 2501.03262): of rewards
+    that have a baseline already, or need none."""
+    centred = (rewards - jnp.nanmean(rewards)) / (jnp.nanstd(rewards) + EPS)
+    return jnp.where(zero_variance(rewards.reshape(-1)) | jnp.isnan(rewards), 0.0, centred)
+
+
 def no_baseline(rewards: Float[Array, "rows group"]) -> Float[Array, "rows group"]:
     """`A_i = r_i` (REINFORCE)."""
     return jnp.nan_to_num(rewards)
@@ -66,11 +73,12 @@ ADVANTAGES: dict[str, Callable] = {
     "leave_one_out": leave_one_out_advantages,
     "batch_std": batch_std_advantages,
     "reinforce_baseline": reinforce_baseline_advantages,
+    "batch": batch_advantages,
     "none": no_baseline,
 }
 
 
-def zero_variance(rewards: Float[Array, "rows group"]) -> Bool[Array, " rows"]:
+def zero_variance(rewards: Float[Array, "*rows group"]) -> Bool[Array, "*rows"]:
     """Which groups have no signal: every completion that was scored got the same reward. NaN: not scored."""
     unscored = jnp.isnan(rewards)
     return jnp.where(unscored, -jnp.inf, rewards).max(-1) <= jnp.where(unscored, jnp.inf, rewards).min(-1)

@@ -4,27 +4,24 @@ import numpy as np
 from jaxtyping import Float, Int
 
 
-def most_signal(rewards: Float[np.ndarray, "rows group"], keep: int, shards: int = 1) -> Int[np.ndarray, " keep"]:
-    """The groups whose rewards differ most, in the order of the batch, `keep / shards` from each of the batch's shards.
+def signal(rewards: Float[np.ndarray, "rows group"], *, has_baseline: bool = False) -> Float[np.ndarray, " rows"]:
+    """How much there is to learn from each group: the root mean square of its advantages before they are scaled.
+
+    That is the standard deviation of its rewards; where these have a baseline already, their root mean square. NaN, of
+    a completion that could not be scored, says nothing of its group.
+    """
+    given = np.ma.masked_invalid(rewards.astype(np.float64))
+    centred = given if has_baseline else given - given.mean(axis=1, keepdims=True)
+    size = np.sqrt((centred**2).mean(axis=1)).filled(0)
+    equal = given.max(axis=1).filled(0) == given.min(axis=1).filled(0)
+    return size if has_baseline else np.where(equal, 0.0, size)  # rounding of the mean is not a signal
+
+
+def strongest(signals: Float[np.ndarray, " rows"], keep: int) -> Int[np.ndarray, " keep"]:
+    """The groups with most signal, at most `keep`, in the order of the batch.
 
     A group whose rewards are all equal has no advantage to learn from; the steps of sampling it are spent, those of an
     update need not be (dynamic sampling of DAPO, arXiv 2503.14476, 3.2, at a fixed cost; largest variance as in
-    arXiv 2504.13818, here over groups). Each device keeps rows of its own, so that none has to move.
-
-    Args:
-        rewards: of all sampled completions, the rows of one shard after those of another; NaN where one could not be
-            scored, which then says nothing of its group.
-        keep: groups to train on.
-        shards: equal parts of the batch.
-
-    Returns:
-        Rows to keep, each counted from the start of its shard.
-
-    Raises:
-        ValueError: rows or groups that cannot be shared out evenly.
+    arXiv 2504.13818, here over groups).
     """
-    if len(rewards) % shards or keep % shards:
-        raise ValueError(f"{keep} of {len(rewards)} groups cannot be kept evenly from {shards} shards")
-    spread = np.ma.masked_invalid(rewards).std(axis=1).filled(0).reshape(shards, -1)
-    largest = np.argsort(-spread, axis=1, kind="stable")[:, : keep // shards]
-    return np.sort(largest, axis=1).reshape(-1).astype(np.int32)
+    return np.sort(np.argsort(-signals, kind="stable")[:keep]).astype(np.int32)

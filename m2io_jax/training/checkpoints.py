@@ -4,6 +4,7 @@ what came after the last complete one.
     checkpoints/300/state    the train state: every array, placed as the restoring run asks
     checkpoints/300/data     the data iterator of each process
     checkpoints/300/extra    JSON: the settings that must not change, seconds elapsed, counters
+    checkpoints/300/rollouts groups that later steps learn from, where the run keeps any
 
 Orbax writes a checkpoint beside its final name and renames it when it is whole, so a directory named by a step is
 always complete; what a killed run left half written is cleared away when the next run first saves.
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 import grain
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from m2io_jax.errors import UserError
@@ -54,7 +56,9 @@ class Checkpoints:
         """Step of the newest complete checkpoint; None where there is none."""
         return max(self.steps(), default=None)
 
-    def save(self, step: int, state: Any, data_iterator: Iterator | None, extra: dict[str, Any]) -> None:
+    def save(
+        self, step: int, state: Any, data_iterator: Iterator | None, extra: dict[str, Any], rollouts: Any = None
+    ) -> None:
         """Writes a checkpoint and returns when it is complete. A step that is already there is left as it is.
 
         Args:
@@ -62,6 +66,7 @@ class Checkpoints:
             state: a pytree of arrays; typed PRNG keys and registered dataclasses are welcome.
             data_iterator: saved as it stands; None where there is none.
             extra: JSON values.
+            rollouts: a pytree of arrays on the host; None where there is none.
 
         Raises:
             UserError: the disk is full or cannot be written; or there are checkpoints of later steps already.
@@ -73,6 +78,7 @@ class Checkpoints:
             what = f"Checkpoint {step} would be older than checkpoint {steps[-1]}, which is already there."
             raise UserError(what, where=str(self.directory), mend="resume from the newest, or move the later ones away")
         items = {"state": state, "extra": extra} | ({} if data_iterator is None else {"data": data_iterator})
+        items |= {} if rollouts is None else {"rollouts": rollouts}
         try:
             self._open_writer().save_checkpointables(step, items, force=True)
         except (OSError, ValueError) as error:
@@ -93,6 +99,15 @@ class Checkpoints:
             UserError: there is no such checkpoint, or it cannot be read.
         """
         return self._load(step, {"extra": None})["extra"]
+
+    def rollouts(self, step: int, like: State) -> State:
+        """What `save` was given as `rollouts`, in NumPy; `like` has its structure and shapes.
+
+        Raises:
+            UserError: as `restore`.
+        """
+        abstract = jax.tree.map(lambda leaf: _placed(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)), like)
+        return jax.tree.map(np.asarray, self._load(step, {"rollouts": abstract})["rollouts"])
 
     def restore(self, step: int, abstract_state: State, data_iterator: Iterator | None) -> tuple[State, dict[str, Any]]:
         """Reads a checkpoint back, exactly.

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from m2io_jax.config import GRPOConfig
+from m2io_jax.config import GRPOConfig, SingleConfig
 from m2io_jax.rl.advantages import ADVANTAGES, group_advantages
 from m2io_jax.rl.aggregation import over_tokens
-from m2io_jax.rl.entropy import adapted_coefficient
+from m2io_jax.rl.entropy import adapted_coefficient, shaping_weights
 from m2io_jax.rl.importance import importance_ratio, importance_weights
 from m2io_jax.rl.losses import LOSSES, PolicyLoss
 from m2io_jax.rl.objectives import policy_objective
@@ -67,6 +67,7 @@ def configured_objective(
     entropy_coef: Float[Array, ""] | None,
     max_length: int,
     stop: int,
+    shaping: SingleConfig | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""], dict]:
     """Sum, denominator and metrics of an update.
 
@@ -78,6 +79,7 @@ def configured_objective(
         entropy_coef: weight of the entropy bonus where it adapts; None where it is constant.
         max_length: longest completion there may be, in tokens.
         stop: the token that a completion that was not cut off ends with.
+        shaping: whose `entropy_weight` and `entropy_bound` shape the advantages of tokens; None: nothing does.
     """
     completions = rollouts.completions
     own = jax.lax.stop_gradient(log_probs) if own_log_probs is None else own_log_probs
@@ -86,6 +88,10 @@ def configured_objective(
     if settings.rollout_correction != "none":
         bounds = dict(low=settings.rollout_weight_min, high=settings.rollout_weight_max)
         old, weights = own, importance_weights(ratio, settings.rollout_correction, **bounds)
+    if shaping is not None and shaping.entropy_weight:
+        bounds = dict(weight=shaping.entropy_weight, bound=shaping.entropy_bound)
+        shaped = shaping_weights(advantages, entropy, **bounds)
+        weights = shaped if weights is None else weights * shaped
     mask = completions.mask
     if settings.overlong_filter:
         mask = mask & finished(completions.tokens, mask, stop)[..., None]

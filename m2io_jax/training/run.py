@@ -102,17 +102,17 @@ def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
     state, key = begin(objective.begin, objective.optimizer, mesh), jax.random.key(config.seed)
     objective.begin = None
     announce(objective.compile(state))
-    state, _ = objective.step(state, next(rows), learning_rate=0.0, progress=0.0, key=key)
+    state, _ = objective.step(state, rows, learning_rate=0.0, progress=0.0, key=key)
     with jax.profiler.trace(str(folder)):
         for step in range(steps):
             with jax.profiler.StepTraceAnnotation("step", step_num=step):
-                state, _ = objective.step(state, next(rows), learning_rate=0.0, progress=0.0, key=key)
+                state, _ = objective.step(state, rows, learning_rate=0.0, progress=0.0, key=key)
         jax.block_until_ready(state)
     return folder
 
 
 def set_up(config: RunConfig):
-    """The policy to start from, the objective, the mesh, and the batches of a run."""
+    """The policy to start from, the objective, the mesh, and the rows of a run."""
     sources, mesh = open_sources(config), make_mesh(config.mesh)
     start = load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh, dtype=weight_type(config))
     policy = prepared(start, config)
@@ -120,7 +120,6 @@ def set_up(config: RunConfig):
     rows = episode_pipeline(
         [Portion(source, partial(objective.row, tasks=tasks), sum(tasks.values())) for source, tasks in sources],
         seed=config.seed,
-        batch_of=config.prompts_a_step,
         shard=(jax.process_index(), jax.process_count()),
     )
     return policy, objective, mesh, rows
@@ -172,7 +171,7 @@ def run_steps(
         while (share := progress_of(config, step, elapsed)) < 1:
             began = time.perf_counter()
             rates = dict(learning_rate=learning_rate(config.optimizer, share), progress=share)
-            state, metrics = objective.step(state, next(rows), **rates, key=jax.random.fold_in(key, step))
+            state, metrics = objective.step(state, rows, **rates, key=jax.random.fold_in(key, step))
             step += 1
             now = time.perf_counter()
             elapsed = begun_at + now - clock
@@ -207,7 +206,7 @@ def save(
 ) -> None:
     """Writes everything that makes the next step."""
     extra = {"resume_key": config.resume_key(), "seconds": elapsed, "memory": objective.memory}
-    checkpoints.save(step, state, rows, extra)
+    checkpoints.save(step, state, rows, extra, objective.rollouts())
 
 
 def resume(
@@ -221,6 +220,8 @@ def resume(
     require_resumable(checkpoints.extra(newest)["resume_key"], config)
     state, extra = checkpoints.restore(newest, abstract_state(*start), rows)
     objective.memory |= extra.get("memory", {})  # there was none before objectives remembered
+    if (kept := objective.rollouts()) is not None:
+        objective.restore_rollouts(checkpoints.rollouts(newest, kept))
     log.truncate_after(newest)
     return state, extra["seconds"]
 

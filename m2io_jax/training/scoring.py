@@ -84,6 +84,15 @@ def score_completions(rows: Sequence[Row], texts: Sequence[Sequence[str]], weigh
     )
 
 
+def joined(scores: Sequence[Scores]) -> Scores:
+    """Scores of several batches as those of one."""
+    return Scores(
+        parts=[group for each in scores for group in each.parts],
+        rewards=np.concatenate([each.rewards for each in scores]),
+        unverified=sum((each.unverified for each in scores), Counter()),
+    )
+
+
 def without_unscored(rollouts: Rollouts, rewards: Float[Array, "rows group"]) -> Rollouts:
     """The rollouts as if completions without a reward (NaN) had no token: no loss and no mean knows of them."""
     mask = rollouts.completions.mask & ~jnp.isnan(rewards)[..., None]

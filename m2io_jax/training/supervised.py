@@ -1,8 +1,9 @@
 """Supervised training: the negative log-likelihood of target completions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,9 @@ class Supervised:
         update = partial(supervised_update, policy.structure, self.optimizer, config)
         self._update = jax.jit(on_mesh(mesh, update), donate_argnums=0, out_shardings=(shardings, None))
 
+    def rollouts(self) -> None:
+        """Nothing that later steps learn from."""
+
     def row(self, episode: Episode, random: np.random.Generator, tasks: Mapping[str, float]) -> SupervisedRow:
         """Prepares one example of one of the `tasks`, drawn by weight, in the data pipeline.
 
@@ -73,16 +77,18 @@ class Supervised:
     def step(
         self,
         state: TrainState,
-        rows: Sequence[SupervisedRow],
+        rows: Iterator[SupervisedRow],
         *,
         learning_rate: float,
         progress: float,
         key: Key[Array, ""],
     ) -> tuple[TrainState, dict[str, float]]:
-        """One update. Nothing is drawn and nothing else is scheduled, so `key` and `progress` are not used."""
+        """One update on the next rows. Nothing is drawn and nothing else is scheduled: `key` and `progress` are not
+        used."""
         batch, pad = self.config.batch, self.encoder.model.special.pad
-        prompts = stack_prompts([row.prompt for row in rows])
-        targets = stack_completions([[row.target] for row in rows], batch.completion_length, pad)
+        taken = list(islice(rows, batch.prompts))
+        prompts = stack_prompts([row.prompt for row in taken])
+        targets = stack_completions([[row.target] for row in taken], batch.completion_length, pad)
         state, metrics = self._update(state, self.frozen, *place_batch((prompts, targets), self.mesh), learning_rate)
         return state, {name: float(value) for name, value in metrics.items()}
 

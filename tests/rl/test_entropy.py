@@ -1,6 +1,9 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from m2io_jax.rl.entropy import adapted_coefficient
+from m2io_jax.rl.entropy import adapted_coefficient, shaping_weights
 
 RULE = dict(target=0.2, delta=0.005, most=0.02)
 
@@ -26,3 +29,13 @@ def test_an_entropy_that_follows_the_bonus_is_held_at_the_target():
         entropies.append(0.05 + 12 * coef)
         coef = adapted_coefficient(coef, entropies[-1], **RULE)
     assert max(abs(entropy - 0.2) for entropy in entropies[10:]) <= 12 * 0.005
+
+
+def test_advantages_grow_with_entropy_up_to_a_share_of_their_size():
+    advantages, entropy = jnp.array([2.0, -2.0, 0.0]), jnp.array([[0.5, 5.0]] * 3)
+    weights = np.asarray(shaping_weights(advantages, entropy, weight=0.4, bound=2.0))
+    # 0.4 * 0.5 = 0.2 and at most 2/2 = 1 are added; to nothing, nothing
+    np.testing.assert_allclose(weights * np.array([2.0, -2.0, 0.0])[:, None], [[2.2, 3], [-1.8, -1], [0, 0]], rtol=1e-6)
+    assert (weights > 0).all() and weights[2].tolist() == [1, 1]
+    slope = jax.grad(lambda given: shaping_weights(advantages, given, weight=0.4, bound=2.0).sum())(entropy)
+    assert not np.asarray(slope).any()

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from itertools import islice
 
 import jax
 import numpy as np
@@ -43,18 +44,19 @@ def started(episodes, **changes):
     policy, _, _, rows = set_up(config.model_copy(update={"mesh": MeshConfig()}))
     objective = GRPO(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
     state = begin(objective.begin, objective.optimizer, objective.mesh)
-    return objective, state, [dataclasses.replace(row, task=Odd(row.task)) for row in next(rows)]
+    taken = islice(rows, config.prompts_a_step)
+    return objective, state, [dataclasses.replace(row, task=Odd(row.task)) for row in taken]
 
 
 def stepped(objective, state, rows):
-    state, metrics = objective.step(state, rows, learning_rate=RATE, progress=0.5, key=KEY)
+    state, metrics = objective.step(state, iter(rows), learning_rate=RATE, progress=0.5, key=KEY)
     return jax.device_get(state.params), metrics
 
 
 def by_parts(objective, state, rows, chosen):
     """Sampled and scored like the step; one update by the rows that `chosen(rewards)` names."""
     prompts = place_batch(stack_prompts([row.prompt for row in rows]), objective.mesh)
-    rollouts = objective.sampler(join(state.params, objective.frozen), prompts, KEY)
+    rollouts = objective.sampler.sampler(join(state.params, objective.frozen), prompts, KEY)
     tokens, masks = jax.device_get((rollouts.completions.tokens, rollouts.completions.mask))
     rewards = np.array(
         [
@@ -65,10 +67,11 @@ def by_parts(objective, state, rows, chosen):
     )
     take = np.array(chosen(rewards))
     prompts, rollouts = jax.tree.map(lambda x: x[take], (prompts, rollouts))
-    reference = objective._score[TIME](objective.reference, prompts, None, rollouts)
+    learner = objective.learner
+    reference = learner.score[TIME](learner.reference, prompts, None, rollouts.completions)
     rates = (RATE, objective.config.grpo.kl_beta, None)
     given = (state, objective.frozen, prompts, None, rollouts, rewards[take], reference, None, *rates)
-    state, _ = objective._update[TIME](*given)
+    state, _ = learner.update[TIME](*given)
     return jax.device_get(state.params), rewards
 
 
@@ -94,8 +97,9 @@ def test_a_shorter_update_is_the_same_update(episodes, monkeypatch):
     objective, state, rows = started(episodes, batch=longer)
     cut_short(objective, TIME)
     used = []
-    for length, update in objective._update.items():
-        objective._update[length] = lambda *given, length=length, update=update: used.append(length) or update(*given)
+    updates = objective.learner.update
+    for length, update in updates.items():
+        updates[length] = lambda *given, length=length, update=update: used.append(length) or update(*given)
     params, _ = stepped(objective, state, rows)
     assert used == [TIME]
     jax.tree.map(close, params, expected)
@@ -103,14 +107,15 @@ def test_a_shorter_update_is_the_same_update(episodes, monkeypatch):
 
 def cut_short(objective, length: int) -> None:
     """Every completion ends after `length` tokens, as if a stop token had come."""
-    decode = objective.sampler.decode
+    sampler = objective.sampler.sampler
+    decode = sampler.decode
 
     def shorter(*given):
         rollouts = decode(*given)
         mask = rollouts.completions.mask & (np.arange(rollouts.completions.mask.shape[-1]) < length)
         return dataclasses.replace(rollouts, completions=dataclasses.replace(rollouts.completions, mask=mask))
 
-    objective.sampler.decode = shorter
+    sampler.decode = shorter
 
 
 def test_completions_under_constraint_all_parse(episodes):

@@ -14,7 +14,7 @@ from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import place, place_batch
 from m2io_jax.rl.losses import LOSSES
 from m2io_jax.sampling.sampler import Rollouts
-from m2io_jax.training.grpo import grpo_update
+from m2io_jax.training.learner import grpo_update
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.state import TrainState, state_shardings
 from m2io_jax.training.trained import split

@@ -14,7 +14,7 @@ from m2io_jax.episodes.batching import stack_prompts
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.models.inputs import Completions
 from m2io_jax.sampling.sampler import Rollouts
-from m2io_jax.training.grpo import grpo_update
+from m2io_jax.training.learner import grpo_update
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.scoring import score_completions
 from m2io_jax.training.state import TrainState

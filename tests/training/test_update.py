@@ -16,7 +16,7 @@ from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import place, place_batch
 from m2io_jax.sampling.rollouts import Sampler
 from m2io_jax.sampling.sampler import SamplingConfig
-from m2io_jax.training.grpo import grpo_update
+from m2io_jax.training.learner import grpo_update
 from m2io_jax.training.optimizer import apply, learning_rate, make_optimizer
 from m2io_jax.training.state import TrainState, state_shardings
 from m2io_jax.training.supervised import supervised_update

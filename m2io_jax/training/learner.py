@@ -1,0 +1,218 @@
+"""An update by GRPO (arXiv 2402.03300): groups become advantages, a loss and new weights."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from m2io_jax.config import RunConfig
+from m2io_jax.models.flops import group_flops, picture_flops
+from m2io_jax.models.inputs import PromptBatch
+from m2io_jax.models.policy import Policy
+from m2io_jax.models.sizes import ModelConfig
+from m2io_jax.parallel.mesh import on_mesh
+from m2io_jax.parallel.peak import peak_flops
+from m2io_jax.parallel.sharding import batch_sharding, place, place_batch, replicated
+from m2io_jax.rl.overlong import soft_overlong_penalty
+from m2io_jax.sampling.sampler import Rollouts
+from m2io_jax.training.compiling import Ahead, returned
+from m2io_jax.training.group_sampler import shortened, shortened_log_probs
+from m2io_jax.training.groups import Group, batched
+from m2io_jax.training.objective import LEAST_RATIO, configured_advantages, configured_objective
+from m2io_jax.training.scoring import without_unscored
+from m2io_jax.training.state import TrainState, gradient_step, state_shardings
+from m2io_jax.training.stopwatch import Stopwatch
+from m2io_jax.training.trained import join
+
+
+class Learner:
+    """Updates the policy, each time by the program of the shortest of `batch.completion_lengths` that all fit in.
+
+    Attributes:
+        update_flops: of a step's updates, by length.
+
+    Args:
+        begin, frozen: the weights that are trained (their shapes), and those that are not.
+        reference: all weights of what the KL is taken to; None where there is none.
+        takes_pictures: groups come with their encoded pictures.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        policy: Policy,
+        mesh: Mesh,
+        optimizer,
+        begin: nnx.State,
+        frozen: nnx.State,
+        reference: nnx.State | None,
+        *,
+        takes_pictures: bool,
+    ):
+        self.config, self.mesh, self.frozen, self.reference = config, mesh, frozen, reference
+        # Corrected rollouts are compared with the weights before the updates; a single update computes those itself.
+        self.looks_back = config.grpo.rollout_correction != "none" and config.grpo.updates_per_rollout > 1
+        shardings = state_shardings(begin, optimizer, mesh)
+        trained = {path[0] for path, _ in nnx.to_flat_state(begin) if path[-1] == "kernel"}
+        self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
+        self.score, self.own, self.update, self.update_flops = {}, {}, {}, {}
+        for length in config.batch.completion_lengths:
+            score = partial(shortened_log_probs, policy.structure, config, length)
+            update = partial(shortened_update, length, partial(grpo_update, policy.structure, optimizer, config))
+            self.score[length] = jax.jit(on_mesh(mesh, score), out_shardings=batch_sharding(mesh))
+            self.own[length] = self.score[length]
+            self.update[length] = jax.jit(on_mesh(mesh, update), donate_argnums=0, out_shardings=(shardings, None))
+            encodes = not takes_pictures
+            self.update_flops[length] = update_flops(config, policy.config, trained, length, encodes=encodes)
+
+    def compile(self, ahead: Ahead, state: TrainState, blank: Group, coef: float | None) -> list[Callable[[], None]]:
+        """Jobs, one a length, that compile what `__call__` runs."""
+        (prompts, pictures, rollouts), rewards, weights = self._placed([blank] * self.config.batch.prompts)
+        self._largest = ahead("largest", self._largest, self._everywhere(0))
+
+        def job(length: int) -> None:
+            name = "" if length == self.config.batch.completion_length else f" of {length}"
+            compared, theirs, own = (prompts, pictures, rollouts.completions), None, None
+            if self.reference is not None:
+                self.score[length] = ahead(f"reference{name}", self.score[length], self.reference, *compared)
+                theirs = returned(self.score[length])
+            if self.looks_back:
+                self.own[length] = ahead(f"own{name}", self.own[length], join(state.params, self.frozen), *compared)
+                own = returned(self.own[length])
+            given = (state, self.frozen, prompts, pictures, rollouts, rewards, theirs, own, 0.0, 0.0, coef, weights)
+            self.update[length] = ahead(f"update{name}", self.update[length], *given)
+
+        peak_flops()  # measured on CPU, once
+        return [partial(job, length) for length in self.update]
+
+    def __call__(
+        self,
+        state: TrainState,
+        groups: Sequence[Group],
+        rates: tuple[float, float, float | None],
+        timing: Stopwatch,
+    ) -> tuple[TrainState, dict[str, float]]:
+        """The updates of one step.
+
+        Args:
+            groups: `batch.prompts` of them.
+            rates: the learning rate, the KL penalty's weight and, where it adapts, the entropy bonus's.
+        """
+        (prompts, pictures, rollouts), rewards, weights = self._placed(groups)
+        longest = self.most(max(int(group.mask.sum(-1).max()) for group in groups))
+        length = next(length for length in self.update if length >= longest)
+        timing.lap("gather")
+        compared, reference, own = (prompts, pictures, rollouts.completions), None, None
+        if self.reference is not None:
+            reference = timing.measure("reference", self.score[length], self.reference, *compared)
+        if self.looks_back:
+            own = timing.measure("own", self.own[length], join(state.params, self.frozen), *compared)
+        step, updated = int(state.step), dict[str, float]()
+        for update in range(self.config.grpo.updates_per_rollout):
+            given = (state, self.frozen, prompts, pictures, rollouts, rewards, reference, own, *rates, weights)
+            state, measured = timing.measure("update", self.update[length], *given)
+            # the first update is on policy: only there do the sampler and the trainer speak of the same weights
+            updated |= {k: float(v) for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
+        if self.config.grpo.updates_per_rollout > 1:  # the run counts steps, each update counted itself
+            state = replace(state, step=place(np.int32(step + 1), replicated(self.mesh)))
+        updated["mfu"] = self.update_flops[length] / timing.seconds["timing_s/update"] / peak_flops()
+        return state, updated
+
+    def most(self, value: int) -> int:
+        """The largest that any process has: they have to agree on what to run."""
+        return int(self._largest(self._everywhere(value)))
+
+    def _everywhere(self, value: int) -> jax.Array:
+        return place_batch(np.full(self.config.batch.prompts, value, np.int32), self.mesh)
+
+    def _placed(self, groups: Sequence[Group]):
+        batch = batched(groups)
+        weights = batch.weights if self.config.data.curriculum else None
+        return place_batch(((batch.prompts, batch.pictures, batch.rollouts), batch.rewards, weights), self.mesh)
+
+
+def update_flops(config: RunConfig, model: ModelConfig, trained: set[str], length: int, *, encodes: bool) -> float:
+    """Of a step's updates at this length: forward, backward for activations, as much again for trained kernels.
+
+    Args:
+        trained: the towers with kernels that are trained.
+        encodes: an update encodes the pictures itself.
+    """
+    batch, rows = config.batch, config.batch.prompts * jax.process_count()
+    shapes = dict(prompt=batch.prompt_length, completion=length)
+    kernels, attention = group_flops(model, rows=rows, group=config.rollout.group_size, **shapes)
+    total = (3 if "language" in trained else 2) * kernels + 3 * attention
+    if encodes:
+        kernels, attention = picture_flops(model, pictures=rows * batch.pictures, patches=batch.patches)
+        total += (3 if "vision" in trained else 2) * kernels + 3 * attention
+    return total * config.grpo.updates_per_rollout
+
+
+def shortened_update(length: int, update: Callable, state, frozen, prompts, pictures, rollouts: Rollouts, *rest):
+    """`update` of the first `length` tokens of the completions, none of which is longer."""
+    return update(state, frozen, prompts, pictures, shortened(rollouts, length), *rest)
+
+
+def grpo_update(
+    structure: nnx.GraphDef,
+    optimizer,
+    config: RunConfig,
+    state: TrainState,
+    frozen: nnx.State,
+    prompts: PromptBatch,
+    pictures: Float[Array, "rows media size"] | None,
+    rollouts: Rollouts,
+    rewards: Float[Array, "rows group"],
+    reference_log_probs: Float[Array, "rows group time"] | None,
+    own_log_probs: Float[Array, "rows group time"] | None,
+    learning_rate: Float[Array, ""],
+    kl_beta: Float[Array, ""],
+    entropy_coef: Float[Array, ""] | None = None,
+    weights: Float[Array, " rows"] | None = None,
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """Advantages, loss, gradient and update in one program.
+
+    `pictures` are encoded ones that no gradient reaches; `rewards` are NaN where a completion could not be scored;
+    `weights` are what groups' advantages are multiplied with.
+    """
+    settings, temperature = config.grpo, config.rollout.temperature
+    max_length, lengths = config.batch.completion_length, rollouts.completions.mask.sum(-1)
+    overlong = soft_overlong_penalty(lengths, max_length=max_length, buffer=settings.overlong_buffer)
+    rollouts = without_unscored(rollouts, rewards)
+    advantages = configured_advantages(settings, rewards + settings.overlong_penalty * overlong)
+    if weights is not None:
+        advantages = advantages * weights[:, None]
+
+    def loss(trained, batch):
+        prompts, pictures, rollouts, advantages, reference_log_probs, own_log_probs = batch
+        model = nnx.merge(structure, trained, frozen)
+        log_probs, entropy = model.completion_log_probs(prompts, rollouts.completions, temperature, pictures)
+        return configured_objective(
+            settings,
+            log_probs,
+            entropy,
+            rollouts,
+            advantages,
+            own_log_probs=own_log_probs,
+            reference_log_probs=reference_log_probs,
+            kl_beta=kl_beta,
+            entropy_coef=entropy_coef,
+            max_length=max_length,
+            stop=model.config.special.eos,
+            shaping=config.data.single,
+        )
+
+    batch = (prompts, pictures, rollouts, advantages, reference_log_probs, own_log_probs)
+    parts = config.optimizer.micro_batches
+    state, value, metrics = gradient_step(state, loss, batch, optimizer, learning_rate, parts)
+    metrics |= {"loss": value, "kl_coef": jnp.asarray(kl_beta)}
+    if settings.overlong_penalty:
+        scored = ~jnp.isnan(rewards)
+        metrics["rewards/overlong/mean"] = (overlong * scored).sum() / jnp.maximum(scored.sum(), 1)
+    return state, metrics | {LEAST_RATIO: -metrics[LEAST_RATIO]}
