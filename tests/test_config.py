@@ -1,10 +1,12 @@
 """The configuration: what it accepts, and what it says about what it does not."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from m2io_jax.config import RunConfig, load_config, require_resumable, resume_differences
+from m2io_jax.config import DataConfig, RunConfig, load_config, require_resumable, resume_differences
 from m2io_jax.errors import UserError, unknown_name
 
 MINIMAL = "name: x\nobjective: grpo\nsteps: 20\n"
@@ -109,6 +111,18 @@ def test_yaml_round_trip(write):
         ("", ["grpo.kl_beta_min=0.01"], ["`grpo.kl_beta_min`", "only kl_schedule linear or grpo_d"]),
         ("", ["grpo.kl_beta_min=1", "grpo.kl_schedule=grpo_d"], ["`grpo.kl_beta_min` is 1", "`grpo.kl_beta`, 0.02"]),
         ("", ["grpo.overlong_penalty=1", "grpo.overlong_buffer=90"], ["`grpo.overlong_buffer` is 90", "`, 80"]),
+        ("lora: {rnk: 4}\n", [], ["`lora.rnk` is not a setting", "did you mean `lora.rank`?", "line 4"]),
+        ("", ["data.filter.lo=0.1"], ["`data.filter.lo`", "did you mean `data.filter.low`?", "on the command line"]),
+        ("data: {filters: {}}\n", [], ["`data.filters`", "did you mean `data.filter`?"]),
+        ("", ["data.filter.low=0.5", "data.filter.high=0.4"], ["`data.filter.low` is 0.5", "`data.filter.high`, 0.4"]),
+        ("", ["data.curriculum.difficulty=simple"], ["'simple'", "'easy', 'medium' or 'hard'"]),
+        ("", ["data.replay.share=1"], ["`data.replay.share` is 1", "less than 1"]),
+        ("", ["data.noise={}", "rollout.group_size=3"], ["`rollout.group_size` is 3", "even", "group_size=3 on"]),
+        ("", ["data.single={}"], ["`grpo.advantage` is 'group'", "'batch' or 'none'"]),
+        ("", ["data.single.decay_min=0.97"], ["`data.single.decay_min` is 0.97", "decay_max, 0.96"]),
+        ("", ["data={single: {}, filter: {}}", "grpo.advantage=batch", "rollout.group_size=1"],
+         ["`data.filter`", "`rollout.group_size` is 1"]),
+        ("", ["rollout.ahead=-1"], ["`rollout.ahead` is -1", "greater than or equal to 0"]),
         ("steps: 30\n", [], ["`steps` is set twice, in lines 3 and 4"]),
         ("batch: [1\n", [], ["not valid YAML", "line"]),
         ("", ["steps"], ["`steps` is not an override", "key=value"]),
@@ -186,6 +200,33 @@ def test_a_run_from_before_there_was_a_choice_of_objectives_goes_on(write):
     require_resumable(saved, config)
     with pytest.raises(UserError, match="grpo.loss: was 'clip', is now 'sapo'"):
         require_resumable(saved, load_config(write(MINIMAL), ["grpo.loss=sapo", "grpo.clip_epsilon=0.1"]))
+
+
+def test_one_rollout_a_prompt_is_allowed_with_a_baseline_of_its_own(write):
+    config = load_config(write(MINIMAL), ["rollout.group_size=1", "data.single={}", "grpo.advantage=batch"])
+    assert config.rollout.group_size == 1 and config.data.single.decay_min == 0.875
+    assert load_config(write(config.to_yaml())) == config
+
+
+def test_a_run_with_methods_of_the_data_side_goes_on_and_not_with_others(write):
+    config = load_config(write(MINIMAL), ["data.filter.rounds=2", "data.history=true"])
+    require_resumable(config.resume_key(), config)
+    with pytest.raises(UserError, match="data.filter.rounds: was 2, is now 3"):
+        require_resumable(config.resume_key(), load_config(write(config.to_yaml()), ["data.filter.rounds=3"]))
+    with pytest.raises(UserError, match="data.replay: was None, is now nothing"):
+        require_resumable(config.resume_key(), load_config(write(config.to_yaml()), ["data.replay.size=3"]))
+    plain = load_config(write(MINIMAL))
+    before = {name: value for name, value in plain.resume_key().items() if not name.startswith("data.")}
+    require_resumable(before, plain)
+
+
+def test_what_the_page_on_data_says_to_write_can_be_written():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    snippets = [yaml.safe_load(text) for text in re.findall(r"\| `(\{.*\})` \|$", page, flags=re.MULTILINE)]
+    assert {name for snippet in snippets for name in snippet} == set(DataConfig.model_fields) - {"outcome"}
+    for snippet in snippets:
+        advantage = {"advantage": "batch"} if "single" in snippet else {}
+        RunConfig(name="documented", objective="grpo", steps=1, data=snippet, grpo=advantage)
 
 
 def test_unknown_names_are_met_with_the_nearest():

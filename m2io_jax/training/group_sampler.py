@@ -121,6 +121,11 @@ class GroupSampler:
             rollouts = replace(rollouts, log_probs=own_rows(log_probs))
         return as_groups(prompts, None if kept is None else own_rows(kept), rollouts, step)
 
+    def noise_level(self, progress: float) -> int:
+        """The diffusion step of the noise at `progress` (0 to 1) of the run."""
+        noise = self.config.data.noise
+        return noise_step(progress, steps=noise.steps, steepness=noise.steepness, middle=noise.middle)
+
     def _drawn(self, prompts, weights, key, constraint, timing: Stopwatch) -> tuple[jax.Array, Rollouts]:
         """Encoded pictures, and rollouts in NumPy; the cache is gone."""
         pictures = timing.measure("encode", self.sampler.encode, weights, prompts)
@@ -130,8 +135,7 @@ class GroupSampler:
 
     def _noisy(self, prompt: PromptRow, step: int, progress: float) -> PromptRow:
         """The prompt with noise on its pictures, which the seeds of run and prompt and the step decide."""
-        noise = self.config.data.noise
-        level = noise_step(progress, steps=noise.steps, steepness=noise.steepness, middle=noise.middle)
+        level = self.noise_level(progress)
         random = np.random.default_rng((self.config.seed, step, int(prompt.seeds)))
         return noisy_prompt(prompt, self.vision, level, random)
 

@@ -123,6 +123,8 @@ class GRPO:
         state, learned = self.learner(state, groups, rates, timing)
         self.data.learned(learned)
         metrics = sampled.metrics(self.codec.tokenizer.eos_token_id) | chosen | learned | self._remembered
+        if self.config.data.noise:
+            metrics["data/noise/step"] = float(self.sampler.noise_level(progress))
         self._remembered = remembered(self.config.grpo, self._remembered, learned["entropy"])
         metrics["decode_tokens_per_s"] = metrics["num_tokens"] / timing.seconds["timing_s/decode"]
         return state, metrics | timing.seconds

@@ -117,7 +117,7 @@ class Learner:
         for update in range(self.config.grpo.updates_per_rollout):
             given = (state, self.frozen, prompts, pictures, rollouts, rewards, reference, own, *rates, weights)
             state, measured = timing.measure("update", self.update[length], *given)
-            # the first update is on policy: only there do the sampler and the trainer speak of the same weights
+            # later updates are away from the sampler because of these rollouts, which is no fault of the sampler's
             updated |= {k: float(v) for k, v in measured.items() if update == 0 or not k.startswith("sampling/")}
         if self.config.grpo.updates_per_rollout > 1:  # the run counts steps, each update counted itself
             state = replace(state, step=place(np.int32(step + 1), replicated(self.mesh)))

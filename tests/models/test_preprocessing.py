@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from m2io_jax.models.preprocessing import preprocess, smart_resize
+from m2io_jax.models.preprocessing import preprocess, smart_resize, with_pixels
 from m2io_jax.models.sizes import SIZES
 
 TINY = SIZES["tiny"].vision
@@ -85,3 +85,12 @@ def test_equal_to_the_published_processor(smallest, largest, count):
         assert [1, grid.height, grid.width] == expected["image_grid_thw"][0].tolist(), (width, height)
         np.testing.assert_array_equal(grid.patches, expected["pixel_values"])
     assert refused >= 3
+
+
+def test_pixels_of_patches_are_changed_as_those_of_the_picture():
+    picture = np.random.default_rng(1).integers(0, 256, (56, 84, 3), np.uint8)
+    bounds = dict(min_pixels=3136, max_pixels=10**6)
+    negative = preprocess(255 - picture, TINY, **bounds).patches
+    found = with_pixels(preprocess(picture, TINY, **bounds).patches, TINY, lambda pixels: 1 - pixels)
+    np.testing.assert_allclose(found, negative, atol=1e-6)
+    assert found.dtype == np.float32

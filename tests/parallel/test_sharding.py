@@ -14,6 +14,7 @@ from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import (
     batch_sharding,
     optimizer_shardings,
+    own_rows,
     param_shardings,
     partition_spec,
     place,
@@ -132,5 +133,8 @@ def test_a_batch_is_spread_over_data_and_fsdp(cube):
     for array in placed.values():
         assert array.sharding.is_equivalent_to(batch_sharding(cube), array.ndim)
         assert {shard.data.shape[0] for shard in array.addressable_shards} == {3}
+    jax.tree.map(np.testing.assert_array_equal, own_rows(placed), batch)
+    whole = jax.device_put(batch, replicated(cube))
+    jax.tree.map(np.testing.assert_array_equal, own_rows(whole), batch)
     with pytest.raises(UserError, match="10 rows .* 4 devices"):
         place_batch(np.zeros((10, 2)), cube)

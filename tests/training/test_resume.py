@@ -69,6 +69,19 @@ def test_a_run_with_adapters_goes_on_too_and_leaves_them_beside_the_weights(tmp_
 
 
 @pytest.mark.slow
+def test_a_run_with_every_data_side_method_goes_on_as_if_it_had_not_been_killed(tmp_path, episodes):
+    # the checkpoint of step 2 is whole at step 3, that of step 4 is being written, that of step 6 is not needed
+    assert storm(tmp_path, episodes, "grpo+data", ["step 3", "saving 0.02", "step 5"]) == 3
+    killed, whole = metrics_of(tmp_path / "killed"), metrics_of(tmp_path / "whole")
+    for one, other in zip(killed, whole, strict=True):
+        told = {name for name in other if name.startswith(("data/", "rollout/", "reward", "sampling/", "kl", "loss"))}
+        assert len(told) > 20 and {name: one[name] for name in told} == {name: other[name] for name in told}
+    assert [row["rollout/staleness/max"] >= 1 for row in whole] == [False, *[True] * (STEPS - 1)]
+    assert any(row["data/filter/dropped_high"] for row in whole) and whole[-1]["data/history/solved"] > 0
+    assert whole[-1]["data/replay/buffer"] == 3 and whole[-1]["data/replay/groups"] == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["supervised", "grpo", "grpo+lora"])
 def test_a_storm_of_kills(tmp_path, episodes, objective):
     draw = random.Random(objective)

@@ -1,0 +1,276 @@
+"""What the data side makes of groups: without a model, and in steps of a small run that is stopped and goes on."""
+
+import json
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import jax
+import numpy as np
+import pytest
+from killed_run import small_run
+
+from m2io_jax import tasks
+from m2io_jax.config import MeshConfig, RunConfig
+from m2io_jax.episodes.batching import PromptRow, stack_prompts
+from m2io_jax.errors import UserError
+from m2io_jax.models.inputs import Completions
+from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.parallel.sharding import place_batch
+from m2io_jax.sampling.sampler import Rollouts
+from m2io_jax.training.checkpoints import Checkpoints
+from m2io_jax.training.data_side import DataSide
+from m2io_jax.training.group_sampler import noisy_prompt
+from m2io_jax.training.groups import as_groups, batched, blank_group
+from m2io_jax.training.grpo import GRPO
+from m2io_jax.training.run import set_up
+from m2io_jax.training.scoring import score_completions
+from m2io_jax.training.state import begin
+from m2io_jax.training.stopwatch import Stopwatch
+
+PROMPT = PromptRow(**{name: np.int32([0]) for name in PromptRow.__dataclass_fields__})
+GROUP, TIME = 2, 3
+
+
+class Digits:
+    """Right is what is 1."""
+
+    name, rewards = "digits", ("format", "accuracy")
+
+    def score(self, completion, episode):
+        return {"format": 1.0, "accuracy": float(completion == "1")}
+
+
+@dataclass
+class Episode:
+    id: str
+
+
+@dataclass
+class Row:
+    episode: Episode
+    task: Digits = field(default_factory=Digits)
+
+
+@pytest.fixture(autouse=True)
+def digits(monkeypatch):
+    monkeypatch.setitem(tasks.TASKS, "digits", Digits())
+
+
+def side(prompts=2, ahead=0, grpo=None, **data) -> DataSide:
+    config = RunConfig(
+        name="x",
+        objective="grpo",
+        steps=1,
+        tasks={"digits": 1},
+        rewards={"format": 0.5, "accuracy": 1},
+        batch={"prompts": prompts},
+        rollout={"group_size": GROUP, "ahead": ahead},
+        grpo=grpo or {},
+        data=data,
+    )
+    return DataSide(config, blank_group(PROMPT, None, GROUP, TIME))
+
+
+def judged(of: DataSide, texts: dict[str, str], step: int = 0):
+    """Groups of completions of one letter each, by the prompt's id; the tokens are the group's number and its own."""
+    rows = [Row(Episode(id)) for id in texts]
+    scores = score_completions(rows, [list(text) for text in texts.values()], of.config.rewards)
+    shape = (len(texts), GROUP, TIME)
+    tokens = np.broadcast_to(np.arange(len(texts))[:, None, None] + 10 * step, shape)
+    rollouts = Rollouts(Completions(tokens, np.ones(shape, bool)), np.full(shape, -1.0, np.float32))
+    return of.judged(rows, as_groups([PROMPT] * len(texts), None, rollouts, step), scores)
+
+
+def numbers(groups) -> list[int]:
+    return [int(group.tokens[0, 0]) for group in groups]
+
+
+def test_without_a_method_all_that_is_sampled_is_learnt_from():
+    plain = side()
+    groups, metrics = judged(plain, {"a": "11", "b": "01"})
+    plain.wait(groups)
+    learned, told = plain.next_batch(0)
+    assert numbers(learned) == [0, 1] and metrics == {} and plain.carried() is None and plain.memory == {}
+    assert told == {"rollout/staleness/mean": 0.0, "rollout/staleness/max": 0.0, "data/missing": 0.0}
+    np.testing.assert_array_equal(batched(learned).rewards, np.array([[1.5, 1.5], [0.5, 1.5]], np.float32))
+    np.testing.assert_array_equal(batched(learned).weights, [1, 1])
+
+
+def test_what_is_missing_is_asked_for_and_else_filled_with_nothing():
+    filtered = side(prompts=3, filter={"rounds": 2})
+    groups, metrics = judged(filtered, {"a": "11", "b": "01", "c": "00"})
+    assert metrics == {"data/filter/dropped_low": 1.0, "data/filter/dropped_high": 1.0}
+    assert numbers(groups) == [1] and filtered.missing(groups) == 2 and side().missing(groups) == 0
+    more = groups + judged(filtered, {"d": "10"}, step=1)[0]
+    filtered.wait(more)
+    learned, told = filtered.next_batch(0)
+    assert numbers(learned) == [1, 10, 0] and told["data/missing"] == 1
+    assert np.isnan(learned[2].rewards).all() and not learned[2].mask.any()
+
+
+def test_every_group_may_be_dropped():
+    filtered = side(filter={})
+    filtered.wait(judged(filtered, {"a": "11", "b": "00"})[0])
+    learned, told = filtered.next_batch(0)
+    assert told["data/missing"] == 2 and np.isnan(batched(learned).rewards).all()
+
+
+def test_of_more_than_an_update_takes_those_with_most_signal_stay():
+    plain = side(prompts=1)
+    plain.wait(judged(plain, {"a": "11", "b": "01"})[0])
+    assert numbers(plain.next_batch(0)[0]) == [1]
+    # with a baseline of its past it is not the spread that counts: half of 1.5 was expected of each
+    single = side(prompts=1, single={}, grpo={"advantage": "batch"})
+    groups, _ = judged(single, {"a": "11", "b": "01"})
+    np.testing.assert_allclose(batched(groups).rewards, [[0.75, 0.75], [-0.25, 0.75]])
+    single.wait(groups)
+    assert numbers(single.next_batch(0)[0]) == [0]
+
+
+def test_solved_prompts_are_passed_over():
+    history = side(history=True)
+    judged(history, {"a": "11", "b": "01"})
+    rows = iter([Row(Episode(id)) for id in "abca"])
+    assert [row.episode.id for row in history.admitted(rows, 2)] == ["b", "c"]
+    assert [row.episode.id for row in rows] == ["a"], "no more was taken than was needed"
+    assert history.memory == {"history": {"solved": {"digits: a": True}}}
+
+
+def test_replayed_groups_come_in_place_of_fresh_ones_and_keep_their_log_probabilities():
+    replay = side(prompts=2, replay={"size": 2, "share": 0.5})
+    for step, texts in enumerate([{"a": "01", "b": "11"}, {"c": "01", "d": "01"}, {"e": "01", "f": "10"}]):
+        groups, _ = judged(replay, texts, step)
+        replay.wait([replace(group, log_probs=group.log_probs - step) for group in groups])
+        learned, told = replay.next_batch(step)
+        if step == 0:
+            assert numbers(learned) == [0, 1] and told["data/replay/groups"] == 0 and told["data/replay/buffer"] == 1
+        if step == 1:
+            assert numbers(learned) == [10, 0], "one fresh group, then the one that had a signal"
+            assert told["rollout/staleness/max"] == 1 and told["rollout/staleness/mean"] == 0.5
+    assert numbers(learned)[0] == 20 and numbers(learned)[1] in (10, 11), "the oldest is forgotten"
+    assert learned[1].log_probs[0, 0] == -2 and told["data/replay/buffer"] == 2
+
+
+def test_batches_wait_their_turn():
+    ahead = side(ahead=2)
+    for step in range(3):
+        ahead.wait(judged(ahead, {"a": "01", "b": "01"}, step)[0])
+    found = [ahead.next_batch(2) for _ in range(3)]
+    assert [numbers(groups) for groups, _ in found] == [[0, 1], [10, 11], [20, 21]]
+    assert [told["rollout/staleness/max"] for _, told in found] == [2, 1, 0]
+
+
+def test_what_waits_and_what_may_be_replayed_is_in_the_checkpoint(tmp_path):
+    given = dict(ahead=2, replay={"size": 3}, filter={})
+    first, second = side(**given), side(**given)
+    shapes = jax.tree.map(np.shape, first.carried())
+    first.wait(judged(first, {"a": "01", "b": "01"}, 0)[0])
+    first.next_batch(0)
+    first.wait(judged(first, {"c": "01", "d": "11"}, 1)[0])
+    kept = first.carried()
+    assert jax.tree.map(np.shape, kept) == shapes, "whatever there is"
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"a": np.arange(3)}, None, {}, kept)
+    second.carry(Checkpoints(tmp_path).rollouts(1, second.carried()))
+    jax.tree.map(np.testing.assert_array_equal, second.carried(), kept)
+    for each in (first, second):
+        each.wait(judged(each, {"e": "01", "f": "10"}, 2)[0])
+    for step in (2, 3):
+        (one, told), (other, said) = first.next_batch(step), second.next_batch(step)
+        assert told == said and len(one) == 2
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_a_checkpoint_without_rollouts_is_read_as_before(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"a": np.arange(3)}, None, {"seconds": 1.0})
+    state, extra = Checkpoints(tmp_path).restore(1, {"a": np.zeros(3, np.int64)}, None)
+    assert state["a"].tolist() == [0, 1, 2] and extra == {"seconds": 1.0}
+    with pytest.raises(UserError, match="cannot be read"):
+        Checkpoints(tmp_path).rollouts(1, side(ahead=1).carried())
+
+
+def test_a_task_must_say_what_is_right():
+    with pytest.raises(UserError, match=r"(?s)task `digits`.*data.outcome.*format, accuracy"):
+        side(filter={}, outcome=["placement"])
+    side(replay={}, outcome=["placement"])  # asks for nothing
+
+
+@pytest.fixture(scope="module")
+def run(episodes):
+    """A small run with every method on: the objective, compiled; a state to begin with; and its rows."""
+    config = small_run(str(episodes), "unused", "grpo+data", 4)
+    policy, _, _, rows = set_up(config.model_copy(update={"mesh": MeshConfig()}))
+    objective = GRPO(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
+    state = begin(objective.begin, objective.optimizer, objective.mesh)
+    objective.compile(state)
+    return objective, state, rows
+
+
+def test_stopped_and_resumed_equals_never_stopped(run):
+    objective, state, rows = run
+    steps = count()
+
+    def step(state):
+        number = next(steps)
+        rates = dict(learning_rate=1e-2, progress=number / 4, key=jax.random.fold_in(jax.random.key(0), number))
+        state, metrics = objective.step(state, rows, **rates)
+        return state, {name: value for name, value in metrics.items() if not name.startswith(("timing", "mfu", "dec"))}
+
+    for _ in range(2):
+        state, metrics = step(state)
+    # what a checkpoint has, in other memory
+    saved = jax.device_get(state), json.dumps(objective.memory), objective.rollouts(), rows.get_state()
+    placed = jax.tree.map(lambda leaf: leaf.sharding, state)
+    expected = []
+    for _ in range(2):
+        state, metrics = step(state)
+        expected.append(metrics)
+    final = jax.device_get(state), json.dumps(objective.memory), objective.rollouts()
+
+    objective.data = DataSide(objective.config, objective.data.blank)
+    state, steps = jax.device_put(saved[0], placed), count(2)
+    objective.memory |= json.loads(saved[1])
+    objective.restore_rollouts(saved[2])
+    rows.set_state(saved[3])
+    for wanted in expected:
+        state, metrics = step(state)
+        assert metrics == wanted
+    again = jax.device_get(state), json.dumps(objective.memory), objective.rollouts()
+    jax.tree.map(np.testing.assert_array_equal, again[0], final[0])
+    jax.tree.map(np.testing.assert_array_equal, again[2], final[2])
+    assert again[1] == final[1] and again[1] != saved[1]
+    assert expected[-1]["rollout/staleness/max"] >= 1 and expected[-1]["data/replay/groups"] == 1
+
+
+def test_what_saw_noise_is_judged_by_the_clean_pictures(run):
+    objective, _, rows = run
+    weights, learner = objective.learner.reference, objective.learner
+    prompts = [next(rows) for _ in range(objective.config.prompts_a_step)]
+    given = (prompts, weights, weights, jax.random.key(1))
+    groups = objective.sampler(*given, step=0, progress=0.0, timing=Stopwatch())[:2]
+
+    def log_probs(prompts):
+        placed = place_batch((stack_prompts(prompts), batched(groups).rollouts.completions), objective.mesh)
+        return np.asarray(learner.score[6](weights, placed[0], None, placed[1]))
+
+    found, mask = batched(groups).rollouts.log_probs, batched(groups).rollouts.completions.mask
+    assert mask.shape[1] == 4 and mask[:, 2:].any(), "half of a group is two"
+    np.testing.assert_allclose(found[mask], log_probs([row.prompt for row in prompts[:2]])[mask], atol=1e-5)
+    vision, random = objective.sampler.vision, np.random.default_rng(0)
+    noisy = log_probs([noisy_prompt(row.prompt, vision, 500, random) for row in prompts[:2]])
+    assert np.abs(found - noisy)[mask].max() > 1e-4, "else it would not matter which pictures they are"
+
+
+def test_noise_is_on_the_pictures_alone_and_the_same_in_frames_that_repeat(run):
+    objective, _, rows = run
+    prompt, vision = next(rows).prompt, objective.sampler.vision
+    noisy = noisy_prompt(prompt, vision, 300, np.random.default_rng(0))
+    real, shape = prompt.windows >= 0, (-1, 3, vision.temporal_patch_size, vision.patch_size**2)
+    assert real.any() and not real.all()
+    np.testing.assert_array_equal(noisy.patches[~real], prompt.patches[~real])
+    frames = noisy.patches[real].reshape(shape)
+    np.testing.assert_array_equal(frames[:, :, 0], frames[:, :, 1])
+    assert (noisy.patches[real] != prompt.patches[real]).mean() > 0.9
+    same = replace(noisy, patches=prompt.patches)
+    jax.tree.map(np.testing.assert_array_equal, same, prompt)
