@@ -128,7 +128,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     split: str = "test",
 ):
-    """Evaluate a run's policy beside the rules, or the rules alone on MRAMG-Bench's gold lists."""
+    """Evaluate a run's policy on each of its tasks, or the rules alone on MRAMG-Bench's gold lists."""
     if run == "rules":
         from m2io_jax.evaluation.gold_command import evaluate_gold
 

@@ -11,17 +11,18 @@ from m2io_jax.corpus.importing import import_kitchen
 from m2io_jax.corpus.kitchen import KitchenConfig
 from m2io_jax.corpus.store import Corpus
 from m2io_jax.episodes.building import EpisodeConfig
-from m2io_jax.episodes.dataset import open_episodes
-from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.making import make_episodes
 from m2io_jax.errors import UserError
+from m2io_jax.evaluation.command import held_out
 from m2io_jax.evaluation.comparison import rules
 from m2io_jax.evaluation.curves import write_curves
-from m2io_jax.evaluation.policy import Judge, Judged, shuffle_pixels, summaries, take
+from m2io_jax.evaluation.policy import Judge, Judged, shuffle_pixels, summaries
 from m2io_jax.evaluation.report import Sample, write_report
 from m2io_jax.evaluation.results import METRICS, WIDE, Results, merge_into, table, write_at_once
 from m2io_jax.models.policy import load_policy
 from m2io_jax.retrieval.search import Retriever, build_index, index_folder
+from m2io_jax.tasks import find_task
+from m2io_jax.tasks.inserter import parse
 from m2io_jax.training.metrics import read_metrics
 from m2io_jax.training.run import train
 
@@ -50,13 +51,14 @@ def demo(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
     """Trains by GRPO from the base and evaluates both. Returns the report's path."""
     began = time.perf_counter()
     config = _with_data(load_config(config_path, overrides), say)
-    test, policy = held_out(config), load_policy(config.init, size=config.model)
-    judge = Judge(config, policy)
-    before = judge.judge(policy, test, "evaluating the base")
+    test, policy = held_out(config, "inserter"), load_policy(config.init, size=config.model)
+    judge, task = Judge(config, policy), find_task("inserter")
+    before = judge.judge(policy, task, test, "evaluating the base")
     finished = train(config)
-    after = judge.judge(finished.policy, test, "evaluating GRPO's policy")
+    after = judge.judge(finished.policy, task, test, "evaluating GRPO's policy")
+    judged = {"base": summaries(before, task, config), "grpo": summaries(after, task, config)}
     results = Results(
-        scores={"base": summaries(before, config), "grpo": summaries(after, config), "rules": rules(config, test)},
+        scores=judged | {"rules": rules(config, test)},
         seed=config.seed,
         seconds=round(time.perf_counter() - began, 1),
         episodes=len(test),
@@ -64,7 +66,7 @@ def demo(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
         commands=("make demo",),
     )
     results.write(config.run / "results.json")
-    return conclude(config, results, after["greedy"], say)
+    return conclude(config, results, after.rows["greedy"], say)
 
 
 def controls(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
@@ -72,26 +74,22 @@ def controls(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
     config = _with_data(load_config(config_path, overrides), say)
     if not (config.run / "results.json").is_file():
         raise UserError("There is no demo to control.", where=str(config.run), mend="run `make demo` first")
-    test, policy = held_out(config), load_policy(str(config.run), size=config.model)
-    judge = Judge(config, policy)
+    test, policy = held_out(config, "inserter"), load_policy(str(config.run), size=config.model)
+    judge, task = Judge(config, policy), find_task("inserter")
     blindfold = [shuffle_pixels(episode, config.seed) for episode in test]
-    shuffled = judge.judge(policy, blindfold, "evaluating GRPO's policy, pictures exchanged")
+    shuffled = judge.judge(policy, task, blindfold, "evaluating GRPO's policy, pictures exchanged")
     beside = config_path.with_stem(config_path.stem + "_sft")
     supervision = load_config(beside, [*overrides, f"run={config.run / 'sft'}"])
     supervised = train(supervision.model_copy(update={"episodes": config.episodes}))
-    later = judge.judge(supervised.policy, test, "evaluating supervision continued")
-    scores = {"sft_same_time": summaries(later, config), "grpo_pixels_shuffled": summaries(shuffled, config)}
+    later = judge.judge(supervised.policy, task, test, "evaluating supervision continued")
+    scores = {"sft_same_time": summaries(later, task, config)}
+    scores["grpo_pixels_shuffled"] = summaries(shuffled, task, config)
     results = merge_into(
         config.run / "results.json",
         Results(scores=scores, seed=config.seed, episodes=len(test), commands=("make demo-controls",)),
     )
-    after = judge.judge(policy, test[: 4 * SAMPLES], "answers for the report")
-    return conclude(config, results, after["greedy"], say)
-
-
-def held_out(config: RunConfig) -> list[Episode]:
-    """The test episodes that results are measured on."""
-    return take(open_episodes(config.episodes_of("inserter"), "test"), config.evaluate.episodes)
+    after = judge.judge(policy, task, test[: 4 * SAMPLES], "answers for the report")
+    return conclude(config, results, after.rows["greedy"], say)
 
 
 def conclude(config: RunConfig, results: Results, judged: Sequence[Judged], say: Console) -> Path:
@@ -111,7 +109,13 @@ def samples(judged: Sequence[Judged], count: int = SAMPLES) -> list[Sample]:
     with_gold = [row for row in judged if row.episode.gold]
     without = [row for row in judged if not row.episode.gold]
     chosen = with_gold[: count - 2] + without[:2]
-    return [Sample(row.episode, row.completion, row.placements, row.rewards, row.reasoning) for row in chosen]
+    return [_sample(row) for row in chosen]
+
+
+def _sample(row: Judged) -> Sample:
+    said = parse(row.completion, row.episode)
+    placements, reasoning = (said.placements, said.thinking) if said else (None, "")
+    return Sample(row.episode, row.completion, placements, row.rewards or {}, reasoning)
 
 
 def _with_data(config: RunConfig, say: Console) -> RunConfig:

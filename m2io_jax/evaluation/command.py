@@ -1,18 +1,24 @@
 """What the command `m2io evaluate` does."""
 
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from m2io_jax.config import RunConfig, load_config
 from m2io_jax.episodes.dataset import open_episodes, read_manifest
+from m2io_jax.episodes.episode import Episode
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.comparison import rules
-from m2io_jax.evaluation.policy import Judge, summaries, take
+from m2io_jax.evaluation.policy import Judge, Judgement, summaries, take
 from m2io_jax.evaluation.results import WIDE, Results, table
 from m2io_jax.models.policy import load_policy
 from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.tasks import find_task
+
+WITH_RULES = "inserter"  # the task that rules can do too, and whose scores stand at the top of `results.json`
 
 
 def run_config(run: Path) -> RunConfig:
@@ -28,31 +34,66 @@ def run_config(run: Path) -> RunConfig:
 
 
 def evaluate_run(run: Path, split: str, as_json: bool, out: Console) -> None:
-    """Evaluates a run's policy and the rules on a split, prints the table and writes `RUN/results.json`."""
+    """Evaluates a run's policy on a split of each of its tasks, prints a table a task and writes `RUN/results.json`."""
     config = run_config(run)
-    folder = config.episodes_of("inserter")
-    counts = read_manifest(folder)["episodes"]
-    if not counts.get(split):
-        others = ", ".join(f"--split {name}" for name, count in counts.items() if count)
-        mend = f"{others or 'none has any'}; or build episodes from more documents, or with other shares (train=0.6)"
-        raise UserError(f"There are no episodes in the split `{split}`.", where=str(folder), mend=mend)
-    test = take(open_episodes(folder, split), config.evaluate.episodes)
+    episodes = {name: held_out(config, name, split) for name, weight in config.tasks.items() if weight}
     policy = load_policy(str(run), size=config.model, mesh=make_mesh(config.mesh), dtype=config.computation.dtype)
-    judge = Judge(config, policy)
-    judged = judge.judge(policy, test, f"evaluating {config.name}")
-    kept = [row.episode for row in judged["greedy"]]
+    judge, judged = Judge(config, policy), {}
+    for name, chosen in episodes.items():
+        title = f"evaluating {config.name}" + (f" on {name}" if len(episodes) > 1 else "")
+        judged[name] = judge.judge(policy, find_task(name), chosen, title)
+    sections = {name: _section(config, name, each) for name, each in judged.items()}
+    first = sections.get(WITH_RULES, Results())
     results = Results(
-        scores={config.name: summaries(judged, config), "rules": rules(config, kept)},
+        scores=first.scores,
+        episodes=first.episodes,
         seed=config.seed,
-        episodes=len(kept),
         config=config.model_dump(mode="json"),
         commands=(f"m2io evaluate {run}",),
+        tasks={name: section for name, section in sections.items() if name != WITH_RULES},
     )
     results.write(run / "results.json")
     if as_json:
         print(json.dumps(results.to_json()))
         return
-    out.print(table(results, narrow=out.width < WIDE))
-    for reason, count in judge.dropped.items():
-        out.print(f"left out, of the rules too: {count} of {len(test)} episodes: {reason}", markup=False)
+    for name, section in sections.items():
+        shown = "" if list(sections) == [WITH_RULES] else name
+        out.print(table(section, find_task(name).metrics, task=shown, narrow=out.width < WIDE))
+        _tell_left_out(name, judged[name], len(episodes[name]), out)
     out.print(f"results {run / 'results.json'}", markup=False)
+
+
+def held_out(config: RunConfig, task: str, split: str = "test") -> list[Episode]:
+    """The episodes of a task that results are measured on.
+
+    Raises:
+        UserError: the split has none.
+    """
+    folder = config.episodes_of(task)
+    counts = read_manifest(folder)["episodes"]
+    if not counts.get(split):
+        mend = _other_splits(counts)
+        raise UserError(f"There are no episodes in the split `{split}`.", where=str(folder), mend=mend)
+    return take(open_episodes(folder, split), config.evaluate.episodes)
+
+
+def _other_splits(counts: Mapping[str, int]) -> str:
+    others = ", ".join(f"--split {name}" for name, count in counts.items() if count)
+    return f"{others or 'none has any'}; or build episodes from more documents, or with other shares (train=0.6)"
+
+
+def _section(config: RunConfig, name: str, judged: Judgement) -> Results:
+    """The table of one task."""
+    kept: Sequence[Episode] = [row.episode for row in judged.rows["greedy"]]
+    scores = {config.name: summaries(judged, find_task(name), config)}
+    return Results(scores | ({"rules": rules(config, kept)} if name == WITH_RULES else {}), episodes=len(kept))
+
+
+def _tell_left_out(name: str, judged: Judgement, asked: int, out: Console) -> None:
+    """What no figure counts."""
+    too = ", of the rules too" if name == WITH_RULES else ""
+    for reason, count in judged.dropped.items():
+        out.print(f"left out{too}: {count} of {asked} episodes: {reason}", markup=False)
+    for decoding, rows in judged.rows.items():
+        if unscored := Counter(row.rewards is None for row in rows)[True]:
+            out.print(f"left out: {unscored} of {len(rows)} {decoding} completions that nobody can verify")

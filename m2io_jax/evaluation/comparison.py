@@ -6,7 +6,7 @@ from m2io_jax.config import RunConfig
 from m2io_jax.episodes.dataset import open_episodes
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.evaluation.policy import take
-from m2io_jax.evaluation.results import score_episode, summarise
+from m2io_jax.evaluation.results import score_completion, summarise
 from m2io_jax.evaluation.rules import fit_encoder, fit_threshold, insert_all, insert_none, match_episodes
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.inserter import write
@@ -26,8 +26,8 @@ def rules(config: RunConfig, test: Sequence[Episode]) -> dict[str, Mapping]:
     task = find_task("inserter")
 
     def scored(episode: Episode, placements):
-        parts = task.score(write([], tuple(placements)), episode)
-        return score_episode(episode, placements, parts, config.rewards)
+        said = write([], tuple(placements))
+        return score_completion(task, said, episode, task.score(said, episode), config.rewards)
 
     return {
         name: summarise([scored(*pair) for pair in zip(test, each, strict=True)], seed=config.seed)

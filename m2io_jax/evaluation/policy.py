@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import jax
@@ -10,12 +10,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from m2io_jax.config import RunConfig
-from m2io_jax.episodes.batching import PromptEncoder, stack_prompts
+from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.labels import seeded
 from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.errors import UserError
-from m2io_jax.evaluation.results import score_episode, summarise
+from m2io_jax.evaluation.results import score_completion, summarise
 from m2io_jax.models.int8 import quantized
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import Computation, ModelConfig
@@ -25,8 +25,8 @@ from m2io_jax.progress import Progress
 from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import SamplingConfig
-from m2io_jax.tasks import find_task
-from m2io_jax.tasks.inserter import parse
+from m2io_jax.tasks.task import Task
+from m2io_jax.training.scoring import score_completions
 
 T = TypeVar("T")
 
@@ -35,99 +35,142 @@ DECODING = {"greedy": 0.0, "sampled": 1.0}  # both in one group: the prompt is r
 
 @dataclass(frozen=True)
 class Judged:
-    """One completion of one episode: what it says, what was read from it (None: not valid) and its reward parts."""
+    """One completion of one episode.
+
+    Attributes:
+        length: in tokens, the stop token among them.
+        rewards: parts by name; None where nobody could say what it is worth.
+    """
 
     episode: Episode
     completion: str
-    placements: tuple | None
-    reasoning: str
-    rewards: Mapping[str, float]
+    length: int
+    rewards: Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was judged, by decoding; and how many episodes did not fit the shapes, by reason."""
+
+    rows: Mapping[str, list[Judged]] = field(default_factory=lambda: {name: [] for name in DECODING})
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    episode: Episode
+    task: Task
+    prompt: PromptRow
 
 
 class Judge:
-    """Completes and scores episodes, for any weights of one model size; one compiled program for each kind of model.
+    """Completes and scores episodes of any task, for any weights of one model size; one compiled program for each kind
+    of model.
 
     Args:
         mesh: where; None is the configuration's.
     """
 
     def __init__(self, config: RunConfig, policy: Policy, mesh: Mesh | None = None):
-        self.config, self.codec, self.task = config, policy.codec, find_task("inserter")
+        self.config, self.codec, self.model = config, policy.codec, policy.config
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
         self.mesh = make_mesh(config.mesh) if mesh is None else mesh
         self.sampling = SamplingConfig(tuple(DECODING.values()), config.batch.completion_length)
         self.computation = Computation(**config.computation.model_dump())
-        self.constraints = None
-        if config.evaluate.constrained:
-            tokens, length = policy.codec.token_bytes(), config.batch.completion_length
-            self.constraints = Constraints(self.task.grammar, tokens, policy.config, self.mesh, max_length=length)
         self._samplers: dict[ModelConfig, Sampler] = {}  # with adapters and without: two programs
-        self.dropped: Counter[str] = Counter()
+        self._constraints: dict[str, Constraints] = {}
 
-    def judge(self, policy: Policy, episodes: Sequence[Episode], title: str) -> dict[str, list[Judged]]:
-        """Judged completions by decoding. Episodes that do not fit the shapes are counted in `dropped`.
+    def judge(self, policy: Policy, task: Task, episodes: Sequence[Episode], title: str) -> Judgement:
+        """Judged completions of the episodes, in their order.
 
         Raises:
-            UserError: not one fits.
+            UserError: not one fits, or completions are to keep to a grammar that the task does not have.
         """
-        judged: dict[str, list[Judged]] = {name: [] for name in DECODING}
+        judged, constraints, done = Judgement(), self._constraints_of(task), 0
         policy = policy.computed(self.computation)
-        if policy.config not in self._samplers:
-            self._samplers[policy.config] = Sampler(
-                policy.structure, self.sampling, self.mesh, constrained=self.constraints is not None
-            )
+        sampler = self._sampler(policy)
         params = place(policy.params, param_shardings(policy.params, self.mesh))
         params = jax.jit(quantized)(params) if self.config.evaluate.int8 else params
         key = jax.random.key(self.config.seed)
         with Progress(title, steps=len(episodes)) as progress:
-            done = 0
-            for batch, prompts in self._batches(episodes):
-                constraint = self.constraints and self.constraints.batch(
-                    [self.task.names(episode) for episode in filled_up(batch, prompts.rows)]
-                )
-                rollouts = self._samplers[policy.config](params, place_batch(prompts, self.mesh), key, constraint)
-                for episode, group in zip(batch, completion_ids(rollouts.completions), strict=False):
-                    for name, ids in zip(DECODING, group, strict=True):
-                        judged[name].append(self._read(episode, self.codec.decode(ids)))
+            for batch in self._batches(task, episodes, constraints, judged.dropped):
+                rows = filled_up(batch, self.config.evaluate.batch_prompts)
+                prompts = place_batch(stack_prompts([row.prompt for row in rows]), self.mesh)
+                constraint = constraints and constraints.batch([task.names(row.episode) for row in rows])
+                rollouts = sampler(params, prompts, key, constraint)
+                self._read(batch, completion_ids(rollouts.completions)[: len(batch)], judged)
                 done += len(batch)
                 progress.update(done)
         if not done:
-            reasons = "; ".join(f"{count} times: {reason}" for reason, count in self.dropped.items())
+            reasons = "; ".join(f"{count} times: {reason}" for reason, count in judged.dropped.items())
             raise UserError(f"No episode can be evaluated: {reasons}.", mend="raise the capacities under `batch`")
         return judged
 
-    def _batches(self, episodes: Sequence[Episode]) -> Iterator[tuple[list[Episode], object]]:
-        """Episodes with their prompts; the last batch is filled up with its first row, which is not scored twice."""
-        size, pending = self.config.evaluate.batch_prompts, []
+    def _batches(
+        self, task: Task, episodes: Sequence[Episode], constraints: Constraints | None, dropped: Counter[str]
+    ) -> Iterator[list[_Asked]]:
+        """Episodes with their prompts, so many at a time; those that do not fit are counted."""
+        batch: list[_Asked] = []
         for index, episode in enumerate(episodes):
             try:
-                if self.constraints and (reason := self.constraints.refuses(self.task.names(episode))):
+                if constraints and (reason := constraints.refuses(task.names(episode))):
                     raise RowError(reason)
-                pending.append((episode, self.encoder.row(self.task.prompt(episode), episode.candidates, seed=index)))
+                prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=index)
+                batch.append(_Asked(episode, task, prompt))
             except RowError as error:
-                self.dropped[error.reason] += 1
-            if len(pending) == size or (pending and index == len(episodes) - 1):
-                yield [episode for episode, _ in pending], stack_prompts(filled_up([row for _, row in pending], size))
-                pending = []
+                dropped[error.reason] += 1
+            if len(batch) == self.config.evaluate.batch_prompts:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
 
-    def _read(self, episode: Episode, completion: str) -> Judged:
-        parsed = parse(completion, episode)
-        placements, reasoning = (parsed.placements, parsed.thinking) if parsed else (None, "")
-        return Judged(episode, completion, placements, reasoning, self.task.score(completion, episode))
+    def _sampler(self, policy: Policy) -> Sampler:
+        if policy.config not in self._samplers:
+            constrained = self.config.evaluate.constrained
+            self._samplers[policy.config] = Sampler(policy.structure, self.sampling, self.mesh, constrained=constrained)
+        return self._samplers[policy.config]
+
+    def _constraints_of(self, task: Task) -> Constraints | None:
+        if not self.config.evaluate.constrained:
+            return None
+        if task.name not in self._constraints:
+            grammar = getattr(task, "grammar", None)
+            if grammar is None:
+                what = f"Completions of the task `{task.name}` have no grammar to keep to."
+                raise UserError(what, where="evaluate.constrained", mend="leave it false")
+            tokens, length = self.codec.token_bytes(), self.config.batch.completion_length
+            made = Constraints(grammar, tokens, self.model, self.mesh, max_length=length)
+            self._constraints[task.name] = made
+        return self._constraints[task.name]
+
+    def _read(self, batch: Sequence[_Asked], completions: Sequence[Sequence[list[int]]], judged: Judgement) -> None:
+        texts = [[self.codec.decode(ids) for ids in group] for group in completions]
+        parts = score_completions(batch, texts, self.config.rewards).parts
+        for row, group, said, scored in zip(batch, completions, texts, parts, strict=True):
+            for name, ids, text, rewards in zip(DECODING, group, said, scored, strict=True):
+                judged.rows[name].append(Judged(row.episode, text, len(ids), rewards))
 
 
 def filled_up(rows: list[T], size: int) -> list[T]:
-    """`size` rows: those there are, and the first again."""
+    """`size` rows: those there are, and the first again, which is not scored twice."""
     return rows + rows[:1] * (size - len(rows))
 
 
-def summaries(judged: Mapping[str, Sequence[Judged]], config: RunConfig) -> dict[str, dict]:
+def scores(judged: Sequence[Judged], task: Task, config: RunConfig) -> list[dict[str, float | None]]:
+    """Every metric of each completion; a share in [0, 1], or the length in tokens."""
+    return [
+        {**score_completion(task, row.completion, row.episode, row.rewards, config.rewards), "length": row.length}
+        for row in judged
+    ]
+
+
+def summaries(judged: Judgement, task: Task, config: RunConfig) -> dict[str, dict]:
     """Every metric's mean and interval, by decoding."""
-
-    def scores(row: Judged):
-        return score_episode(row.episode, row.placements, row.rewards, config.rewards)
-
-    return {name: summarise([scores(row) for row in rows], seed=config.seed) for name, rows in judged.items()}
+    return {
+        name: summarise(scores(rows, task, config), seed=config.seed, metrics=task.metrics)
+        for name, rows in judged.rows.items()
+    }
 
 
 def take(source: Sequence[Episode], count: int) -> list[Episode]:

@@ -1,4 +1,4 @@
-"""From scored episodes to a run's results: means with intervals, the file that keeps them, and the table."""
+"""From judged completions to a run's results: means with intervals, the file that keeps them, and the table."""
 
 import io
 import json
@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from m2io_jax.episodes.episode import Episode, Placement
+from m2io_jax.episodes.episode import Episode
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.bootstrap import bootstrap_mean
-from m2io_jax.evaluation.pictures import abstention, picture_scores, placement_accuracy, reading_order
-
-METRICS = ("f1", "precision", "recall", "order", "placement", "f1_with_gold", "abstention", "validity", "reward")
+from m2io_jax.tasks.inserter import METRICS
+from m2io_jax.tasks.task import Task
 
 # Columns of a terminal from which every metric stands on one line with its interval.
 WIDE = 120
@@ -43,35 +42,23 @@ _SHORT = {
     "reward": "rew.",
 }
 _FACTS = ("seconds", "seed", "episodes", "config", "commands")
+_TASKS = "tasks"
+_IN_TOKENS = "length"  # all other metrics are shares
 
 
-def score_episode(
-    episode: Episode,
-    placements: Sequence[Placement] | None,
-    rewards: Mapping[str, float] | None = None,
-    weights: Mapping[str, float] | None = None,
+def score_completion(
+    task: Task, completion: str, episode: Episode, rewards: Mapping[str, float] | None, weights: Mapping[str, float]
 ) -> dict[str, float | None]:
-    """Every metric of one episode in [0, 1]; None where it does not apply.
+    """What there is to tell of one completion, in [0, 1]; None where it does not apply.
 
     Args:
-        placements: in the order of mention; None where the completion was not valid, which counts as nothing inserted.
-        rewards: reward parts by name; None where there are none.
-        weights: of the parts, 0 where not named; None for equal ones. The reward is their weighted mean.
+        rewards: its parts by name; None where nobody could score it, of which then nothing else is told.
+        weights: of the parts, 0 where not named. The reward is their weighted mean.
     """
-    placed = tuple(placements or ())
-    ids, gold = reading_order(placed), reading_order(episode.gold)
-    scores = picture_scores(ids, gold)
-    return {
-        "f1": scores.f1,
-        "precision": scores.precision,
-        "recall": scores.recall,
-        "order": scores.order,
-        "placement": placement_accuracy(placed, episode.gold),
-        "f1_with_gold": scores.f1 if gold else None,
-        "abstention": abstention(ids, gold),
-        "validity": float(placements is not None),
-        "reward": weighted_reward(rewards, weights) if rewards else None,
-    }
+    if rewards is None:
+        return {"unscored": 1.0}
+    told = task.measure(completion, episode, rewards)
+    return {**told, "reward": weighted_reward(rewards, weights), "unscored": 0.0}
 
 
 def weighted_reward(rewards: Mapping[str, float], weights: Mapping[str, float] | None = None) -> float:
@@ -81,8 +68,11 @@ def weighted_reward(rewards: Mapping[str, float], weights: Mapping[str, float] |
     return sum(weights.get(name, 0.0) * value for name, value in rewards.items()) / total if total else 0.0
 
 
-def summarise(scores: Iterable[Mapping[str, float | None]], seed: int = 0) -> dict[str, dict[str, float]]:
-    """Mean and bootstrap interval (`low`, `high`) of each metric over episodes, in points from 0 to 100.
+def summarise(
+    scores: Iterable[Mapping[str, float | None]], seed: int = 0, metrics: Sequence[str] = METRICS
+) -> dict[str, dict[str, float]]:
+    """Mean and bootstrap interval (`low`, `high`) of each metric over episodes, in points from 0 to 100; of the length,
+    in tokens.
 
     Episodes that a metric does not apply to are left out of its mean; a metric that applies to none is left out.
 
@@ -93,8 +83,9 @@ def summarise(scores: Iterable[Mapping[str, float | None]], seed: int = 0) -> di
     if not rows:
         raise ValueError("there are no episodes to summarise")
     summary = {}
-    for metric in METRICS:
-        values = [100 * row[metric] for row in rows if row.get(metric) is not None]
+    for metric in metrics:
+        unit = 1 if metric == _IN_TOKENS else 100
+        values = [unit * row[metric] for row in rows if row.get(metric) is not None]
         if values:
             interval = bootstrap_mean(values, seed=seed)
             summary[metric] = {"mean": interval.mean, "low": interval.low, "high": interval.high}
@@ -112,6 +103,7 @@ class Results:
         episodes: how many were scored.
         config: the run's configuration.
         commands: that made the results.
+        tasks: the same of every task but the inserter, whose scores are those above.
     """
 
     scores: Mapping[str, Mapping[str, Scores]] = field(default_factory=dict)
@@ -120,22 +112,26 @@ class Results:
     episodes: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
+    tasks: Mapping[str, "Results"] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: the facts, and beside them one key a policy."""
+        """Plain values: the facts, beside them one key a policy, and `tasks`, where there are others."""
         facts = {name: getattr(self, name) for name in _FACTS}
-        return {name: list(fact) if name == "commands" else fact for name, fact in facts.items()} | dict(self.scores)
+        plain = {name: list(fact) if name == "commands" else fact for name, fact in facts.items()}
+        tasks = {name: {"episodes": each.episodes} | dict(each.scores) for name, each in self.tasks.items()}
+        return plain | dict(self.scores) | ({_TASKS: tasks} if tasks else {})
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Results":
         """The inverse of `to_json`. Raises TypeError or AttributeError for a row of another shape."""
-        scores = {name: value for name, value in row.items() if name not in _FACTS}
+        scores = {name: value for name, value in row.items() if name not in (*_FACTS, _TASKS)}
         for policy in scores.values():
             for decoding in policy.values():
                 if not all({"mean", "low", "high"} <= set(value) for value in decoding.values()):
                     raise TypeError("a metric needs mean, low and high")
         facts = {name: row[name] for name in _FACTS if name in row}
-        return cls(scores=scores, **facts | {"commands": tuple(row.get("commands") or ())})
+        tasks = {name: cls.from_json(each) for name, each in row.get(_TASKS, {}).items()}
+        return cls(scores=scores, **facts | {"commands": tuple(row.get("commands") or ()), "tasks": tasks})
 
     @classmethod
     def read(cls, path: str | Path) -> "Results":
@@ -160,7 +156,7 @@ class Results:
             scores[policy] = scores.get(policy, {}) | dict(each)
         facts = {name: getattr(later, name) for name in _FACTS if getattr(later, name) not in (None, {}, ())}
         facts["commands"] = tuple(dict.fromkeys((*self.commands, *later.commands)))
-        return replace(self, scores=scores, **facts)
+        return replace(self, scores=scores, **facts, tasks=dict(self.tasks) | dict(later.tasks))
 
 
 def merge_into(path: str | Path, results: Results) -> Results:
@@ -220,13 +216,15 @@ def rows(results: Results, metrics: Sequence[str] = METRICS) -> list[Row]:
     ]
 
 
-def table(results: Results, metrics: Sequence[str] = METRICS, *, narrow: bool = False) -> Table:
+def table(results: Results, metrics: Sequence[str] = METRICS, *, task: str = "", narrow: bool = False) -> Table:
     """For a terminal: means in points, each with half the width of its 95% interval.
 
     Args:
+        task: to name in the title.
         narrow: intervals stand under their means, for a terminal of less than `WIDE` columns.
     """
     title = f"Points of 100 over {results.episodes} episodes" if results.episodes else "Points of 100"
+    title = f"{task}: {title[0].lower()}{title[1:]}" if task else title
     made = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     made.add_column("policy")
     made.add_column("decoding")
@@ -254,7 +252,8 @@ def plain_table(results: Results, metrics: Sequence[str] = METRICS, width: int =
 
 def heading(metric: str) -> str:
     """A metric's name as a column's heading."""
-    return {"f1": "F1", "f1_with_gold": "F1 with gold"}.get(metric, metric.replace("_", " "))
+    named = {"f1": "F1", "f1_with_gold": "F1 with gold", _IN_TOKENS: "tokens"}
+    return named.get(metric, metric.replace("_", " "))
 
 
 def _cell(value: Mapping[str, float] | None) -> tuple[float, float] | None:

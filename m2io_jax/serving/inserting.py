@@ -9,6 +9,8 @@ from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.retrieval.encoder import Encoder
 from m2io_jax.serving.answering import Placer
+from m2io_jax.tasks import find_task
+from m2io_jax.tasks.inserter import parse
 
 # Room for a long answer with many pictures; what does not fit is refused with a reason, never cut.
 ROOM = BatchConfig(prompt_length=1024, completion_length=256, pictures=12)
@@ -32,8 +34,10 @@ def model_placer(policy: Policy, run: RunConfig | None = None) -> Placer:
     judge = Judge(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
 
     def place(episode):
-        said = judge.judge(policy, [episode], "looking at the pictures")["greedy"][0]
-        return said.placements or (), said.reasoning or said.completion
+        judged = judge.judge(policy, find_task("inserter"), [episode], "looking at the pictures")
+        completion = judged.rows["greedy"][0].completion
+        said = parse(completion, episode)
+        return (said.placements, said.thinking or completion) if said else ((), completion)
 
     return place
 

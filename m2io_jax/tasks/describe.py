@@ -3,10 +3,10 @@
 import zlib
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.tasks.task import Prompt, description, label, show_pictures
+from m2io_jax.tasks.task import MeasuredByRewards, Prompt, description, label, show_pictures
 
 
-class DescribeTask:
+class DescribeTask(MeasuredByRewards):
     """One line a picture: its label and what it shows.
 
     Args:

@@ -1,10 +1,10 @@
 """Find the picture of each sentence: what a vision-language model learns between describing and placing."""
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.tasks.task import Prompt, label, number_sentences, show_pictures
+from m2io_jax.tasks.task import MeasuredByRewards, Prompt, label, number_sentences, show_pictures
 
 
-class FindTask:
+class FindTask(MeasuredByRewards):
     """One line a sentence: its number and the pictures that belong to it, or `none`."""
 
     name = "find"

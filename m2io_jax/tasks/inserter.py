@@ -6,10 +6,18 @@ The M2IO-R1 paper's prompt, tags and rewards are not public: these are this proj
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from m2io_jax.episodes.episode import Episode, Placement
-from m2io_jax.evaluation.pictures import order_score, precision_recall_f1, reading_order
+from m2io_jax.evaluation.pictures import (
+    abstention,
+    order_score,
+    picture_scores,
+    placement_accuracy,
+    precision_recall_f1,
+    reading_order,
+)
 from m2io_jax.grammar import Step
 from m2io_jax.tasks.task import (
     Prompt,
@@ -36,6 +44,8 @@ B one blue egg=none
 <answer>
 A:2
 </answer>"""
+
+METRICS = ("f1", "precision", "recall", "order", "placement", "f1_with_gold", "abstention", "validity", "reward")
 
 QUOTED_WORDS = 6  # of a sentence that does not say what the picture shows
 
@@ -73,6 +83,28 @@ def parse(completion: str, episode: Episode) -> Parsed | None:
     pictures = [placement.picture for placement in placements]
     in_range = all(p.picture < len(episode.candidates) and p.slot <= len(episode.sentences) for p in placements)
     return Parsed(placements, match["think"]) if in_range and len(set(pictures)) == len(pictures) else None
+
+
+def measure(placements: Sequence[Placement] | None, episode: Episode) -> dict[str, float | None]:
+    """MRAMG-Bench's scores of placements (arXiv 2502.04176), abstention and validity, in [0, 1]; None where one does
+    not apply.
+
+    Args:
+        placements: in the order of mention; None where the completion was not valid, which counts as nothing inserted.
+    """
+    placed = tuple(placements or ())
+    ids, gold = reading_order(placed), reading_order(episode.gold)
+    scores = picture_scores(ids, gold)
+    return {
+        "f1": scores.f1,
+        "precision": scores.precision,
+        "recall": scores.recall,
+        "order": scores.order,
+        "placement": placement_accuracy(placed, episode.gold),
+        "f1_with_gold": scores.f1 if gold else None,
+        "abstention": abstention(ids, gold),
+        "validity": float(placements is not None),
+    }
 
 
 class CompletionGrammar:
@@ -161,6 +193,7 @@ class InserterTask:
     """
 
     rewards = ("format", "selection", "placement", "order")
+    metrics = METRICS
     grammar = CompletionGrammar()
 
     def __init__(self, name: str, told: bool = False):
@@ -209,3 +242,7 @@ class InserterTask:
             "placement": placement_reward(placed, gold),
             "order": order_reward(placed, gold),
         }
+
+    def measure(self, completion: str, episode: Episode, parts: Mapping[str, float]) -> dict[str, float | None]:
+        parsed = parse(completion, episode)
+        return measure(parsed and parsed.placements, episode)

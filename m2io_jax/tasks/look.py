@@ -1,10 +1,10 @@
 """Say what one picture shows: the first thing that a vision-language model learns."""
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.tasks.task import Picture, Prompt, description
+from m2io_jax.tasks.task import MeasuredByRewards, Picture, Prompt, description
 
 
-class LookTask:
+class LookTask(MeasuredByRewards):
     """Describes the first candidate; candidates lie in random order, so this is any of them."""
 
     name = "look"

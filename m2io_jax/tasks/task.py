@@ -41,10 +41,16 @@ class Task(Protocol):
 
     A task whose completions can be constrained also has a `grammar`, and `names(episode)`: how many labels an
     episode's completions may use, and their last slot.
+
+    Attributes:
+        rewards: the names of what `score` gives.
+        metrics: what evaluation reports, in order: names of what `measure` gives, and of what is known of a completion
+            of any task: `reward`, `length` (tokens), `unscored` (whether nobody could say what it is worth).
     """
 
     name: str
     rewards: tuple[str, ...]
+    metrics: tuple[str, ...]
 
     def prompt(self, episode: Episode) -> Prompt:
         """What the model reads. Raises RowError where the episode is none for this task."""
@@ -61,6 +67,23 @@ class Task(Protocol):
             Unverified: nobody can say what the completion is worth; it then counts for nothing, not for 0.
         """
         ...
+
+    def measure(self, completion: str, episode: Episode, parts: Mapping[str, float]) -> Mapping[str, float | None]:
+        """What evaluation tells of a completion with these reward parts, in [0, 1]; None where it does not apply."""
+        ...
+
+
+class MeasuredByRewards:
+    """A task of whose completions evaluation tells the reward parts."""
+
+    rewards: tuple[str, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (*self.rewards, "reward", "length")
+
+    def measure(self, completion: str, episode: Episode, parts: Mapping[str, float]) -> Mapping[str, float | None]:
+        return parts
 
 
 def label(index: int) -> str:

@@ -6,6 +6,7 @@ block and nothing else but white space, with no tag inside of either.
 """
 
 import re
+from collections.abc import Mapping
 
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.pipeline import RowError
@@ -51,6 +52,7 @@ class VerifiableTask:
     what: str
     example: str
     rewards = ("accuracy", "format")
+    metrics = ("accuracy", "format", "validity", "reward", "length", "unscored")
 
     def prompt(self, episode: Episode) -> Prompt:
         """The episode's pictures, then its question.
@@ -80,6 +82,10 @@ class VerifiableTask:
         answer = said(completion)
         right = answer is not None and self.equal(episode.answer, answer)
         return {"accuracy": float(right), "format": float(is_formatted(completion))}
+
+    def measure(self, completion: str, episode: Episode, parts: Mapping[str, float]) -> dict[str, float | None]:
+        """The reward parts, and `validity`: whether an answer can be read, whatever is around it."""
+        return {**parts, "validity": float(bool(said(completion)))}
 
     def readable(self, answer: str) -> bool:
         """Whether others can be compared with this answer, which an episode holds. Raises Unverified."""

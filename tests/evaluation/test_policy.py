@@ -11,7 +11,9 @@ from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.policy import DECODING, Judge, shuffle_pixels, summaries
 from m2io_jax.models.policy import load_policy
+from m2io_jax.tasks import find_task
 
+INSERTER = find_task("inserter")
 CONFIG = RunConfig(
     name="judged",
     objective="supervised",
@@ -42,16 +44,19 @@ def test_every_episode_is_judged_once_in_both_decodings(policy, monkeypatch):
     monkeypatch.setattr("jax.devices", lambda *_: __import__("jax").local_devices()[:1])
     judge = Judge(CONFIG, policy)
     too_many = episode(9, pictures=4)
-    judged = judge.judge(policy, [episode(0), episode(1), episode(2), too_many], "judging")
+    judged = judge.judge(policy, INSERTER, [episode(0), episode(1), episode(2), too_many], "judging")
     for name in DECODING:
-        assert [row.episode.id for row in judged[name]] == ["e0", "e1", "e2"]
-    assert dict(judge.dropped) == {"more pictures than batch.pictures": 1}
-    summary = summaries(judged, CONFIG)
+        assert [row.episode.id for row in judged.rows[name]] == ["e0", "e1", "e2"]
+    assert judged.dropped == {"more pictures than batch.pictures": 1}
+    summary = summaries(judged, INSERTER, CONFIG)
     assert summary["greedy"]["validity"]["mean"] == 0.0  # eight random tokens are no completion
-    alone = judge.judge(policy, [episode(0)], "judging")
-    assert alone["greedy"][0].completion == judged["greedy"][0].completion
+    alone = judge.judge(policy, INSERTER, [episode(0)], "judging")
+    assert alone.rows["greedy"][0] == judged.rows["greedy"][0] and not alone.dropped
     with pytest.raises(UserError, match="No episode can be evaluated"):
-        judge.judge(policy, [too_many], "judging")
+        judge.judge(policy, INSERTER, [too_many], "judging")
+    other = judge.judge(policy, find_task("look"), [episode(0)], "judging")  # by the same program
+    assert other.rows["greedy"][0].rewards.keys() == {"seen"}
+    assert other.rows["greedy"][0].completion != alone.rows["greedy"][0].completion  # it read another prompt
 
 
 def test_no_picture_keeps_its_pixels():

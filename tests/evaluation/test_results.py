@@ -6,7 +6,18 @@ import pytest
 
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.errors import UserError
-from m2io_jax.evaluation.results import METRICS, Results, merge_into, plain_table, rows, score_episode, summarise
+from m2io_jax.evaluation.results import (
+    METRICS,
+    Results,
+    merge_into,
+    plain_table,
+    rows,
+    score_completion,
+    summarise,
+    weighted_reward,
+)
+from m2io_jax.tasks import find_task
+from m2io_jax.tasks.inserter import measure, write
 
 
 def episode(*gold, sentences=3, candidates=4):
@@ -24,7 +35,8 @@ def test_scores_of_a_hand_worked_episode():
     # Gold in reading order 2, 0. Placed in reading order 0, 3, 2, two of which are gold; only (1, 0) has its slot.
     case = episode(Placement(1, 2), Placement(2, 0))
     placed = [Placement(3, 2), Placement(2, 0), Placement(2, 3)]
-    scores = score_episode(case, placed, {"format": 1.0, "selection": 0.5}, {"format": 1, "selection": 3, "order": 2})
+    parts, weights = {"format": 1.0, "selection": 0.5}, {"format": 1, "selection": 3, "order": 2}
+    scores = score_completion(find_task("inserter"), write([], tuple(placed)), case, parts, weights)
     assert scores["precision"] == pytest.approx(2 / 3)
     assert scores["recall"] == 1
     assert scores["f1"] == scores["f1_with_gold"] == pytest.approx(4 / 5)
@@ -37,12 +49,12 @@ def test_scores_of_a_hand_worked_episode():
 
 def test_pictures_of_one_slot_count_in_the_order_of_mention():
     case = episode(Placement(1, 2), Placement(1, 0))
-    assert score_episode(case, [Placement(1, 2), Placement(1, 0)])["order"] == 1
-    assert score_episode(case, [Placement(1, 0), Placement(1, 2)])["order"] < 1
+    assert measure([Placement(1, 2), Placement(1, 0)], case)["order"] == 1
+    assert measure([Placement(1, 0), Placement(1, 2)], case)["order"] < 1
 
 
 def test_an_invalid_completion_counts_as_nothing_inserted():
-    without, with_gold = score_episode(episode(), None), score_episode(episode(Placement(1, 0)), None)
+    without, with_gold = measure(None, episode()), measure(None, episode(Placement(1, 0)))
     assert (without["f1"], without["abstention"], without["f1_with_gold"], without["validity"]) == (1, 1, None, 0)
     assert (with_gold["f1"], with_gold["abstention"], with_gold["f1_with_gold"], with_gold["validity"]) == (
         0,
@@ -50,16 +62,27 @@ def test_an_invalid_completion_counts_as_nothing_inserted():
         0,
         0,
     )
-    assert without["reward"] is None
+    assert find_task("inserter").measure("<think>", episode(), {}) == without
 
 
 def test_rewards_without_weights_count_alike():
-    assert score_episode(episode(), [], {"a": 1.0, "b": 0.5})["reward"] == 0.75
+    assert weighted_reward({"a": 1.0, "b": 0.5}) == 0.75
+
+
+def test_of_a_completion_that_nobody_can_score_only_that_is_told():
+    task, weights = find_task("counting"), {"accuracy": 3.0, "format": 1.0}
+    told = [
+        score_completion(task, said, episode(), parts, weights) | {"length": 5}
+        for said, parts in (("<answer>3</answer>", {"accuracy": 1.0, "format": 0.0}), ("<answer>x</answer>", None))
+    ]
+    summary = summarise(told, metrics=task.metrics)
+    means = {name: value["mean"] for name, value in summary.items()}
+    assert means == {"accuracy": 100, "format": 0, "validity": 100, "reward": 75, "length": 5, "unscored": 50}
 
 
 def test_means_in_points_over_the_episodes_that_count():
-    hits = [score_episode(episode(Placement(1, 0)), [Placement(1, 0)] if hit else []) for hit in (1, 1, 1, 0)]
-    empty = [score_episode(episode(), [] if right else [Placement(1, 0)]) for right in (1, 0)]
+    hits = [measure([Placement(1, 0)] if hit else [], episode(Placement(1, 0))) for hit in (1, 1, 1, 0)]
+    empty = [measure([] if right else [Placement(1, 0)], episode()) for right in (1, 0)]
     summary = summarise(hits + empty, seed=3)
     assert summary["f1"]["mean"] == pytest.approx(100 * 4 / 6)
     assert summary["f1_with_gold"]["mean"] == 75
@@ -100,6 +123,17 @@ def test_a_later_command_adds_to_the_file(tmp_path):
     assert row["commands"] == ["make demo", "make demo-controls"]
     assert Results.read(path) == merged
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_every_task_but_the_inserter_has_a_section(tmp_path):
+    counting = Results({"mine": {"greedy": {"accuracy": metric(40)}}}, episodes=9)
+    both = Results({"mine": {"greedy": {"f1": metric(60)}}}, seed=1, episodes=7, tasks={"counting": counting})
+    both.write(tmp_path / "results.json")
+    row = json.loads((tmp_path / "results.json").read_text())
+    assert row["mine"] == {"greedy": {"f1": metric(60)}} and row["episodes"] == 7
+    assert row["tasks"] == {"counting": {"episodes": 9, "mine": {"greedy": {"accuracy": metric(40)}}}}
+    assert Results.read(tmp_path / "results.json") == both
+    assert "tasks" not in Results(seed=1).to_json()
 
 
 def test_results_of_another_seed_are_not_mixed_in(tmp_path):
