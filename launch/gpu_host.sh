@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# m2io on one machine with GPUs, this one or another by ssh: in a virtual environment, or in a container.
+usage() {
+    cat <<'USAGE'
+usage: launch/gpu_host.sh COMMAND [OPTION...] [WORDS...]
+
+  run WORDS...   all of the below, in turn, until m2io has ended: for example
+                 launch/gpu_host.sh run --host me@box train CONFIG episodes=FOLDER key=value...
+  copy           the source tree, without runs/ and .venv/, to m2io/ in the home there
+  install        the package into .venv, or a container image
+  start WORDS... m2io WORDS..., detached
+  logs           until the run ends
+  status         none, running, lost (killed outright), or the run's exit status
+  stop           asks m2io to save and end
+
+  --host HOST    as ssh knows it; this machine by default, from this tree
+  --docker       in a container, which sees the tree's runs/
+  --name NAME    of the container and its image (m2io)
+  --dry-run      print what would be run, and run nothing
+USAGE
+}
+
+# shellcheck source=SCRIPTDIR/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+host='' docker=false name=m2io
+
+parse() { # sets the options, and `words` to what is m2io's
+    while (($#)); do
+        case $1 in
+        --docker) docker=true ;;
+        --dry-run) dry_run=true ;;
+        --help) usage && exit ;;
+        --) shift && break ;;
+        --*) (($# > 1)) || die "$1 has no value, or is not an option of gpu_host.sh." "see launch/gpu_host.sh --help" ;;&
+        --host) host=$2 && shift ;;
+        --name) name=$2 && shift ;;
+        -*) die "$1 is not an option of gpu_host.sh." "see launch/gpu_host.sh --help" ;;
+        *) break ;;
+        esac
+        shift
+    done
+    words=("$@")
+    check_name "$name"
+    [[ $host != -* ]] || die "--host is '$host'." "give a host as ssh knows it"
+    [[ -z $host ]] || need ssh "apt install openssh-client"
+    [[ -n $host ]] || ! $docker || need docker "https://docs.docker.com/engine/install"
+}
+
+# Sets `there` to what runs a command line in the tree, on that machine.
+at() {
+    if [[ -n $host ]]; then
+        there=(ssh -o ServerAliveInterval=30 "$host" "cd m2io && $1")
+    else
+        there=(bash -c "$1")
+    fi
+}
+
+do_at() {
+    at "$1"
+    run "${there[@]}"
+}
+
+copy() {
+    local archive=runs/launch/$name.tar.gz
+    [[ -n $host ]] || return 0
+    run mkdir -p runs/launch
+    run tar -czf "$archive" --exclude=./runs --exclude=./.venv --exclude=./.git --exclude=__pycache__ .
+    run scp "$archive" "$host:m2io.tar.gz"
+    run ssh "$host" 'mkdir -p m2io && tar -xzf m2io.tar.gz -C m2io'
+}
+
+install() {
+    if $docker; then
+        do_at "docker build --file=launch/Dockerfile --build-arg=EXTRA=cuda --tag=$name ."
+    else
+        do_at 'launch/worker.sh install cuda'
+    fi
+}
+
+start() {
+    if $docker; then
+        # One that is running is not removed, and keeps the name: this then fails.
+        do_at "docker rm $name || true; docker run --detach --init --name=$name --gpus=all --ipc=host \
+--volume=\"\$PWD/runs:/m2io/runs\" $name $(quoted m2io "${words[@]}")"
+    else
+        do_at "$(quoted launch/worker.sh start "${words[@]}")"
+    fi
+    assumed_status=0
+}
+
+logs() { if $docker; then do_at "docker logs --follow $name"; else do_at 'launch/worker.sh follow'; fi; }
+
+stop() { if $docker; then do_at "docker stop --time=300 $name"; else do_at 'launch/worker.sh stop'; fi; }
+
+status() {
+    if $docker; then
+        at "docker inspect --format='{{if .State.Running}}running{{else}}{{.State.ExitCode}}{{end}}' $name"
+    else
+        at "$(quoted launch/worker.sh status "${words[@]}")"
+    fi
+    ask "$assumed_status" "${there[@]}"
+}
+
+run_all() {
+    local ended=$SAVED
+    copy
+    install
+    while [[ $ended == "$SAVED" || $ended == running ]]; do
+        [[ $ended == running ]] || start
+        logs || true # a connection that breaks is no end
+        ended=$(status)
+    done
+    [[ $ended != 0 ]] || return 0
+    tell "m2io has ended: $ended"
+    [[ $ended =~ ^[0-9]+$ ]] || exit 1
+    exit "$ended"
+}
+
+command=${1:---help}
+(($# == 0)) || shift
+case $command in
+run | copy | install | start | logs | status | stop) parse "$@" ;;
+--help | -h) usage && exit ;;
+*) die "$command is not a command of gpu_host.sh." "see launch/gpu_host.sh --help" ;;
+esac
+case $command in
+run | start) check_words "${words[@]}" ;;
+*) ((${#words[@]} == 0)) || die "$command does not take: ${words[*]}" "see launch/gpu_host.sh --help" ;;
+esac
+assumed_status=none
+case $command in
+run) run_all ;;
+*) "$command" ;;
+esac

@@ -1,0 +1,244 @@
+#!/usr/bin/env bash
+# m2io on Cloud TPU VMs: asks for slices as a queued resource, copies the source tree to every worker, installs it, runs
+# m2io on all of them, and does so again after a preemption.
+usage() {
+    cat <<'USAGE'
+usage: launch/tpu_vm.sh COMMAND --name NAME [OPTION...] [WORDS...]
+
+  run WORDS...   all of the below, in turn, until m2io has ended: for example
+                 launch/tpu_vm.sh run --name a --topology v5e-16 --spot train CONFIG run=gs://BUCKET/a key=value...
+                 Given again it goes on with what is there. Ended by a signal, it leaves the training alone.
+  create         the queued resource, and wait for it
+  copy           the source tree, without runs/ and .venv/
+  install        the package, on every worker
+  start WORDS... m2io WORDS..., detached
+  logs           of the first worker, until the run ends
+  status         of the queued resource, and of the run on every worker
+  stop           asks m2io to save and end
+  delete         the queued resource with its machines
+
+  --name NAME            of the queued resource
+  --topology NAME        v5e-16, v5p:4x4x4, 2xv6e-32 for two slices (for run, create and status)
+  --project, --zone      or CLOUDSDK_CORE_PROJECT, CLOUDSDK_COMPUTE_ZONE
+  --spot                 cheaper, and may be taken away
+  --runtime VERSION      software of the machines; that of the family by default
+  --gcloud FLAG          a further flag for `gcloud ... queued-resources create`, such as --service-account=...
+  --restarts N           give up after N restarts (100)
+  --poll SECONDS         between looks at what is waited for (30)
+  --dry-run              print what would be run, and run nothing
+USAGE
+}
+
+# shellcheck source=SCRIPTDIR/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+name='' topology='' zone=${CLOUDSDK_COMPUTE_ZONE:-} project=${CLOUDSDK_CORE_PROJECT:-}
+spot=false version='' restarts=100 poll=30 further=()
+
+parse() { # sets the options, and `words` to what is m2io's
+    while (($#)); do
+        case $1 in
+        --name | --topology | --project | --zone | --runtime | --gcloud | --restarts | --poll)
+            (($# > 1)) || die "$1 has no value." "add one"
+            ;;&
+        --name) name=$2 && shift ;;
+        --topology) topology=$2 && shift ;;
+        --project) project=$2 && shift ;;
+        --zone) zone=$2 && shift ;;
+        --runtime) version=$2 && shift ;;
+        --gcloud) further+=("$2") && shift ;;
+        --restarts) restarts=$2 && shift ;;
+        --poll) poll=$2 && shift ;;
+        --spot) spot=true ;;
+        --dry-run) dry_run=true ;;
+        --help) usage && exit ;;
+        --) shift && break ;;
+        -*) die "$1 is not an option of tpu_vm.sh." "see launch/tpu_vm.sh --help" ;;
+        *) break ;;
+        esac
+        shift
+    done
+    words=("$@")
+    check_count --restarts "$restarts"
+    check_count --poll "$poll"
+    require --name "$name"
+    check_name "$name"
+    require --project "$project" CLOUDSDK_CORE_PROJECT
+    require --zone "$zone" CLOUDSDK_COMPUTE_ZONE
+    need gcloud "https://cloud.google.com/sdk/docs/install"
+    resource=(gcloud compute tpus queued-resources)
+    place=(--project="$project" --zone="$zone")
+}
+
+slices_asked() {
+    require --topology "$topology"
+    read_topology "$topology"
+    version=${version:-$runtime}
+    [[ -n $version ]] || die "$topology is not to be had as TPU VMs." "use launch/gke.sh, or give --runtime VERSION"
+}
+
+create() {
+    local nodes=(--node-id="$name")
+    ((slices == 1)) || nodes=(--node-count="$slices" --node-prefix="$name")
+    $spot && nodes+=(--spot)
+    run "${resource[@]}" create "$name" "${place[@]}" --accelerator-type="$accelerator_type" \
+        --runtime-version="$version" "${nodes[@]}" "${further[@]}"
+    assumed_state=ACTIVE
+}
+
+# Sets `remote` to what runs a command line on the workers: all, or 0 of the first slice.
+on() { # WORKERS COMMAND-LINE
+    remote=("${resource[@]}" ssh "$name" "${place[@]}" --node="$1" --worker="$1" --command="$2")
+}
+
+copy() {
+    local archive=runs/launch/$name.tar.gz
+    run mkdir -p runs/launch
+    run tar -czf "$archive" --exclude=./runs --exclude=./.venv --exclude=./.git --exclude=__pycache__ .
+    run "${resource[@]}" scp "$archive" "$name:m2io.tar.gz" "${place[@]}" --node=all --worker=all
+    on all 'mkdir -p m2io && tar -xzf m2io.tar.gz -C m2io'
+    run "${remote[@]}"
+}
+
+install() {
+    on all 'm2io/launch/worker.sh install tpu'
+    run "${remote[@]}"
+}
+
+start() {
+    on all "$(quoted m2io/launch/worker.sh start "${words[@]}")"
+    run "${remote[@]}"
+    assumed_status=running
+}
+
+logs() {
+    on 0 'm2io/launch/worker.sh follow'
+    # Without it the connection to a machine that was taken away would never break.
+    run "${remote[@]}" --ssh-flag=-oServerAliveInterval=30
+    assumed_status=0
+}
+
+stop() {
+    on all 'm2io/launch/worker.sh stop'
+    run "${remote[@]}"
+}
+
+delete() { run "${resource[@]}" delete "$name" "${place[@]}" --force --quiet; }
+
+# What the queued resource is at; `absent` where there is none.
+state() {
+    local said
+    said=$(ask "${assumed_state#absent}" "${resource[@]}" list "${place[@]}" --filter="name~/$name\$" \
+        --format='value(state.state)') || said=unknown
+    printf '%s' "${said:-absent}"
+}
+
+# What all workers say of the run, as one word: unreachable (not all have answered), busy (with another), running, 0 (all
+# ended well), none, lost or 75 (to be started again), or the status of the first that failed.
+worked() {
+    local said answer answers=0 verdict=0
+    on all "if [ -e m2io ]; then $(quoted m2io/launch/worker.sh status "${words[@]}"); else echo none; fi"
+    said=$(ask "$assumed_status" "${remote[@]}") || true
+    while read -r answer; do
+        [[ $answer =~ ^(none|running|busy|lost|[0-9]+)$ ]] || continue
+        answers=$((answers + 1))
+        case $answer in
+        running | busy) verdict=$answer ;;
+        0) ;;
+        none | lost | "$SAVED") [[ $verdict == running || $verdict == busy ]] || verdict=$answer ;;
+        *) [[ $verdict != 0 ]] || verdict=$answer ;;
+        esac
+    done <<<"$said"
+    $dry_run || ((answers == hosts * slices)) || verdict=unreachable
+    printf '%s' "$verdict"
+}
+
+# What may not go on for ever is counted.
+failures=0 restarted=0
+once_more() { # WHAT
+    failures=$((failures + 1))
+    ((failures < 20)) || die "$1, 20 times in a row." "look at it, then give the same command again"
+    tell "$1"
+    pause "$poll"
+}
+restart() { # WHY
+    restarted=$((restarted + 1))
+    ((restarted <= restarts)) || die "$1, after $restarts restarts." "raise --restarts, or give the command again"
+    tell "$1: once more"
+}
+
+# The whole way. What an earlier call left is gone on with; only a run that had ended is started again.
+run_all() {
+    local verdict='' begun=false at
+    while [[ $verdict != 0 ]]; do
+        at=$(state)
+        case $at in
+        ACTIVE) attend_run ;;
+        absent) create ;;
+        SUSPENDED | FAILED)
+            restart "$name is $at"
+            delete
+            pause "$poll"
+            ;;
+        unknown) once_more "gcloud cannot say how $name is" ;;
+        *)
+            tell "$name is $at"
+            pause "$poll"
+            ;;
+        esac
+    done
+    tell "m2io has ended well; the machines are kept: launch/tpu_vm.sh delete --name $name"
+}
+
+begin() {
+    copy
+    install
+    start
+    logs || true # a connection that breaks is no end: the next look says what is
+}
+
+# One look at the run on machines that are there; sets run_all's `verdict` and `begun`.
+attend_run() {
+    verdict=$(worked)
+    case $begun,$verdict in
+    *,unreachable) once_more "not all workers of $name answer" && return ;;
+    *,busy) die "$name is busy with another run." "see launch/tpu_vm.sh logs --name $name" ;;
+    *,running)
+        begun=true failures=0
+        logs || true
+        pause 1 # a run is gone a moment before its status is there
+        ;;
+    false,*)
+        verdict=none begun=true
+        begin
+        ;;
+    true,0) ;;
+    true,none | true,lost | true,"$SAVED")
+        restart "the run is $verdict"
+        begin
+        ;;
+    *)
+        tell "m2io has ended with status $verdict; the machines are kept: launch/tpu_vm.sh delete --name $name"
+        exit "$verdict"
+        ;;
+    esac
+}
+
+command=${1:---help}
+(($# == 0)) || shift
+case $command in
+run | create | copy | install | start | logs | status | stop | delete) parse "$@" ;;
+--help | -h) usage && exit ;;
+*) die "$command is not a command of tpu_vm.sh." "see launch/tpu_vm.sh --help" ;;
+esac
+case $command in
+run | create | status) slices_asked ;;&
+run | start) check_words "${words[@]}" ;;
+*) ((${#words[@]} == 0)) || die "$command does not take: ${words[*]}" "see launch/tpu_vm.sh --help" ;;
+esac
+assumed_state=absent assumed_status=none
+case $command in
+run) run_all ;;
+status) printf 'queued resource: %s\nrun: %s\n' "$(state)" "$(worked)" ;;
+*) "$command" ;;
+esac

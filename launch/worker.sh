@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# On the machine that trains: installs the source tree that this file lies in, and runs m2io so that it outlives the
+# connection it was started by. Launchers call it over ssh; one run at a time.
+#
+#   launch/worker.sh install EXTRA     the package with an extra (tpu, cuda) into .venv
+#   launch/worker.sh start WORDS...    m2io WORDS..., detached; nothing if just that is running
+#   launch/worker.sh status [WORDS...] none, running, busy (with other words), lost (killed outright), or the exit status
+#   launch/worker.sh follow            the log, until the run ends
+#   launch/worker.sh stop              asks it to save and end
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+RECORD=runs/launch/worker # command, pid, status, log
+
+die() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+install() {
+    if ! command -v uv >/dev/null; then
+        # uv brings a Python that is new enough: TPU VMs have 3.10.
+        PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
+        PATH="$HOME/.local/bin:$PATH"
+    fi
+    [[ -x .venv/bin/python ]] || uv venv --quiet --python 3.12 .venv
+    uv pip install --quiet --python .venv -c constraints.txt -e ".[$1]"
+}
+
+command_of() { printf '%q ' m2io "$@"; }
+
+status() {
+    if [[ -f $RECORD/status ]]; then
+        cat "$RECORD/status"
+    elif [[ ! -f $RECORD/pid ]]; then
+        echo none
+    elif kill -0 "$(cat "$RECORD/pid")" 2>/dev/null; then
+        if (($#)) && [[ $(cat "$RECORD/command") != "$(command_of "$@")" ]]; then echo busy; else echo running; fi
+    else
+        echo lost
+    fi
+}
+
+start() {
+    case $(status "$@") in
+    running) return ;;
+    busy) die "this machine is busy with: $(cat "$RECORD/command")" ;;
+    esac
+    rm -rf "$RECORD"
+    mkdir -p "$RECORD"
+    command_of "$@" >"$RECORD/command"
+    setsid bash launch/worker.sh attend "$@" >"$RECORD/log" 2>&1 </dev/null &
+    echo $! >"$RECORD/pid"
+}
+
+# The run's parent: it outlives a request to stop, which is for the run, and notes how that ended.
+attend() {
+    local ended=0
+    trap : TERM
+    PATH="$PWD/.venv/bin:$PATH" m2io "$@" || ended=$?
+    echo "$ended" >"$RECORD/status.partial"
+    mv "$RECORD/status.partial" "$RECORD/status"
+}
+
+follow() {
+    [[ -f $RECORD/pid ]] || die "nothing was started here"
+    tail --lines=100 --follow=name --pid="$(cat "$RECORD/pid")" "$RECORD/log"
+}
+
+stop() {
+    [[ $(status) == running ]] || return 0
+    pkill -TERM --parent "$(cat "$RECORD/pid")"
+}
+
+case ${1:-} in
+install | start | status | follow | stop | attend) "$@" ;;
+*) die "give install, start, status, follow or stop" ;;
+esac

@@ -1,0 +1,58 @@
+"""Stands in for gcloud: `PRETENDED` is a folder with what there is of one queued resource.
+
+    state        at what it is; no file: there is none
+    asked        the flags it was created with, one line a creation
+    calls        one line a call: its verb
+    worker0...   the home folder of each machine
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+CLOUD = Path(os.environ["PRETENDED"])
+
+
+def machines() -> list[Path]:
+    return sorted(CLOUD.glob("worker*"))
+
+
+def main(words: list[str]) -> int:
+    assert words[:3] == ["compute", "tpus", "queued-resources"], words
+    assert {"--project=p", "--zone=z"} <= set(words), words
+    verb, state = words[3], CLOUD / "state"
+    flags = dict(word[2:].partition("=")[::2] for word in words if word.startswith("--"))
+    with (CLOUD / "calls").open("a") as calls:
+        calls.write(f"{verb} {flags.get('command', '')}".strip() + "\n")
+    if verb == "list":
+        print(state.read_text() if state.exists() else "")
+    elif verb == "create":
+        assert not state.exists()
+        with (CLOUD / "asked").open("a") as asked:
+            asked.write(" ".join(words[4:]) + "\n")
+        for number in range(int(flags.get("node-count", 1))):
+            (CLOUD / f"worker{number}").mkdir()
+        state.write_text("ACTIVE")
+    elif verb == "delete":
+        assert "force" in flags and "quiet" in flags
+        state.unlink()
+        for home in machines():
+            shutil.rmtree(home)
+    elif verb == "scp":
+        for home in machines():
+            shutil.copy(words[4], home / words[5].partition(":")[2])
+    elif verb == "ssh":
+        if state.read_text() != "ACTIVE":
+            return 255
+        homes = machines() if flags["worker"] == "all" else machines()[:1]
+        ran = [subprocess.run(flags["command"], shell=True, cwd=home, executable="/bin/bash") for home in homes]
+        return max(done.returncode for done in ran)
+    else:
+        raise ValueError(verb)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,173 @@
+"""Runs on a pretended cloud: real scripts, real processes, and machines that are folders."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from launcher_commands import ROOT
+
+# What the pretended m2io does at each start on a machine: what the machine's fates say, or it ends.
+M2IO = """#!/usr/bin/env bash
+worker=$(basename "$(dirname "$PWD")")
+starts=$PRETENDED/starts-$worker
+echo start >> "$starts"
+printf '%s\\n' "$@" > "$PRETENDED/words-$worker"
+echo "this is $worker"
+trap 'exit 75' TERM
+case $(sed -n "$(wc -l < "$starts")p" "$PRETENDED/fates-$worker" 2>/dev/null) in
+fails) exit 3 ;;
+saves) exit 75 ;;
+suspended) echo SUSPENDED > "$PRETENDED/state"; exit 75 ;;
+killed) kill -KILL $PPID; exit ;;
+waits) while true; do sleep 0.05; done ;;
+esac
+"""
+UV = """#!/usr/bin/env bash
+echo "uv $*" >> "$PRETENDED/installed"
+[[ $1 == venv ]] || exit 0
+mkdir -p .venv/bin
+cp "$PRETENDED/m2io" .venv/bin/m2io
+cp "$PRETENDED/m2io" .venv/bin/python
+"""
+
+
+OPTIONS = "--project p --zone z --name a --topology 2xv5e-4 --poll 0".split()
+
+
+class Cloud:
+    """One queued resource, and a way to run a launcher beside it."""
+
+    def __init__(self, folder: Path, tree: Path):
+        self.folder, self.tree = folder, tree
+        tools = folder / "tools"
+        tools.mkdir()
+        for name, text in {"uv": UV, "../m2io": M2IO}.items():
+            (tools / name).write_text(text)
+            (tools / name).chmod(0o755)
+        program = Path(__file__).with_name("pretended_gcloud.py")
+        (tools / "gcloud").write_text(f'#!/usr/bin/env bash\nexec "{sys.executable}" "{program}" "$@"\n')
+        (tools / "gcloud").chmod(0o755)
+        path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.environment = os.environ | {"PATH": path, "PRETENDED": str(folder)}
+
+    def fates(self, *fates: str) -> None:
+        """Of the first machine, from here on; the second always ends well."""
+        (self.folder / "fates-worker0").write_text("\n".join(fates) + "\n")
+        (self.folder / "starts-worker0").unlink(missing_ok=True)
+
+    def launch(self, verb: str, *words: str, status: int = 0) -> str:
+        command = ["launch/tpu_vm.sh", verb, *OPTIONS, *words]
+        ran = subprocess.run(command, cwd=self.tree, env=self.environment, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == status, ran.stderr
+        return ran.stdout + ran.stderr
+
+    def lines(self, name: str) -> list[str]:
+        return (self.folder / name).read_text().splitlines()
+
+    def verbs(self) -> list[str]:
+        """What was called, without looks at how things are; remote commands by what they do."""
+        kinds = {"install tpu": "install", "worker.sh start": "start", "tar -x": "unpack"}
+        named = [next((kind for part, kind in kinds.items() if part in line), line) for line in self.lines("calls")]
+        return [name for name in named if name != "list" and "status" not in name and "follow" not in name]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    """As much of the source tree as a launcher needs: copies are quick."""
+    folder = tmp_path_factory.mktemp("tree")
+    shutil.copytree(ROOT / "launch", folder / "launch")
+    (folder / "m2io_jax" / "parallel").mkdir(parents=True)
+    for name in ("__init__.py", "errors.py", "parallel/__init__.py", "parallel/topologies.py"):
+        shutil.copy(ROOT / "m2io_jax" / name, folder / "m2io_jax" / name)
+    (folder / "configs").mkdir()
+    (folder / "configs" / "a.yaml").write_text("name: a\n")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "large").write_text("not to be copied")
+    return folder
+
+
+@pytest.fixture
+def cloud(tmp_path, tree) -> Cloud:
+    return Cloud(tmp_path, tree)
+
+
+WHOLE = ["scp", "unpack", "install", "start"]
+TRAIN = ["train", "configs/a.yaml", "name=it's a run", "run=gs://bucket/a"]
+
+
+def test_a_run_is_launched_on_every_slice_and_followed(cloud):
+    said = cloud.launch("run", "--spot", *TRAIN)
+    assert cloud.verbs() == ["create", *WHOLE]
+    (asked,) = cloud.lines("asked")
+    assert asked == (
+        "a --project=p --zone=z --accelerator-type=v5litepod-4 --runtime-version=v2-alpha-tpuv5-lite "
+        "--node-count=2 --node-prefix=a --spot"
+    )
+    assert cloud.lines("words-worker0") == cloud.lines("words-worker1") == TRAIN
+    assert "this is worker0" in said and "has ended well" in said
+    for worker in ("worker0", "worker1"):
+        assert (cloud.folder / worker / "m2io" / "runs" / "launch" / "worker" / "status").read_text() == "0\n"
+        assert not (cloud.folder / worker / "m2io" / "runs" / "large").exists()
+    assert any("-e .[tpu]" in line and "-c constraints.txt" in line for line in cloud.lines("installed"))
+
+
+def test_machines_that_were_taken_away_are_asked_for_again(cloud):
+    cloud.fates("suspended", "ends")
+    said = cloud.launch("run", *TRAIN)
+    assert cloud.verbs() == ["create", *WHOLE, "delete", "create", *WHOLE]
+    assert "SUSPENDED: once more" in said
+
+
+@pytest.mark.parametrize(("fate", "reason"), [("saves", "75"), ("killed", "lost")])
+def test_a_run_that_saved_or_was_killed_is_started_again_on_the_same_machines(cloud, fate, reason):
+    cloud.fates(fate, "ends")
+    said = cloud.launch("run", *TRAIN)
+    assert cloud.verbs() == ["create", *WHOLE, *WHOLE]
+    assert f"the run is {reason}: once more" in said
+
+
+def test_a_failure_is_passed_on_and_the_same_command_tries_again(cloud):
+    cloud.fates("fails")
+    assert "status 3" in cloud.launch("run", *TRAIN, status=3)
+    assert cloud.verbs() == ["create", *WHOLE]
+    cloud.fates("ends")
+    cloud.launch("run", *TRAIN)
+    assert cloud.verbs() == ["create", *WHOLE, *WHOLE]
+
+
+def test_restarts_come_to_an_end(cloud):
+    cloud.fates(*["saves"] * 20)
+    assert "after 2 restarts" in cloud.launch("run", "--restarts", "2", *TRAIN, status=1)
+    assert cloud.verbs().count("start") == 3
+
+
+def test_an_interrupted_launcher_leaves_the_run_alone_and_finds_it_again(cloud):
+    cloud.fates("waits", "ends")
+    first = subprocess.Popen(["launch/tpu_vm.sh", "run", *OPTIONS, *TRAIN], cwd=cloud.tree, env=cloud.environment,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    wait_for(cloud.folder / "starts-worker0")
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert "run: running" in cloud.launch("status")
+    assert "busy with another run" in cloud.launch("run", "evaluate", "runs/a", status=1)
+    assert "busy with: m2io train" in cloud.launch("start", "evaluate", "runs/a", status=1)
+    cloud.launch("stop")
+    ended = cloud.folder / "worker0" / "m2io" / "runs" / "launch" / "worker" / "status"
+    wait_for(ended)
+    assert ended.read_text() == "75\n"
+    assert "has ended well" in cloud.launch("run", *TRAIN)
+    assert cloud.verbs().count("create") == 1 and len(cloud.lines("starts-worker0")) == 2
+    cloud.launch("delete")
+    assert not (cloud.folder / "state").exists()
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.05)
