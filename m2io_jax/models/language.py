@@ -80,11 +80,17 @@ class LanguageModel(nnx.Module):
     def embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... size"]:
         return self.embedding[...][tokens].astype(self.computation.dtype)
 
-    def logits(self, hidden: Float[Array, "... size"]) -> Float[Array, "... vocab"]:
-        """Unnormalised log-probabilities, in float32."""
+    def output(self) -> Float[Array, "size vocab"]:
+        """The matrix from hidden states to logits. What `fsdp` splits of it is gathered here, where no loop is."""
         kernel = self.embedding[...].T if self.head is None else self.head.kernel[...]
-        hidden = self.norm(hidden)
-        return jnp.einsum("...e,ev->...v", hidden, kernel.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        return spread(kernel.astype(self.computation.dtype), (None, "vocab"))
+
+    def logits(
+        self, hidden: Float[Array, "... size"], output: Float[Array, "size vocab"] | None = None
+    ) -> Float[Array, "... vocab"]:
+        """Unnormalised log-probabilities, in float32. `output()` may be at hand already."""
+        output = self.output() if output is None else output
+        return jnp.einsum("...e,ev->...v", self.norm(hidden), output, preferred_element_type=jnp.float32)
 
     def group(
         self,

@@ -89,10 +89,21 @@ def spread(x: Float[Array, "..."], axes: tuple[str | None, ...]) -> Float[Array,
 
     Where there is none, or each device runs the program for itself (`jax.shard_map`), it is `x`.
     """
+    mesh = _traced_for()
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, by_axes(axes, x.shape, mesh))
+
+
+def parts_of(axes: tuple[str | None, ...], shape: tuple[int, ...]) -> int:
+    """How many parts `spread` would cut an array of this shape into."""
+    mesh = _traced_for()
+    spec = () if mesh is None else partition_spec(axes, shape, mesh)
+    return math.prod(_ways(mesh_axes, mesh) for mesh_axes in spec if mesh_axes is not None)
+
+
+def _traced_for() -> AbstractMesh | None:
+    """The mesh that arrays of the program being traced may be spread over."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or AxisType.Manual in mesh.axis_types:
-        return x
-    return jax.lax.with_sharding_constraint(x, by_axes(axes, x.shape, mesh))
+    return None if mesh.empty or AxisType.Manual in mesh.axis_types else mesh
 
 
 def optimizer_shardings(
