@@ -21,7 +21,7 @@ from m2io_jax.models.policy import Policy
 from m2io_jax.models.preprocessing import with_pixels
 from m2io_jax.models.sizes import VisionConfig
 from m2io_jax.parallel.mesh import on_mesh
-from m2io_jax.parallel.sharding import batch_sharding, own_rows, place_batch
+from m2io_jax.parallel.sharding import batch_sharding, own_rows, place_batch, placed_batch
 from m2io_jax.rl.data.noise import diffused, noise_step
 from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler
@@ -66,14 +66,14 @@ class GroupSampler:
 
     def encoded(self, params: nnx.State, blank: PromptRow) -> jax.ShapeDtypeStruct:
         """Shape and dtype of a prompt's encoded pictures."""
-        prompts = place_batch(stack_prompts([blank] * self.config.prompts_a_step), self.mesh)
+        prompts = placed_batch(stack_prompts([blank] * self.config.prompts_a_step), self.mesh)
         seen = jax.eval_shape(self.sampler.encode, params, prompts)
         return jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)
 
     def compile(self, ahead: Ahead, weights: nnx.State, own: nnx.State, encoder: PromptEncoder) -> None:
         """Compiles what `__call__` runs, for these weights."""
-        rows, key, sampler = self.config.prompts_a_step, jax.random.key(0), self.sampler
-        prompts = place_batch(stack_prompts([encoder.blank()] * rows), self.mesh)
+        rows, key, sampler = self.config.prompts_a_step, jax.eval_shape(jax.random.key, 0), self.sampler
+        prompts = placed_batch(stack_prompts([encoder.blank()] * rows), self.mesh)
         constraint = self.constraints and self.constraints.batch([(0, 0)] * rows)
         sampler.encode = ahead("encode", sampler.encode, weights, prompts)
         pictures = returned(sampler.encode)
@@ -85,7 +85,7 @@ class GroupSampler:
             shape = (rows, self.config.rollout.group_size, self.sampling.max_length)
             completions = Completions(np.zeros(shape, np.int32), np.zeros(shape, bool))
             self.given_clean = ahead(
-                "clean", self.given_clean, own, prompts, kept, place_batch(completions, self.mesh)
+                "clean", self.given_clean, own, prompts, kept, placed_batch(completions, self.mesh)
             )
 
     def __call__(

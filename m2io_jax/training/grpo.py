@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -17,7 +16,7 @@ from jaxtyping import Array, Key
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.models.int8 import quantized
+from m2io_jax.models.int8 import quantizer
 from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.sharding import param_shardings, place
 from m2io_jax.tasks import find_task
@@ -53,7 +52,7 @@ class GRPO:
         self.optimizer = make_optimizer(config.optimizer)
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
         reference = join(stored(self.begin, config), self.frozen)
-        self._quantized = jax.jit(quantized)
+        self._quantized = quantizer(mesh)
         reference = self._quantized(reference) if "reference" in config.int8 else reference
         reference = reference if config.grpo.kl_beta else None
         # Pictures that every model here encodes alike are encoded once.
@@ -98,9 +97,9 @@ class GRPO:
         prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=int(random.integers(2**31)))
         return GRPORow(prompt, episode, task)
 
-    def compile(self, state: TrainState) -> dict[str, float]:
+    def compile(self, state: TrainState, ahead: Ahead) -> dict[str, float]:
         """Compiles every program of a step, before the first; returns the seconds of each."""
-        ahead, own = Ahead(), join(state.params, self.frozen)
+        own = join(state.params, self.frozen)
         sampling = partial(self.sampler.compile, ahead, self._sampling_weights(own), own, self.encoder)
         training = self.learner.compile(ahead, state, self.data.blank, self._remembered.get("entropy_coef"))
         side_by_side(sampling, *training)

@@ -18,7 +18,7 @@ from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.peak import peak_flops
-from m2io_jax.parallel.sharding import batch_sharding, place, place_batch, replicated
+from m2io_jax.parallel.sharding import batch_sharding, place, place_batch, placed_batch, replicated
 from m2io_jax.rl.overlong import soft_overlong_penalty
 from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.training.compiling import Ahead, returned
@@ -73,8 +73,9 @@ class Learner:
 
     def compile(self, ahead: Ahead, state: TrainState, blank: Group, coef: float | None) -> list[Callable[[], None]]:
         """Jobs, one a length, that compile what `__call__` runs."""
-        (prompts, pictures, rollouts), rewards, weights = self._placed([blank] * self.config.batch.prompts)
-        self._largest = ahead("largest", self._largest, self._everywhere(0))
+        blanks = self._rows([blank] * self.config.batch.prompts)
+        (prompts, pictures, rollouts), rewards, weights = placed_batch(blanks, self.mesh)
+        self._largest = ahead("largest", self._largest, placed_batch(self._everywhere(0), self.mesh))
 
         def job(length: int) -> None:
             name = "" if length == self.config.batch.completion_length else f" of {length}"
@@ -104,7 +105,7 @@ class Learner:
             groups: `batch.prompts` of them.
             rates: the learning rate, the KL penalty's weight and, where it adapts, the entropy bonus's.
         """
-        (prompts, pictures, rollouts), rewards, weights = self._placed(groups)
+        (prompts, pictures, rollouts), rewards, weights = place_batch(self._rows(groups), self.mesh)
         longest = self.most(max(int(group.mask.sum(-1).max()) for group in groups))
         length = next(length for length in self.update if length >= longest)
         timing.lap("gather")
@@ -126,15 +127,15 @@ class Learner:
 
     def most(self, value: int) -> int:
         """The largest that any process has: they have to agree on what to run."""
-        return int(self._largest(self._everywhere(value)))
+        return int(self._largest(place_batch(self._everywhere(value), self.mesh)))
 
-    def _everywhere(self, value: int) -> jax.Array:
-        return place_batch(np.full(self.config.batch.prompts, value, np.int32), self.mesh)
+    def _everywhere(self, value: int) -> np.ndarray:
+        return np.full(self.config.batch.prompts, value, np.int32)
 
-    def _placed(self, groups: Sequence[Group]):
+    def _rows(self, groups: Sequence[Group]):
         batch = batched(groups)
         weights = batch.weights if self.config.data.curriculum else None
-        return place_batch(((batch.prompts, batch.pictures, batch.rollouts), batch.rewards, weights), self.mesh)
+        return (batch.prompts, batch.pictures, batch.rollouts), batch.rewards, weights
 
 
 def update_flops(config: RunConfig, model: ModelConfig, trained: set[str], length: int, *, encodes: bool) -> float:
