@@ -22,10 +22,14 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     """Arranges `devices` (None: all there are, of every process) by the sizes in the configuration.
 
     Raises:
-        UserError: the sizes do not multiply to the number of devices.
+        UserError: the sizes do not multiply to the number of devices, or leave a process without rows of its own.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = _sizes(config, len(devices))
+    processes = len({device.process_index for device in devices})
+    if sizes[0] * sizes[1] % processes:
+        what = f"data x fsdp is {sizes[0] * sizes[1]}, so {processes} processes cannot each have rows of their own."
+        raise UserError(what, where="mesh in the configuration", mend=f"make it a multiple of {processes}")
     # Auto: the compiler places what is between the stated shardings. Stated, because JAX means to change the default.
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 

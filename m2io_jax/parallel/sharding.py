@@ -129,6 +129,11 @@ def place_batch(batch: T, mesh: Mesh) -> T:
     return jax.tree.map(spread, batch)
 
 
+def local_count(rows: int) -> int:
+    """How many of a batch's rows are this process's own."""
+    return rows // jax.process_count()
+
+
 def local_shards(mesh: Mesh) -> int:
     """How many parts this process's rows of a batch are spread over."""
     return _ways(RULES["batch"], mesh) // jax.process_count()

@@ -26,9 +26,10 @@ from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.int8 import quantized
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import ModelConfig
+from m2io_jax.parallel.hosts import gathered, local_rows
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.peak import peak_flops
-from m2io_jax.parallel.sharding import batch_sharding, local_shards, param_shardings, place, place_batch
+from m2io_jax.parallel.sharding import batch_sharding, local_count, local_shards, param_shardings, place, place_batch
 from m2io_jax.rl.overlong import soft_overlong_penalty
 from m2io_jax.rl.selection import most_signal
 from m2io_jax.sampling.constraints import Constraints
@@ -126,7 +127,7 @@ class GRPO:
 
     def compile(self, state: TrainState) -> dict[str, float]:
         """Compiles every program of a step, before the first; returns the seconds of each."""
-        ahead, mesh, rows = Ahead(), self.mesh, self.config.prompts_a_step
+        ahead, mesh, rows = Ahead(), self.mesh, local_count(self.config.prompts_a_step)
         prompts = place_batch(stack_prompts([self.encoder.blank()] * rows), mesh)
         policy, key = self._sampling_weights(state), jax.random.key(0)
 
@@ -139,7 +140,7 @@ class GRPO:
         seen = jax.eval_shape(self.sampler.encode, policy, prompts)
         pictures = array(seen.dtype, *seen.shape[1:])
         sampled = (prompts, pictures if self.same_pictures else None, rollouts, rewards)
-        kept = place_batch(np.arange(self.config.batch.prompts, dtype=np.int32), mesh)
+        kept = place_batch(np.arange(local_count(self.config.batch.prompts), dtype=np.int32), mesh)
         self._take = ahead("select", self._take, sampled, kept)
         prompts_kept, pictures_kept, rollouts_kept, rewards_kept = returned(self._take)[0]
 
@@ -184,9 +185,10 @@ class GRPO:
 
         texts = [[self.codec.decode(ids) for ids in group] for group in completion_ids(rollouts.completions)]
         scores = score_completions(rows, texts, self.config.rewards)
-        metrics = scores.metrics() | length_metrics(rollouts.completions, self.codec)
+        metrics = scores.of_all().metrics() | length_metrics(rollouts.completions, self.codec)
 
-        kept = place_batch(most_signal(scores.rewards, self.config.batch.prompts, local_shards(self.mesh)), self.mesh)
+        learned_from = local_count(self.config.batch.prompts)
+        kept = place_batch(most_signal(scores.rewards, learned_from, local_shards(self.mesh)), self.mesh)
         sampled = (prompts, pictures if self.same_pictures else None, rollouts, place_batch(scores.rewards, self.mesh))
         (*learned, rewards), longest = self._take(sampled, kept)
         length = next(length for length in self._update if length >= int(longest))
@@ -217,7 +219,7 @@ class GRPO:
 
     def _update_flops(self, model: ModelConfig, length: int) -> float:
         """Of a step's updates at this length: forward, backward for activations, as much again for trained kernels."""
-        batch, rows = self.config.batch, self.config.batch.prompts * jax.process_count()
+        batch, rows = self.config.batch, self.config.batch.prompts
         trained = {path[0] for path, _ in nnx.to_flat_state(self.begin) if path[-1] == "kernel"}
         shapes = dict(prompt=batch.prompt_length, completion=length)
         kernels, attention = group_flops(model, rows=rows, group=self.config.rollout.group_size, **shapes)
@@ -333,8 +335,9 @@ def grpo_update(
 
 def length_metrics(completions: Completions, codec) -> dict[str, float]:
     """Lengths in tokens; a completion without a stop token was clipped."""
-    lengths = np.asarray(completions.mask).sum(-1)
-    stopped = (np.asarray(completions.tokens) == codec.tokenizer.eos_token_id).any(-1)
+    own = local_rows(completions.mask).sum(-1), (local_rows(completions.tokens) == codec.tokenizer.eos_token_id).any(-1)
+    every = gathered([each.tolist() for each in own])
+    lengths, stopped = (np.concatenate(parts) for parts in zip(*every, strict=True))
     return {
         "completions/mean_length": float(lengths.mean()),
         "completions/min_length": float(lengths.min()),

@@ -18,7 +18,7 @@ from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.mesh import on_mesh
-from m2io_jax.parallel.sharding import param_shardings, place, place_batch
+from m2io_jax.parallel.sharding import local_count, param_shardings, place, place_batch
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import choose
 from m2io_jax.training.compiling import Ahead
@@ -64,8 +64,9 @@ class Supervised:
     def compile(self, state: TrainState) -> dict[str, float]:
         """Compiles the update, before the first step; returns its seconds by name."""
         ahead, batch = Ahead(), self.config.batch
-        prompts = stack_prompts([self.encoder.blank()] * batch.prompts)
-        targets = stack_completions([[[]]] * batch.prompts, batch.completion_length, 0)
+        rows = local_count(batch.prompts)
+        prompts = stack_prompts([self.encoder.blank()] * rows)
+        targets = stack_completions([[[]]] * rows, batch.completion_length, 0)
         given = place_batch((prompts, targets), self.mesh)
         self._update = ahead("update", self._update, state, self.frozen, *given, 0.0)
         return ahead.seconds
