@@ -1,12 +1,9 @@
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from processes import free_port, run_together
 
 from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
@@ -66,12 +63,6 @@ def test_what_does_not_fit_together_is_named(wrong, said, tmp_path):
         find_place(STATED | wrong, tmp_path)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def test_a_coordinator_that_does_not_answer_is_named_in_time():
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(UserError, match="process 1 of 2 waited 1 s") as caught:
@@ -94,33 +85,10 @@ def test_rows_come_back_in_their_order_and_once(sizes):
     np.testing.assert_array_equal(whole(placed), rows)
 
 
-def run_together(program: Path, words: list[list[str]], extra: dict[str, str], timeout: float = 300):
-    """A process for each list of words; what each returned and wrote to standard error."""
-    address = f"127.0.0.1:{free_port()}"
-    shared = os.environ | {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(len(words))} | extra
-    shared["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(program), *each],
-            env=shared | {"JAX_PROCESS_ID": str(index)},
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for index, each in enumerate(words)
-    ]
-    try:
-        wrote = [process.communicate(timeout=timeout) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    return [(process.returncode, *said) for process, said in zip(started, wrote, strict=True)]
-
-
 def test_two_processes_tell_each_other_what_they_have_and_end_when_one_fails():
     ended = run_together(HERE / "two_hosts.py", [[], []], {"JAX_NUM_CPU_DEVICES": "2"}, timeout=120)
-    for code, out, err in ended:
-        assert code == 1, err[-2000:]
-        assert "all is as it should be" in out
-    assert "process 1 failed: The dog ate the data." in ended[1][2]
-    assert "process 1 failed, so process 0 ends too: on " in ended[0][2] and "The dog ate" in ended[0][2]
+    for each in ended:
+        assert each.code == 1, each.err[-2000:]
+        assert "all is as it should be" in each.out
+    assert "process 1 failed: The dog ate the data." in ended[1].err
+    assert "process 1 failed, so process 0 ends too: on " in ended[0].err and "The dog ate" in ended[0].err
