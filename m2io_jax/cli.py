@@ -105,9 +105,12 @@ def read_clevr(source: Path, folder: Path, settings: Overrides = None):
 @app.command()
 def train(config: Path, settings: Overrides = None):
     """Train as a configuration says, stage after stage; started again, it goes on where it was."""
+    from m2io_jax.parallel.hosts import find_place, together
     from m2io_jax.training.stages import load_stages, train_stages
 
-    finished = train_stages(load_stages(config, settings or []))
+    stages = load_stages(config, settings or [])
+    with together(find_place()):
+        finished = train_stages(stages)
     if finished.already:
         out.print("The run had come to its end before; nothing was trained.")
     took = f"{finished.steps} steps in {finished.seconds:.0f} s"

@@ -108,6 +108,10 @@ def test_yaml_round_trip(write):
         ("grpo:\n  loss: gspo\n  dual_clip: 3\n", [], ["`grpo.dual_clip` is 3", "only loss clip", "line 6"]),
         ("", ["grpo.sapo_temperatures=[1, 2]"], ["`grpo.sapo_temperatures`", "only loss sapo"]),
         ("", ["grpo.advantage=none", "grpo.scale_rewards=false"], ["`grpo.scale_rewards`", "only advantage group"]),
+        ("", ["checkpoint.keep_every=75"], ["`checkpoint.keep_every` is 75", "a multiple of every_steps, 50"]),
+        ("", ["checkpoint.keep_best=2"], ["`checkpoint.best_by` is not set", "keep_best=2 on the command line"]),
+        ("", ["checkpoint.best_by=reward"], ["`checkpoint.best_by` is reward", "only keep_best above 0"]),
+        ("", ["checkpoint.best=lowest"], ["`checkpoint.best` is lowest", "only keep_best above 0"]),
         ("", ["grpo.kl_beta_min=0.01"], ["`grpo.kl_beta_min`", "only kl_schedule linear or grpo_d"]),
         ("", ["grpo.kl_beta_min=1", "grpo.kl_schedule=grpo_d"], ["`grpo.kl_beta_min` is 1", "`grpo.kl_beta`, 0.02"]),
         ("", ["grpo.overlong_penalty=1", "grpo.overlong_buffer=90"], ["`grpo.overlong_buffer` is 90", "`, 80"]),
@@ -231,3 +235,8 @@ def test_what_the_page_on_data_says_to_write_can_be_written():
 
 def test_unknown_names_are_met_with_the_nearest():
     assert "did you mean `placement`?" in str(unknown_name("rewards", "placment", ["placement", "order"]))
+
+
+def test_checkpoints_lie_with_the_run_or_under_its_name_in_a_folder_that_may_be_a_bucket(write):
+    assert load_config(write("")).checkpoints == "runs/small/checkpoints"
+    assert load_config(write(""), ["checkpoint.folder=gs://bucket/runs/"]).checkpoints == "gs://bucket/runs/small"

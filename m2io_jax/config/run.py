@@ -141,6 +141,12 @@ class RunConfig(Section):
         return folder
 
     @property
+    def checkpoints(self) -> str:
+        """Where the checkpoints lie: a path, or a bucket's address."""
+        folder = self.checkpoint.folder
+        return str(self.run / "checkpoints") if folder is None else f"{folder.rstrip('/')}/{self.name}"
+
+    @property
     def prompts_a_step(self) -> int:
         """Prompts that are sampled at once."""
         return self.rollout.prompts or self.batch.prompts

@@ -105,10 +105,35 @@ class MeshConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """A checkpoint every `every_steps` steps; the newest `keep` stay."""
+    """A checkpoint every `every_steps` steps, and which of them stay: the newest `keep`; where wanted, those of every
+    `keep_every`-th step (a multiple of `every_steps`), and the `keep_best` with the highest or lowest (`best`) mean of
+    the metric `best_by` over the steps since the checkpoint before.
+
+    They lie in the run's folder, or in `folder`/NAME, which may be in a bucket: `gs://bucket/folder`."""
 
     every_steps: Count = 50
     keep: Count = 2
+    keep_every: Count | None = None
+    keep_best: Annotated[int, Field(ge=0)] = 0
+    best_by: str | None = None
+    best: Literal["highest", "lowest"] = "highest"
+    folder: str | None = None
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        every = self.every_steps
+        if self.keep_every is not None and self.keep_every % every:
+            said = f"`checkpoint.keep_every` is {self.keep_every} but must be a multiple of every_steps, {every}"
+            raise PydanticCustomError("keep_every", said, {"key": "checkpoint.keep_every"})
+        if self.keep_best and self.best_by is None:
+            said = "`checkpoint.best_by` is not set but `checkpoint.keep_best` needs a metric, such as reward or loss"
+            raise PydanticCustomError("best_by", said, {"key": "checkpoint.keep_best"})
+        unread = {"best_by": self.best_by is not None, "best": self.best != "highest"}
+        for name, is_set in unread.items():
+            if is_set and not self.keep_best:
+                said = f"`checkpoint.{name}` is {getattr(self, name)} but only keep_best above 0 reads it"
+                raise PydanticCustomError("unread", said, {"key": f"checkpoint.{name}"})
+        return self
 
 
 class LoggingConfig(Section):

@@ -1,16 +1,19 @@
 """Episodes in training order: shuffled anew each epoch, split among processes, resumable to the record.
 
-    source ─ shuffle(seed, epoch) ─ repeat ─ transform(row, its own generator) ─ every n-th row from the i-th ─┐
-    source ─ ...                                                               a mixture by weight ─ iterator ─┘
+    source ─ shuffle(seed, epoch) ─ repeat ─ transform(row, its own generator) ─┐
+    source ─ ...                                       a mixture by weight: the stream ─ what all take ─ each one's part
 
-for process i of n. A row's generator depends on the seed and its position in its source's stream, so neither threads
-nor the number of processes change what a row becomes. Rows that a transform refuses are counted where they are
-consumed, and the counts are part of the iterator's state: a resumed run counts each once, although threads had read
-ahead.
+Of the rows that all processes take together, each reads an equal part. A row's generator depends on the seed and the
+row's position in its source's stream. The place of a row that a transform refuses is taken by the first usable one of
+an epoch of spares, which are the same mixture in another order. So a row follows from its position alone: neither
+threads nor the number of processes change it, the position in the stream is all that a run must keep to go on, in as
+many processes as it likes, and no row is lost or doubled but for the spares, which are seen in their own turn too.
+Refused rows are counted where they are consumed: a resumed run counts each once, although threads had read ahead.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Generic, Protocol, TypeVar
@@ -25,7 +28,8 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 READ_THREADS = 4
-READ_AHEAD = 32
+READ_AHEAD = 32  # rows of this process
+SPARE = 2**31  # how far the seed of the spares is from that of the rows
 
 
 class RowError(Exception):
@@ -57,45 +61,45 @@ def episode_pipeline(
     portions: Sequence[Portion[T]],
     *,
     seed: int,
-    batch_of: int | None = None,
+    batch_of: int,
     shard: tuple[int, int] = (0, 1),
-    epochs: int | None = None,
-    shuffle: bool = True,
     threads: int = READ_THREADS,
-) -> "RowIterator[T]":
-    """An iterator over transformed rows. Any stretch of it has each portion's share of the rows, to within a row.
+) -> "Rows[T]":
+    """Transformed rows without end. Any stretch has each portion's share of the rows, to within a row.
 
     Args:
         portions: what is mixed; the sources are such as `open_episodes` returns. A transform raises `RowError` to drop
-            a row, which still counts as one of its portion's.
+            a row.
         seed: of the shuffling and the rows' generators, from 0 to 2**32 - 1.
-        batch_of: rows come in lists of this many (the last of a finite stream may be shorter); None: one by one.
-        shard: (index, count) of this process. Processes take turns in each stream, so none sees a row of another.
-        epochs: None for endless; else the rows end with the first portion that was gone through so many times.
-        shuffle: False keeps the sources' order, for evaluation.
+        batch_of: rows that are mostly taken at once, those of all processes together.
+        shard: (index, count) of this process: it gets the `index`-th of `count` equal parts of what is taken.
         threads: that read and transform ahead; 0 does everything in the caller's thread.
 
     Raises:
-        UserError: a source is empty; on iteration, when as many rows in a row were dropped as an epoch of all has.
+        UserError: a source is empty, or a batch cannot be shared out evenly; on iteration, when no row of an epoch can
+            be used.
     """
     if not all(len(portion.source) for portion in portions):
         raise UserError("The data set is empty.", mend="Build episodes with fewer rows dropped; see episodes.json.")
     index, count = shard
     if not 0 <= index < count:
         raise ValueError(f"shard {shard}: an index from 0 below the count")
+    if batch_of % count:
+        what = f"{batch_of} rows cannot be shared out evenly to {count} processes."
+        raise UserError(what, where="batch", mend=f"make batch.prompts and rollout.prompts multiples of {count}")
+    weights = [portion.weight for portion in portions]
+    per_epoch = ceil(max(len(portion.source) * sum(weights) / portion.weight for portion in portions))
+    rows = _Rows(_mixture(portions, seed), _mixture(portions, seed + SPARE), per_epoch)
+    return Rows(rows, batch_of, shard, threads)
 
+
+def _mixture(portions: Sequence[Portion[T]], seed: int) -> grain.MapDataset:
     def stream(portion: Portion[T], seed: int) -> grain.MapDataset:
-        rows = grain.MapDataset.source(portion.source)
-        rows = rows.shuffle(seed=seed) if shuffle else rows
-        return rows.repeat(epochs).random_map(_Guarded(portion.transform), seed=seed)[index::count]
+        rows = grain.MapDataset.source(portion.source).shuffle(seed=seed)
+        return rows.repeat().random_map(_Guarded(portion.transform), seed=seed)
 
     streams = [stream(portion, (seed + number) % 2**32) for number, portion in enumerate(portions)]
-    weights = [portion.weight for portion in portions]
-    rows = grain.MapDataset.mix(streams, weights) if len(streams) > 1 else streams[0]
-    # Grain's read-ahead buffer without threads would only delay; with them it bounds the memory.
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=READ_AHEAD if threads else 0)
-    per_epoch = max(len(portion.source) * sum(weights) / portion.weight for portion in portions) / count
-    return iter(_KeptRows(rows.to_iter_dataset(options), batch_of, ceil(per_epoch)))
+    return grain.MapDataset.mix(streams, [each.weight for each in portions]) if len(streams) > 1 else streams[0]
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class _Dropped:
 
 
 class _Guarded(Generic[T]):
-    """A transform that returns `_Dropped` for a `RowError`: raised in a reading thread it would end the iteration."""
+    """A transform that returns `_Dropped` for a `RowError`: Grain would take an exception for a broken pipeline."""
 
     def __init__(self, transform: Callable[[Episode, np.random.Generator], T]):
         self._transform = transform
@@ -116,57 +120,82 @@ class _Guarded(Generic[T]):
             return _Dropped(error.reason)
 
 
-class _KeptRows(grain.IterDataset):
-    """Leaves dropped rows out, and gathers the others into lists of `batch_of`."""
+@dataclass(frozen=True)
+class _Rows(Generic[T]):
+    """The usable rows of an endless stream, by position; each comes with the reasons why others had to be dropped."""
 
-    def __init__(self, parent: grain.IterDataset, batch_of: int | None, patience: int):
-        super().__init__(parent)
-        self._batch_of, self._patience = batch_of, patience
+    stream: grain.MapDataset
+    spares: grain.MapDataset
+    per_epoch: int
 
-    def __iter__(self) -> "RowIterator":
-        return RowIterator(iter(self._parent), self._batch_of, self._patience)
-
-
-class RowIterator(grain.DatasetIterator[T]):
-    """What `episode_pipeline` returns: a Grain iterator, so Orbax saves and restores it beside the train state.
-
-    Attributes:
-        dropped: rows left out so far, by reason.
-    """
-
-    def __init__(self, parent: grain.DatasetIterator, batch_of: int | None, patience: int):
-        super().__init__(parent)
-        self.dropped: Counter[str] = Counter()
-        self._batch_of, self._patience = batch_of, patience
-
-    def __next__(self) -> T | Sequence[T]:
-        if self._batch_of is None:
-            return self._row()
-        batch: list[T] = []
-        while len(batch) < self._batch_of:
-            try:
-                batch.append(self._row())
-            except StopIteration:
-                if not batch:
-                    raise
-                break
-        return batch
-
-    def get_state(self) -> dict[str, Any]:
-        """Where the iterator stands and what it dropped, as JSON values."""
-        return {"rows": self._parent.get_state(), "dropped": dict(self.dropped)}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Continues where `get_state` was called, on an iterator made with the same arguments."""
-        self._parent.set_state(state["rows"])
-        self.dropped = Counter(state["dropped"])
-
-    def _row(self) -> T:
-        for _ in range(self._patience):
-            row = next(self._parent)
+    def __getitem__(self, position: int) -> tuple[T, Counter[str]]:
+        dropped = Counter[str]()
+        for row in self._candidates(position):
             if not isinstance(row, _Dropped):
-                return row
-            self.dropped[row.reason] += 1
-        reasons = "; ".join(f"{count} times: {reason}" for reason, count in self.dropped.most_common(3))
+                return row, dropped
+            dropped[row.reason] += 1
+        reasons = "; ".join(f"{count} times: {reason}" for reason, count in dropped.most_common(3))
         mend = "Raise the capacities in the configuration, or build shorter episodes."
         raise UserError(f"No row can be used: {reasons}.", mend=mend)
+
+    def _candidates(self, position: int) -> Iterator[T | _Dropped]:
+        yield self.stream[position]
+        for place in range(self.per_epoch):
+            yield self.spares[position * self.per_epoch + place]
+
+
+class Rows(Generic[T]):
+    """What `episode_pipeline` returns: the rows from where it stands on.
+
+    Attributes:
+        dropped: rows of this process left out so far, by reason.
+    """
+
+    def __init__(self, rows: _Rows[T], batch_of: int, shard: tuple[int, int], threads: int):
+        self.dropped: Counter[str] = Counter()
+        self._rows, self._batch_of, self._shard = rows, batch_of, shard
+        self._position = 0
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="rows") if threads else None
+        self._ahead: dict[int, Future] = {}
+
+    def take(self, count: int) -> list[T]:
+        """This process's part of the next `count` rows, those of all processes together.
+
+        Raises:
+            ValueError: the rows cannot be shared out evenly.
+            UserError: no row of an epoch can be used.
+        """
+        positions = self._part(self._position, count)
+        self._position += count
+        found = self._read_ahead(positions) if self._threads else [self._rows[position] for position in positions]
+        for _, dropped in found:
+            self.dropped += dropped
+        return [row for row, _ in found]
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the stream stands and what this process dropped, as JSON values."""
+        return {"rows": self._position, "dropped": dict(self.dropped)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues where `get_state` was called, on the same rows, in whatever process."""
+        self._position, self.dropped = state["rows"], Counter(state["dropped"])
+        for future in self._ahead.values():
+            future.cancel()
+        self._ahead.clear()
+
+    def _part(self, start: int, count: int) -> list[int]:
+        index, processes = self._shard
+        if count % processes:
+            raise ValueError(f"{count} rows cannot be shared out evenly to {processes} processes")
+        share = count // processes
+        return list(range(start + index * share, start + (index + 1) * share))
+
+    def _read_ahead(self, positions: list[int]) -> list[tuple[T, Counter[str]]]:
+        """The rows at these positions, with those of later batches under way."""
+        wanted, start = positions.copy(), self._position
+        while len(wanted) < len(positions) + READ_AHEAD:
+            wanted += self._part(start, self._batch_of)
+            start += self._batch_of
+        begun = self._ahead
+        self._ahead = {at: begun.get(at) or self._threads.submit(self._rows.__getitem__, at) for at in wanted}
+        return [self._ahead.pop(position).result() for position in positions]

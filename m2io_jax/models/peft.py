@@ -20,6 +20,7 @@ from m2io_jax.models.huggingface import json_bytes, read_json
 from m2io_jax.models.lora import ADAPTER, is_adapter
 from m2io_jax.models.sizes import LoraConfig, ModelConfig
 from m2io_jax.models.weights import MODULES, declared, in_torch, listed, published, save_tensors
+from m2io_jax.parallel.hosts import whole
 
 SETTINGS, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 MATRICES = {"a": "lora_A", "b": "lora_B"}
@@ -27,8 +28,8 @@ MATRICES = {"a": "lora_A", "b": "lora_B"}
 _UNKNOWN_TO_US = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layer_replication")
 
 
-def save_adapter(folder: Path, params: nnx.State, config: ModelConfig) -> None:
-    """Writes the adapters among `params`, in float32.
+def save_adapter(folder: Path | None, params: nnx.State, config: ModelConfig) -> None:
+    """Writes the adapters among `params`, in float32. As `save_weights`: in every process, one of which has a `folder`.
 
     Raises:
         UserError: they cannot be written.
@@ -36,10 +37,12 @@ def save_adapter(folder: Path, params: nnx.State, config: ModelConfig) -> None:
     tensors = {}
     for path, param in nnx.to_flat_state(params):
         if is_adapter(path):
-            value = np.asarray(param.get_value(), np.float32)
+            value = whole(param.get_value()).astype(np.float32)
             for layer, name in enumerate(_tensor_names(path, value.shape)):
                 one = value[layer] if value.ndim == 3 else value
                 tensors[f"base_model.model.{in_torch(name)}"] = np.ascontiguousarray(one.T)
+    if folder is None:
+        return
     modules = sorted({re.sub(r"^base_model\.model\.|\.lora_[AB]\.weight$", "", name) for name in tensors})
     lora = config.lora
     settings = {

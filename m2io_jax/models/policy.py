@@ -32,6 +32,7 @@ from m2io_jax.models.peft import load_adapter, read_lora, save_adapter
 from m2io_jax.models.sizes import Computation, LoraConfig, ModelConfig, model_config
 from m2io_jax.models.tokenizer import TextCodec, load_tokenizer, save_tokenizer
 from m2io_jax.models.weights import WeightType, declared, load_weights, save_weights
+from m2io_jax.parallel.hosts import is_first, wait_for_all
 from m2io_jax.parallel.mesh import make_mesh
 
 BASE = Path(__file__).parent / "base"
@@ -81,23 +82,32 @@ class Policy:
 
     def save(self, folder: Path, dtype: WeightType = "float32") -> None:
         """Writes a folder that `load_policy`, transformers and vLLM read. It appears whole, in place of a former one.
+        All processes call it together, and go on when it is there.
 
         Raises:
             UserError: it cannot be written.
         """
-        with replaced_whole(folder) as draft:
-            self._write(draft, dtype)
+        if is_first():
+            with replaced_whole(folder) as draft:
+                self._write_companions(draft, dtype)
+                self._write_weights(draft, dtype)
+        else:
+            self._write_weights(None, dtype)
+        wait_for_all(f"policy in {folder}")
 
-    def _write(self, folder: Path, dtype: WeightType) -> None:
+    def _write_companions(self, folder: Path, dtype: WeightType) -> None:
         if "tokenizer.json" not in self.companions:
             save_tokenizer(self.codec.tokenizer, folder)
         for name, content in (default_companions(self.config) | dict(self.companions)).items():
             (folder / name).write_bytes(content)
         (folder / "config.json").write_bytes(json_bytes(write_config(self.config, dtype)))
-        save_weights(folder, self.params, self.config, dtype=dtype)
         if self.config.lora is not None:
             (folder / ADAPTER_FOLDER).mkdir()
-            save_adapter(folder / ADAPTER_FOLDER, self.params, self.config)
+
+    def _write_weights(self, folder: Path | None, dtype: WeightType) -> None:
+        save_weights(folder, self.params, self.config, dtype=dtype)
+        if self.config.lora is not None:
+            save_adapter(folder and folder / ADAPTER_FOLDER, self.params, self.config)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from m2io_jax.errors import UserError
 from m2io_jax.models.huggingface import json_bytes, read_json
 from m2io_jax.models.inserter import Inserter
 from m2io_jax.models.sizes import ModelConfig
+from m2io_jax.parallel.hosts import whole
 from m2io_jax.parallel.sharding import param_shardings
 
 WeightType = Literal["float32", "bfloat16", "float16"]
@@ -276,11 +277,12 @@ def _one_tensor(tensors: Tensors, match: Match, name: str, index: tuple[slice, .
 
 
 def save_weights(
-    folder: Path, params: nnx.State, config: ModelConfig, *, dtype: WeightType, file_bytes: int = FILE_BYTES
+    folder: Path | None, params: nnx.State, config: ModelConfig, *, dtype: WeightType, file_bytes: int = FILE_BYTES
 ) -> None:
     """Writes published names and shapes, in files of at most `file_bytes` (a larger tensor has a file of its own).
 
-    The host holds one file's tensors at a time. Adapters are left out (models/peft.py).
+    The host holds one file's tensors at a time. Adapters are left out (models/peft.py). All processes call it
+    together; without a `folder` one only gives its shards to the one that writes.
 
     Raises:
         UserError: a file cannot be written, or a weight is too large for `dtype`.
@@ -291,7 +293,11 @@ def save_weights(
         size = int(np.prod(match.their_shape)) * kind.itemsize
         for layer, tensor in enumerate(match.theirs):
             makers[tensor] = size, partial(_their_tensor, flat[name], match, layer, kind)
-    _write_files(folder, makers, file_bytes)
+    if folder is None:
+        for _, make in makers.values():
+            make()
+    else:
+        _write_files(folder, makers, file_bytes)
 
 
 def copy_weights(
@@ -356,7 +362,7 @@ def _their_tensor(param: nnx.Variable, match: Match, layer: int, kind: np.dtype)
     value = param.get_value()
     # NumPy casts: JAX would compile a program for every shape.
     with np.errstate(over="ignore"):  # what does not fit is said when it is written
-        return match.view(np.asarray(value[layer] if match.stacked else value).astype(kind, copy=False))
+        return match.view(whole(value[layer] if match.stacked else value).astype(kind, copy=False))
 
 
 def save_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:

@@ -27,11 +27,16 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     """Arranges `devices` (None: all there are, of every process) by the sizes in the configuration.
 
     Raises:
-        UserError: the sizes do not multiply to the number of devices, or these are of another number of slices.
+        UserError: the sizes do not multiply to the number of devices, these are of another number of slices, or a
+            process is left without rows of its own.
     """
     devices = jax.devices() if devices is None else list(devices)
     slices = _slices(devices, config.slice)
     sizes = mesh_sizes(config, len(devices), len(slices))
+    ways, processes = math.prod(sizes[:-1]), len({device.process_index for device in devices})
+    if ways % processes:
+        what = f"data x fsdp is {ways}, so {processes} processes cannot each have rows of their own."
+        raise UserError(what, where="mesh in the configuration", mend=f"make it a multiple of {processes}")
     arranged = [create_device_mesh(sizes[1:], part, allow_split_physical_axes=True) for part in slices]
     return Mesh(np.stack(arranged), AXES, axis_types=AXIS_TYPES)
 

@@ -11,13 +11,13 @@ import math
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from m2io_jax.errors import UserError
+from m2io_jax.parallel.hosts import local_rows
 
 T = TypeVar("T")
 
@@ -191,14 +191,14 @@ def placed_batch(batch: T, mesh: Mesh | AbstractMesh) -> T:
     return jax.tree.map(whole, batch)
 
 
+def local_count(rows: int) -> int:
+    """How many of a batch's rows are this process's own."""
+    return rows // jax.process_count()
+
+
 def own_rows(batch: T) -> T:
     """The inverse of `place_batch`: this process's rows of every array, in NumPy and in their order."""
-
-    def gather(array: jax.Array) -> np.ndarray:
-        parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
-        return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
-
-    return jax.tree.map(gather, batch)
+    return jax.tree.map(local_rows, batch)
 
 
 def _ways(mesh_axes: str | tuple[str, ...], mesh: Mesh) -> int:

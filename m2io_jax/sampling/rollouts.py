@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import jax
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.language import KeysValues
+from m2io_jax.parallel.hosts import local_rows
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.sharding import COPIES, batch_sharding
 from m2io_jax.sampling.constraints import Constraint
@@ -57,6 +57,6 @@ def _on_rows(function: Callable, mesh: Mesh, takes, gives) -> Callable:
 
 
 def completion_ids(completions: Completions) -> list[list[list[int]]]:
-    """Each completion's tokens, padding left out."""
-    tokens, mask = np.asarray(completions.tokens), np.asarray(completions.mask)
+    """The tokens of each completion that lies with this process, padding left out."""
+    tokens, mask = local_rows(completions.tokens), local_rows(completions.mask)
     return [[ids[keep].tolist() for ids, keep in zip(*group, strict=True)] for group in zip(tokens, mask, strict=True)]

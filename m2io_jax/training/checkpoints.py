@@ -2,26 +2,29 @@
 what came after the last complete one.
 
     checkpoints/300/state    the train state: every array, placed as the restoring run asks
-    checkpoints/300/data     the data iterator of each process
-    checkpoints/300/extra    JSON: the settings that must not change, seconds elapsed, counters
+    checkpoints/300/extra    JSON: where the data stand, the settings that must not change, seconds elapsed, counters
     checkpoints/300/rollouts groups that later steps learn from, where the run keeps any
 
 Orbax writes a checkpoint beside its final name and renames it when it is whole, so a directory named by a step is
-always complete; what a killed run left half written is cleared away when the next run first saves.
+always complete; what a killed run left half written is cleared away when the next run first saves. Nothing in one
+depends on the processes or devices that wrote it, so another number of them can go on.
 """
 
-from pathlib import Path
+import os
 from typing import Any, TypeVar
 
-import grain
 import jax
 import numpy as np
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from m2io_jax.config import CheckpointConfig
 from m2io_jax.errors import UserError
 
 State = TypeVar("State")
-Iterator = grain.DatasetIterator
+
+NEWEST_TWO = CheckpointConfig()
+MEASURED = "measured"
 
 # How an operating system's refusal shows in TensorStore's errors, which are plain ValueErrors.
 _REFUSED = "os_error_code"
@@ -31,19 +34,20 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Reading changes nothing on disk, so another program can read while a run writes. In several processes all call
-    every method, together.
+    every method, together, and see the same directory.
 
     Args:
-        directory: where they lie; made when the first is saved.
-        keep: how many stay; older ones are deleted once a newer one is complete.
+        directory: where they lie, on a disk or in a bucket (`gs://...`); made when the first is saved.
+        kept: which stay once a newer one is complete.
     """
 
-    def __init__(self, directory: Path | str, keep: int = 2):
-        if keep < 1:
-            raise ValueError(f"keep is {keep}; it must be 1 or more")
-        self.directory = Path(directory).resolve()
-        self._keep = keep
+    def __init__(self, directory: os.PathLike | str, kept: CheckpointConfig = NEWEST_TWO):
+        place = os.fspath(directory)
+        self.directory = epath.Path(place if "://" in place else os.path.abspath(place))
+        self._kept = kept
         self._writer: ocp.training.Checkpointer | None = None
+        self._newest: int | None = None
+        self._under_way: tuple[int, Any] | None = None
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
@@ -57,40 +61,60 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def save(
-        self, step: int, state: Any, data_iterator: Iterator | None, extra: dict[str, Any], rollouts: Any = None
+        self, step: int, state: Any, extra: dict[str, Any], rollouts: Any = None, measured: float | None = None
     ) -> None:
-        """Writes a checkpoint and returns when it is complete. A step that is already there is left as it is.
+        """Begins to write a checkpoint, once the one before is complete, and returns when `state` may change; what
+        became of it is told by the next `save`, `wait` or `close`. The newest is left as it is when saved again.
 
         Args:
             step: updates made so far.
             state: a pytree of arrays; typed PRNG keys and registered dataclasses are welcome.
-            data_iterator: saved as it stands; None where there is none.
-            extra: JSON values.
-            rollouts: a pytree of arrays on the host; None where there is none.
+            extra: JSON values, which nobody changes afterwards.
+            rollouts: a pytree of arrays on the host, which nobody changes afterwards; None where there is none.
+            measured: what the best are chosen by, where some of these are kept.
 
         Raises:
             UserError: the disk is full or cannot be written; or there are checkpoints of later steps already.
         """
-        steps = self.steps()
-        if step in steps:
-            return
-        if steps and step < steps[-1]:
-            what = f"Checkpoint {step} would be older than checkpoint {steps[-1]}, which is already there."
-            raise UserError(what, where=str(self.directory), mend="resume from the newest, or move the later ones away")
-        items = {"state": state, "extra": extra} | ({} if data_iterator is None else {"data": data_iterator})
-        items |= {} if rollouts is None else {"rollouts": rollouts}
+        self.wait()
         try:
-            self._open_writer().save_checkpointables(step, items, force=True)
+            writer = self._open_writer()
+            if self._newest is not None and step <= self._newest:
+                self._refuse_older(step)
+                return
+            items = {"state": state, "extra": extra} | ({} if rollouts is None else {"rollouts": rollouts})
+            metrics = None if measured is None else {MEASURED: measured}
+            self._under_way = step, writer.save_checkpointables_async(step, items, force=True, metrics=metrics)
         except (OSError, ValueError) as error:
-            self._writer = None
-            if not isinstance(error, OSError) and _REFUSED not in str(error):
-                raise
-            kept = f"checkpoint {steps[-1]} is whole and the run resumes from it" if steps else "none was saved before"
-            raise UserError(
-                f"Checkpoint {step} cannot be written ({kept}): {_reason(error)}",
-                where=str(self.directory / str(step)),
-                mend="make room or allow writing there, then run the same command again",
-            ) from error
+            raise self._unwritten(step, error) from error
+
+    def wait(self) -> None:
+        """Returns when what was saved last is complete. Raises UserError as `save`."""
+        if self._under_way is None:
+            return
+        (step, response), self._under_way = self._under_way, None
+        try:
+            response.result()
+        except (OSError, ValueError) as error:
+            raise self._unwritten(step, error) from error
+        self._newest = step
+
+    def _refuse_older(self, step: int) -> None:
+        if step < self._newest:
+            what = f"Checkpoint {step} would be older than checkpoint {self._newest}, which is already there."
+            raise UserError(what, where=str(self.directory), mend="resume from the newest, or move the later ones away")
+
+    def _unwritten(self, step: int, error: OSError | ValueError) -> Exception:
+        self._writer, newest = None, self._newest
+        if not isinstance(error, OSError) and _REFUSED not in str(error):
+            return error
+        kept = f"checkpoint {newest} is whole and the run resumes from it"
+        kept = "none was saved before" if newest is None else kept
+        return UserError(
+            f"Checkpoint {step} cannot be written ({kept}): {_reason(error)}",
+            where=str(self.directory / str(step)),
+            mend="make room or allow writing there, then run the same command again",
+        )
 
     def extra(self, step: int) -> dict[str, Any]:
         """What `save` was given as `extra`, read alone: look at it before making a state to restore into.
@@ -109,14 +133,13 @@ class Checkpoints:
         abstract = jax.tree.map(lambda leaf: _placed(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)), like)
         return jax.tree.map(np.asarray, self._load(step, {"rollouts": abstract})["rollouts"])
 
-    def restore(self, step: int, abstract_state: State, data_iterator: Iterator | None) -> tuple[State, dict[str, Any]]:
+    def restore(self, step: int, abstract_state: State) -> tuple[State, dict[str, Any]]:
         """Reads a checkpoint back, exactly.
 
         Args:
             step: one of `steps()`.
             abstract_state: the structure to fill: arrays or `jax.ShapeDtypeStruct`s, whose `sharding` says where each
                 array goes; without one it goes to the first device.
-            data_iterator: a fresh one, made as the saved one was; set to where that stood. None leaves it out.
 
         Returns:
             The state, and what `save` was given as `extra`.
@@ -124,14 +147,12 @@ class Checkpoints:
         Raises:
             UserError: there is no such checkpoint, it is damaged, or it has another structure or other shapes.
         """
-        items = {"state": jax.tree.map(_placed, abstract_state), "extra": None}
-        if data_iterator is not None:
-            items["data"] = data_iterator
-        loaded = self._load(step, items)
+        loaded = self._load(step, {"state": jax.tree.map(_placed, abstract_state), "extra": None})
         return loaded["state"], loaded["extra"]
 
     def close(self) -> None:
-        """Lets go of Orbax's threads."""
+        """Waits for what is being written, and lets go of Orbax's threads. Raises UserError as `save`."""
+        self.wait()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -139,15 +160,18 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        # Where one of several processes fails, it cannot wait for the others: they will not come.
+        if kind is None or jax.process_count() == 1:
+            self.close()
 
     def _open_writer(self) -> ocp.training.Checkpointer:
         # Only a writer may clear away what is half written: a reader would take it from under a running trainer.
         if self._writer is None:
-            newest = ocp.training.preservation_policies.LatestN(self._keep)
+            self._newest = self.latest()
+            policy = _policy(self._kept)
             self._writer = ocp.training.Checkpointer(
-                self.directory, context=_context(), preservation_policy=newest, cleanup_tmp_directories=True
+                self.directory, context=_context(), preservation_policy=policy, cleanup_tmp_directories=True
             )
         return self._writer
 
@@ -167,6 +191,19 @@ class Checkpoints:
                 where=str(where),
                 mend=f"if the settings are those it was saved with, it is damaged: move it away, and {on}",
             ) from error
+
+
+def _policy(kept: CheckpointConfig) -> ocp.training.preservation_policies.PreservationPolicy:
+    """Which checkpoints stay."""
+    policies = ocp.training.preservation_policies
+    chosen = [policies.LatestN(kept.keep)]
+    if kept.keep_every is not None:
+        chosen.append(policies.EveryNSteps(kept.keep_every))
+    if kept.keep_best:
+        # It keeps the last in ascending order; one that was saved without a measure is not among the best.
+        lowest, known = kept.best == "lowest", dict(n=kept.keep_best, keep_checkpoints_without_metrics=False)
+        chosen.append(policies.BestN(get_metric_fn=lambda metrics: metrics[MEASURED], reverse=lowest, **known))
+    return policies.AnyPreservationPolicy(chosen)
 
 
 def _context() -> ocp.Context:

@@ -1,7 +1,7 @@
 """Which prompts are sampled, and which of their groups an update learns from: the methods of the section `data` at work
 (docs/data.md). Each of them is a file of `rl/data`; here they are only put in order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from m2io_jax.config import RunConfig
+from m2io_jax.episodes.pipeline import Rows
 from m2io_jax.errors import UserError
+from m2io_jax.parallel.sharding import local_count
 from m2io_jax.rl.data import METHODS
 from m2io_jax.rl.data.method import Metrics, Scored
 from m2io_jax.rl.data.replay import ReplayBuffer
@@ -50,7 +52,7 @@ class DataSide:
     """
 
     def __init__(self, config: RunConfig, blank: Group):
-        self.config, self.blank = config, blank
+        self.config, self.blank, self._room = config, blank, local_count(config.batch.prompts)
         self.methods = {name: METHODS[name](given) for name in METHODS if (given := getattr(config.data, name))}
         self.buffer = ReplayBuffer[Group](config.data.replay.size) if config.data.replay else None
         self.waiting: list[list[Group]] = []
@@ -71,13 +73,12 @@ class DataSide:
         for name, memory in saved.items():
             self.methods[name].memory = memory
 
-    def admitted(self, rows: Iterator[Row], count: int) -> list[Row]:
-        """The next rows that every method admits."""
+    def admitted(self, rows: Rows[Row], count: int) -> list[Row]:
+        """This process's part of the next `count` rows that every method admits."""
         found: list[Row] = []
-        while len(found) < count:
-            row = next(rows)
-            if all(method.admits(_key(row)) for method in self.methods.values()):
-                found.append(row)
+        while room := local_count(count) - len(found):
+            taken = rows.take(room * jax.process_count())  # of several processes none refuses a row
+            found += [row for row in taken if all(method.admits(_key(row)) for method in self.methods.values())]
         return found
 
     def judged(self, rows: Sequence[Row], groups: Sequence[Group], scores: Scores) -> tuple[list[Group], Metrics]:
@@ -95,16 +96,16 @@ class DataSide:
 
     def missing(self, groups: Sequence[Group]) -> int:
         """How many groups an update would be short of, where another round of sampling may bring them; else 0."""
-        return max(0, self.config.batch.prompts - len(groups)) if self.config.data.filter else 0
+        return max(0, self._room - len(groups)) if self.config.data.filter else 0
 
     def wait(self, groups: Sequence[Group]) -> None:
         """Puts groups behind those that wait: those with most signal, as many as an update takes."""
-        chosen = strongest(np.array([group.signal for group in groups]), self.config.batch.prompts)
+        chosen = strongest(np.array([group.signal for group in groups]), self._room)
         self.waiting.append([groups[index] for index in chosen])
 
     def next_batch(self, step: int) -> tuple[list[Group], Metrics]:
         """The groups that the step's update learns from, and what they are."""
-        fresh, replayed, room, metrics = self.waiting.pop(0), [], self.config.batch.prompts, {}
+        fresh, replayed, room, metrics = self.waiting.pop(0), [], self._room, {}
         if self.buffer is not None:
             settings = self.config.data.replay
             random = np.random.default_rng((self.config.seed, step))
@@ -130,7 +131,7 @@ class DataSide:
             return None
         kept = self.buffer.items if self.buffer is not None else []
         groups = [group for batch in self.waiting for group in batch] + kept
-        room = ahead * self.config.batch.prompts + (replay.size if replay else 0)
+        room = ahead * self._room + (replay.size if replay else 0)
         waiting = [len(batch) for batch in self.waiting] + [-1] * (ahead - len(self.waiting))
         filled = stack_groups(groups + [self.blank] * (room - len(groups)))
         return Carried(filled, np.array(waiting, np.int32), np.int32(len(kept)))

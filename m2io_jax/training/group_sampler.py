@@ -20,8 +20,9 @@ from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.preprocessing import with_pixels
 from m2io_jax.models.sizes import VisionConfig
+from m2io_jax.parallel.hosts import gathered
 from m2io_jax.parallel.mesh import on_mesh
-from m2io_jax.parallel.sharding import batch_sharding, own_rows, place_batch, placed_batch
+from m2io_jax.parallel.sharding import batch_sharding, local_count, own_rows, place_batch, placed_batch
 from m2io_jax.rl.data.noise import diffused, noise_step
 from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler
@@ -66,13 +67,14 @@ class GroupSampler:
 
     def encoded(self, params: nnx.State, blank: PromptRow) -> jax.ShapeDtypeStruct:
         """Shape and dtype of a prompt's encoded pictures."""
-        prompts = placed_batch(stack_prompts([blank] * self.config.prompts_a_step), self.mesh)
+        prompts = placed_batch(stack_prompts([blank] * local_count(self.config.prompts_a_step)), self.mesh)
         seen = jax.eval_shape(self.sampler.encode, params, prompts)
         return jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)
 
     def compile(self, ahead: Ahead, weights: nnx.State, own: nnx.State, encoder: PromptEncoder) -> None:
         """Compiles what `__call__` runs, for these weights."""
-        rows, key, sampler = self.config.prompts_a_step, jax.eval_shape(jax.random.key, 0), self.sampler
+        rows, key = local_count(self.config.prompts_a_step), jax.eval_shape(jax.random.key, 0)
+        sampler = self.sampler
         prompts = placed_batch(stack_prompts([encoder.blank()] * rows), self.mesh)
         constraint = self.constraints and self.constraints.batch([(0, 0)] * rows)
         sampler.encode = ahead("encode", sampler.encode, weights, prompts)
@@ -181,9 +183,10 @@ def shortened(tokens, length: int):
 
 
 def length_metrics(groups: Sequence[Group], stop: int) -> dict[str, float]:
-    """Lengths in tokens; a completion without a stop token was clipped."""
-    tokens, mask = np.stack([group.tokens for group in groups]), np.stack([group.mask for group in groups])
-    lengths, stopped = mask.sum(-1), (tokens == stop).any(-1)
+    """Lengths in tokens, of all processes; a completion without a stop token was clipped."""
+    own = [(group.mask.sum(-1).tolist(), (group.tokens == stop).any(-1).tolist()) for group in groups]
+    every = [group for process in gathered(own) for group in process]
+    lengths, stopped = (np.concatenate(each) for each in zip(*every, strict=True))
     return {
         "completions/mean_length": float(lengths.mean()),
         "completions/min_length": float(lengths.min()),

@@ -3,11 +3,12 @@
     prompts ──sample──▶ G completions each ──score──▶ rewards ──data side──▶ groups to learn from ──update──▶ policy
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -16,8 +17,10 @@ from jaxtyping import Array, Key
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow
 from m2io_jax.episodes.episode import Episode
+from m2io_jax.episodes.pipeline import Rows
 from m2io_jax.models.int8 import quantizer
 from m2io_jax.models.policy import Policy
+from m2io_jax.parallel.hosts import gathered
 from m2io_jax.parallel.sharding import param_shardings, place
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
@@ -54,12 +57,12 @@ class GRPO:
         reference = join(stored(self.begin, config), self.frozen)
         self._quantized = quantizer(mesh)
         reference = self._quantized(reference) if "reference" in config.int8 else reference
-        reference = reference if config.grpo.kl_beta else None
+        self.reference = reference if config.grpo.kl_beta else None
         # Pictures that every model here encodes alike are encoded once.
         trains_vision = any(path[0] == "vision" for path, _ in nnx.to_flat_state(self.begin))
         same = not trains_vision and not config.int8
         self.sampler = GroupSampler(config, policy, mesh, keeps_pictures=same)
-        starts = (self.optimizer, self.begin, self.frozen, reference)
+        starts = (self.optimizer, self.begin, self.frozen, self.reference)
         self.learner = Learner(config, policy, mesh, *starts, takes_pictures=same)
         blank = self.encoder.blank()
         pictures = self.sampler.encoded(join(self.begin, self.frozen), blank) if same else None
@@ -106,7 +109,7 @@ class GRPO:
         return ahead.seconds
 
     def step(
-        self, state: TrainState, rows: Iterator[GRPORow], *, learning_rate: float, progress: float, key: Key[Array, ""]
+        self, state: TrainState, rows: Rows[GRPORow], *, learning_rate: float, progress: float, key: Key[Array, ""]
     ) -> tuple[TrainState, dict[str, float]]:
         """One step: sample, score, choose the groups to learn from, update.
 
@@ -121,7 +124,7 @@ class GRPO:
         rates = (learning_rate, configured_kl_weight(self.config.grpo, progress), self._remembered.get("entropy_coef"))
         state, learned = self.learner(state, groups, rates, timing)
         self.data.learned(learned)
-        metrics = sampled.metrics(self.codec.tokenizer.eos_token_id) | chosen | learned | self._remembered
+        metrics = sampled.metrics(self.codec.tokenizer.eos_token_id) | means([chosen]) | learned | self._remembered
         if self.config.data.noise:
             metrics["data/noise/step"] = float(self.sampler.noise_level(progress))
         self._remembered = remembered(self.config.grpo, self._remembered, learned["entropy"])
@@ -135,7 +138,7 @@ class GRPO:
         for _ in range(most):
             prompts = self.data.admitted(rows, self.config.prompts_a_step)
             timing.lap("data")
-            given = (prompts, self._sampling_weights(own), own, key)
+            given = (prompts, self._sampling_weights(own), own, jax.random.fold_in(key, len(sampled.done)))
             groups = self.sampler(*given, step=step, progress=progress, timing=timing)
             texts = [[self.codec.decode(ids) for ids in group.completions()] for group in groups]
             scores = score_completions(prompts, texts, self.config.rewards)
@@ -143,7 +146,7 @@ class GRPO:
             kept += judged
             sampled.add(groups, scores, done)
             timing.lap("reward")
-            if not self.learner.most(self.data.missing(kept)):
+            if not max(gathered(self.data.missing(kept))):
                 break
         return kept
 
@@ -166,7 +169,12 @@ class Sampled:
         self.done.append(done)
 
     def metrics(self, stop: int) -> dict[str, float]:
-        """Of rewards and lengths; of what the data side did, means over rounds."""
-        done = {name: float(np.mean([each[name] for each in self.done])) for name in self.done[0]}
-        done["rollout/rounds"] = float(len(self.done))
-        return joined(self.scores).metrics() | length_metrics(self.groups, stop) | done
+        """Of rewards and lengths, of all processes; of what the data side did, means over rounds."""
+        done = means(self.done) | {"rollout/rounds": float(len(self.done))}
+        return joined(self.scores).of_all().metrics() | length_metrics(self.groups, stop) | done
+
+
+def means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each metric, over all that every process measured."""
+    every = [each for process in gathered(list(measured)) for each in process]
+    return {name: float(np.mean([each[name] for each in every])) for name in every[0]}

@@ -16,9 +16,10 @@ from m2io_jax.models.flops import group_flops, picture_flops
 from m2io_jax.models.inputs import PromptBatch
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import ModelConfig
+from m2io_jax.parallel.hosts import gathered
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.peak import peak_flops
-from m2io_jax.parallel.sharding import batch_sharding, place, place_batch, placed_batch, replicated
+from m2io_jax.parallel.sharding import batch_sharding, local_count, place, place_batch, placed_batch, replicated
 from m2io_jax.rl.overlong import soft_overlong_penalty
 from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.training.compiling import Ahead, returned
@@ -60,7 +61,6 @@ class Learner:
         self.looks_back = config.grpo.rollout_correction != "none" and config.grpo.updates_per_rollout > 1
         shardings = state_shardings(begin, optimizer, mesh)
         trained = {path[0] for path, _ in nnx.to_flat_state(begin) if path[-1] == "kernel"}
-        self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
         self.score, self.own, self.update, self.update_flops = {}, {}, {}, {}
         for length in config.batch.completion_lengths:
             score = partial(shortened_log_probs, policy.structure, config, length)
@@ -73,9 +73,8 @@ class Learner:
 
     def compile(self, ahead: Ahead, state: TrainState, blank: Group, coef: float | None) -> list[Callable[[], None]]:
         """Jobs, one a length, that compile what `__call__` runs."""
-        blanks = self._rows([blank] * self.config.batch.prompts)
+        blanks = self._rows([blank] * local_count(self.config.batch.prompts))
         (prompts, pictures, rollouts), rewards, weights = placed_batch(blanks, self.mesh)
-        self._largest = ahead("largest", self._largest, placed_batch(self._everywhere(0), self.mesh))
 
         def job(length: int) -> None:
             name = "" if length == self.config.batch.completion_length else f" of {length}"
@@ -102,11 +101,12 @@ class Learner:
         """The updates of one step.
 
         Args:
-            groups: `batch.prompts` of them.
+            groups: this process's part of `batch.prompts`.
             rates: the learning rate, the KL penalty's weight and, where it adapts, the entropy bonus's.
         """
         (prompts, pictures, rollouts), rewards, weights = place_batch(self._rows(groups), self.mesh)
-        longest = self.most(max(int(group.mask.sum(-1).max()) for group in groups))
+        # Of all processes: they have to agree on the program.
+        longest = max(gathered(max(int(group.mask.sum(-1).max()) for group in groups)))
         length = next(length for length in self.update if length >= longest)
         timing.lap("gather")
         compared, reference, own = (prompts, pictures, rollouts.completions), None, None
@@ -125,13 +125,6 @@ class Learner:
         updated["mfu"] = self.update_flops[length] / timing.seconds["timing_s/update"] / peak_flops()
         return state, updated
 
-    def most(self, value: int) -> int:
-        """The largest that any process has: they have to agree on what to run."""
-        return int(self._largest(place_batch(self._everywhere(value), self.mesh)))
-
-    def _everywhere(self, value: int) -> np.ndarray:
-        return np.full(self.config.batch.prompts, value, np.int32)
-
     def _rows(self, groups: Sequence[Group]):
         batch = batched(groups)
         weights = batch.weights if self.config.data.curriculum else None
@@ -145,7 +138,7 @@ def update_flops(config: RunConfig, model: ModelConfig, trained: set[str], lengt
         trained: the towers with kernels that are trained.
         encodes: an update encodes the pictures itself.
     """
-    batch, rows = config.batch, config.batch.prompts * jax.process_count()
+    batch, rows = config.batch, config.batch.prompts
     shapes = dict(prompt=batch.prompt_length, completion=length)
     kernels, attention = group_flops(model, rows=rows, group=config.rollout.group_size, **shapes)
     total = (3 if "language" in trained else 2) * kernels + 3 * attention

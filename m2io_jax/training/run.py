@@ -1,14 +1,19 @@
 """A training run, whatever it trains by: data, steps, metrics, checkpoints. Killed and started again, it goes on.
 
+In several processes (parallel/hosts.py) each calls `train`, and the first of them writes what only one may write.
+
     runs/NAME/config.yaml      the configuration it was started with
     runs/NAME/metrics.jsonl    one line a step
-    runs/NAME/checkpoints/     everything that makes the next step
+    runs/NAME/checkpoints/     everything that makes the next step, unless the configuration puts it elsewhere
     runs/NAME/model/           the policy it ended with
 """
 
+import math
 import resource
 import time
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,12 +25,13 @@ from rich.console import Console
 
 from m2io_jax.config import RunConfig, require_resumable
 from m2io_jax.episodes.dataset import EpisodeSource, open_episodes
-from m2io_jax.episodes.pipeline import Portion, episode_pipeline
-from m2io_jax.errors import UserError
+from m2io_jax.episodes.pipeline import Portion, Rows, episode_pipeline
+from m2io_jax.errors import UserError, unknown_name
 from m2io_jax.models.lora import adapted_modules
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.models.sizes import Computation, LoraConfig
 from m2io_jax.models.weights import WeightType, declared
+from m2io_jax.parallel.hosts import gathered, is_first
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
@@ -35,6 +41,7 @@ from m2io_jax.training.grpo import GRPO
 from m2io_jax.training.metrics import MetricsLog
 from m2io_jax.training.optimizer import learning_rate
 from m2io_jax.training.state import TrainState, abstract_state, begin
+from m2io_jax.training.stopping import Stopped, StopSignals
 from m2io_jax.training.supervised import Supervised
 from m2io_jax.training.trained import join
 
@@ -72,21 +79,25 @@ def train(config: RunConfig) -> Finished:
 
     Raises:
         UserError: the episodes, the start weights, the run's folder or the configuration do not allow it.
+        Stopped: SIGTERM or SIGINT asked for it; what was done is saved.
     """
     check(config)
     folder = claim(config)
     policy, objective, mesh, rows = set_up(config)
     with (
-        Checkpoints(folder / "checkpoints", config.checkpoint.keep) as checkpoints,
-        MetricsLog(folder, config.logging.tensorboard) as log,
+        StopSignals() as stop,
+        Checkpoints(config.checkpoints, config.checkpoint) as checkpoints,
+        MetricsLog(folder, config.logging.tensorboard) if is_first() else nullcontext() as log,
     ):
-        state, elapsed = resume(config, checkpoints, objective, mesh, rows, log)
+        state, elapsed = resume(config, checkpoints, objective, mesh, rows)
         policy, objective.begin = policy.with_params(nnx.State({})), None  # the state has a copy of its own
-        note(config)
+        if log is not None:
+            log.truncate_after(int(state.step))
+            note(config)
         already = progress_of(config, int(state.step), elapsed) >= 1
         if not already:
             announce(objective.compile(state, Ahead()))
-        state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed)
+        state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed, stop)
     trained = policy.with_params(join(state.params, objective.frozen))
     trained.save(folder / "model", weight_type(config))
     return Finished(trained, folder, int(state.step), elapsed, already)
@@ -121,6 +132,7 @@ def set_up(config: RunConfig):
     rows = episode_pipeline(
         [Portion(source, partial(objective.row, tasks=tasks), sum(tasks.values())) for source, tasks in sources],
         seed=config.seed,
+        batch_of=config.prompts_a_step,
         shard=(jax.process_index(), jax.process_count()),
     )
     return policy, objective, mesh, rows
@@ -161,15 +173,32 @@ def prepared(policy: Policy, config: RunConfig) -> Policy:
 
 
 def run_steps(
-    config: RunConfig, objective, state: TrainState, rows, checkpoints: Checkpoints, log: MetricsLog, elapsed: float
+    config: RunConfig,
+    objective,
+    state: TrainState,
+    rows: Rows,
+    checkpoints: Checkpoints,
+    log: MetricsLog | None,
+    elapsed: float,
+    stop: StopSignals,
 ) -> tuple[TrainState, float]:
-    """The loop. Returns the last state and the seconds that all steps took, those before a restart included."""
+    """The loop. Returns the last state and the seconds that all steps took, those before a restart included.
+
+    Raises:
+        Stopped: a signal asked for it; the last step is saved.
+    """
     step, begun_at, clock, saving = int(state.step), elapsed, time.perf_counter(), {}
+    best = BestBy(config)
     key = jax.random.key(config.seed)
     title, shown = f"{config.name} ({config.objective})", SHOWN[config.objective]
     budget = dict(steps=config.steps, seconds=config.seconds, done_steps=step, done_seconds=elapsed)
-    with Progress(title, shown=shown, **budget) as progress:
-        while (share := progress_of(config, step, elapsed)) < 1:
+    quiet = None if is_first() else Console(quiet=True)
+    with Progress(title, shown=shown, console=quiet, **budget) as progress:
+        while True:
+            elapsed, status = agreed(elapsed, stop)
+            share = progress_of(config, step, elapsed)
+            if share >= 1 or status:
+                break
             began = time.perf_counter()
             rates = dict(learning_rate=learning_rate(config.optimizer, share), progress=share)
             state, metrics = objective.step(state, rows, **rates, key=jax.random.fold_in(key, step))
@@ -177,22 +206,44 @@ def run_steps(
             now = time.perf_counter()
             elapsed = begun_at + now - clock
             metrics |= {"step_time": now - began, "host_memory_gb": host_memory_gb()}
-            metrics |= {"dropped_rows": float(sum(rows.dropped.values()))} | saving
-            if step % config.logging.every_steps == 0:
+            metrics |= {"dropped_rows": float(dropped_by_all(rows).total())} | saving
+            best.note(metrics)
+            if log is not None and step % config.logging.every_steps == 0:
                 log.write(step, metrics)
             progress.update(step, metrics)
             saving, logged = {}, time.perf_counter()
             if step % config.checkpoint.every_steps == 0:
-                save(config, objective, checkpoints, step, state, rows, elapsed)
+                save(config, objective, checkpoints, step, state, rows, elapsed, best)
                 saving = {"timing_s/checkpoint": time.perf_counter() - logged}  # in the next line: this one is written
-    save(config, objective, checkpoints, step, state, rows, elapsed)
+    save(config, objective, checkpoints, step, state, rows, elapsed, best)
+    if share < 1:
+        checkpoints.wait()
+        say(f"stopped after step {step}, which is saved: the same command goes on")
+        raise Stopped(status)
     return state, elapsed
+
+
+def agreed(elapsed: float, stop: StopSignals) -> tuple[float, int]:
+    """What every process must take for the same: the first one's seconds, and the exit status where one was asked to
+    stop (0: none was)."""
+    every = gathered((elapsed, stop.status))
+    return every[0][0], max(status for _, status in every)
+
+
+def dropped_by_all(rows: Rows) -> Counter[str]:
+    """Rows left out so far by all processes, by reason."""
+    return sum((Counter(each) for each in gathered(rows.dropped)), Counter())
 
 
 def announce(compiled: Mapping[str, float]) -> None:
     """Says what was compiled, and how long each program took."""
-    said = ", ".join(f"{name} in {seconds:.1f} s" for name, seconds in compiled.items())
-    Console(stderr=True).print(f"compiled {said}", highlight=False)
+    say("compiled " + ", ".join(f"{name} in {seconds:.1f} s" for name, seconds in compiled.items()))
+
+
+def say(words: str) -> None:
+    """To standard error, once for all processes."""
+    if is_first():
+        Console(stderr=True).print(words, highlight=False)
 
 
 def progress_of(config: RunConfig, step: int, seconds: float) -> float:
@@ -202,28 +253,57 @@ def progress_of(config: RunConfig, step: int, seconds: float) -> float:
     return max(by_steps, by_seconds)
 
 
+class BestBy:
+    """What the best checkpoints are chosen by: the mean of a metric over the steps since the one before, since single
+    steps differ by chance."""
+
+    def __init__(self, config: RunConfig):
+        self._name, self._since = config.checkpoint.best_by, list[float]()
+
+    def note(self, metrics: Mapping[str, float]) -> None:
+        """Raises UserError: there is no such metric."""
+        if self._name is not None:
+            if self._name not in metrics:
+                raise unknown_name("checkpoint.best_by", self._name, metrics)
+            self._since.append(float(metrics[self._name]))
+
+    def take(self) -> float | None:
+        """The mean, which begins anew; None where there is none, or no number."""
+        mean = sum(self._since) / len(self._since) if self._since else math.nan
+        self._since = []
+        return mean if math.isfinite(mean) else None
+
+
 def save(
-    config: RunConfig, objective, checkpoints: Checkpoints, step: int, state: TrainState, rows, elapsed: float
+    config: RunConfig,
+    objective,
+    checkpoints: Checkpoints,
+    step: int,
+    state: TrainState,
+    rows: Rows,
+    elapsed: float,
+    best: BestBy,
 ) -> None:
-    """Writes everything that makes the next step."""
-    extra = {"resume_key": config.resume_key(), "seconds": elapsed, "memory": objective.memory}
-    checkpoints.save(step, state, rows, extra, objective.rollouts())
+    """Begins to write everything that makes the next step."""
+    data = rows.get_state() | {"dropped": dropped_by_all(rows)}
+    extra = {"resume_key": config.resume_key(), "seconds": elapsed, "memory": objective.memory, "data": data}
+    checkpoints.save(step, state, extra, objective.rollouts(), best.take())
 
 
 def resume(
-    config: RunConfig, checkpoints: Checkpoints, objective, mesh: Mesh, rows, log: MetricsLog
+    config: RunConfig, checkpoints: Checkpoints, objective, mesh: Mesh, rows: Rows
 ) -> tuple[TrainState, float]:
     """The newest checkpoint's state, with the data where it stood; the objective's beginning, where there is none."""
-    newest, start = checkpoints.latest(), (objective.begin, objective.optimizer, mesh)
+    newest, start = gathered(checkpoints.latest())[0], (objective.begin, objective.optimizer, mesh)
     if newest is None:
-        log.truncate_after(0)
         return begin(*start), 0.0
     require_resumable(checkpoints.extra(newest)["resume_key"], config)
-    state, extra = checkpoints.restore(newest, abstract_state(*start), rows)
+    state, extra = checkpoints.restore(newest, abstract_state(*start))
+    # What all dropped together is counted on by one of them, however many they are now.
+    rows.set_state(extra["data"] if is_first() else extra["data"] | {"dropped": {}})
     objective.memory |= extra.get("memory", {})  # there was none before objectives remembered
     if (kept := objective.rollouts()) is not None:
         objective.restore_rollouts(checkpoints.rollouts(newest, kept))
-    log.truncate_after(newest)
     return state, extra["seconds"]
 
 
@@ -234,6 +314,8 @@ def claim(config: RunConfig) -> Path:
         UserError: it cannot be written.
     """
     folder = config.run
+    if not is_first():
+        return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "config.yaml").is_file():

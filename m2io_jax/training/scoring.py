@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from m2io_jax.episodes.episode import Episode
+from m2io_jax.parallel.hosts import gathered
 from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.tasks.task import Task
 from m2io_jax.verification.pool import MOST_WORKERS, Unverified
@@ -38,6 +39,16 @@ class Scores:
     parts: list[list[Mapping[str, float] | None]]
     rewards: Float[np.ndarray, "rows group"]
     unverified: Counter[str]
+
+    def of_all(self) -> "Scores":
+        """Those of every process together, in the order of the processes. All call it together."""
+        own = {"parts": self.parts, "rewards": self.rewards.tolist(), "unverified": self.unverified}
+        every = gathered(own)
+        return Scores(
+            parts=[row for each in every for row in each["parts"]],
+            rewards=np.array([row for each in every for row in each["rewards"]], np.float32),
+            unverified=sum((Counter(each["unverified"]) for each in every), Counter()),
+        )
 
     def metrics(self) -> dict[str, float]:
         """TRL's names, over all that was sampled and scored: the reward, its spread inside groups, each part; and how

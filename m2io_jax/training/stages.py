@@ -21,6 +21,7 @@ from rich.console import Console
 
 from m2io_jax.config import RunConfig, load_config, parse_config, parse_override, read_settings, set_setting
 from m2io_jax.errors import UserError, unknown_name
+from m2io_jax.parallel.hosts import is_first
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.run import Finished, check, open_sources, progress_of, train
 
@@ -99,7 +100,8 @@ def train_stages(stages: Stages) -> Finished:
         finished = None  # these weights are on disk: they need not lie in memory beside the next stage's
         finished = train(config)
         steps, seconds, already = steps + finished.steps, seconds + finished.seconds, already and finished.already
-    _show_last(stages)
+    if is_first():
+        _show_last(stages)
     return replace(finished, folder=stages.folder, steps=steps, seconds=seconds, already=already)
 
 
@@ -183,7 +185,7 @@ def _require_ready(stages: Stages) -> None:
 
 def _progress(config: RunConfig) -> float | None:
     """How much of a run is in its newest checkpoint; None where there is none."""
-    checkpoints = Checkpoints(config.run / "checkpoints")
+    checkpoints = Checkpoints(config.checkpoints)
     newest = checkpoints.latest()
     return None if newest is None else progress_of(config, newest, checkpoints.extra(newest)["seconds"])
 

@@ -1,9 +1,8 @@
 """Supervised training: the negative log-likelihood of target completions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +14,11 @@ from jaxtyping import Array, Key
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_completions, stack_prompts
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.episodes.pipeline import RowError
+from m2io_jax.episodes.pipeline import RowError, Rows
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.mesh import on_mesh
-from m2io_jax.parallel.sharding import param_shardings, place, place_batch, placed_batch
+from m2io_jax.parallel.sharding import local_count, param_shardings, place, place_batch, placed_batch
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import choose
 from m2io_jax.training.compiling import Ahead
@@ -68,8 +67,9 @@ class Supervised:
     def compile(self, state: TrainState, ahead: Ahead) -> dict[str, float]:
         """Compiles the update, before the first step; returns its seconds by name."""
         batch = self.config.batch
-        prompts = stack_prompts([self.encoder.blank()] * batch.prompts)
-        targets = stack_completions([[[]]] * batch.prompts, batch.completion_length, 0)
+        rows = local_count(batch.prompts)
+        prompts = stack_prompts([self.encoder.blank()] * rows)
+        targets = stack_completions([[[]]] * rows, batch.completion_length, 0)
         given = placed_batch((prompts, targets), self.mesh)
         self._update = ahead("update", self._update, state, self.frozen, *given, 0.0)
         return ahead.seconds
@@ -77,7 +77,7 @@ class Supervised:
     def step(
         self,
         state: TrainState,
-        rows: Iterator[SupervisedRow],
+        rows: Rows[SupervisedRow],
         *,
         learning_rate: float,
         progress: float,
@@ -86,7 +86,7 @@ class Supervised:
         """One update on the next rows. Nothing is drawn and nothing else is scheduled: `key` and `progress` are not
         used."""
         batch, pad = self.config.batch, self.encoder.model.special.pad
-        taken = list(islice(rows, batch.prompts))
+        taken = rows.take(batch.prompts)
         prompts = stack_prompts([row.prompt for row in taken])
         targets = stack_completions([[row.target] for row in taken], batch.completion_length, pad)
         state, metrics = self._update(state, self.frozen, *place_batch((prompts, targets), self.mesh), learning_rate)

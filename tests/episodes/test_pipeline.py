@@ -12,8 +12,8 @@ from m2io_jax.errors import UserError
 ROWS = [Episode(str(i), "", (), (), (), ()) for i in range(23)]
 
 
-def pipeline(source, *, transform, **options):
-    return episode_pipeline([Portion(source, transform)], **options)
+def pipeline(source, *, transform, batch_of=1, **options):
+    return episode_pipeline([Portion(source, transform)], batch_of=batch_of, **options)
 
 
 def named(episode, random):
@@ -21,8 +21,13 @@ def named(episode, random):
     return int(episode.id), int(random.integers(2**40))
 
 
-def take(iterator, count):
-    return [next(iterator) for _ in range(count)]
+def batches(iterator, count, of=1):
+    return [iterator.take(of) for _ in range(count)]
+
+
+def take(iterator, count, of=1):
+    """The rows of `count` batches."""
+    return sum(batches(iterator, count, of), [])
 
 
 def numbers(rows):
@@ -30,9 +35,9 @@ def numbers(rows):
 
 
 def test_each_epoch_has_every_row_once_in_another_order():
-    rows = numbers(pipeline(ROWS, seed=1, transform=named, epochs=3))
+    rows = numbers(take(pipeline(ROWS, seed=1, transform=named), 69))
     epochs = [rows[i : i + 23] for i in (0, 23, 46)]
-    assert len(rows) == 69 and all(sorted(epoch) == list(range(23)) for epoch in epochs)
+    assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0] and epochs[0] != list(range(23))
 
 
@@ -46,54 +51,95 @@ def test_same_seed_same_rows_and_draws_whatever_the_threads():
     assert len({draw for _, draw in one}) == 50 and any(len(each) > 1 for each in draws.values())
 
 
-def test_processes_share_one_stream():
-    whole = take(pipeline(ROWS, seed=5, transform=named), 60)
-    shards = [take(pipeline(ROWS, seed=5, transform=named, shard=(i, 3)), 20) for i in range(3)]
-    assert [row for turn in zip(*shards, strict=True) for row in turn] == whole
-    finite = [list(pipeline(ROWS, seed=5, transform=named, shard=(i, 3), epochs=1)) for i in range(3)]
-    assert sorted(numbers(sum(finite, []))) == list(range(23))
-
-
 def refuse_some(episode, random):
     if int(episode.id) % 5 == 0:
         raise RowError("a multiple of five")
     return named(episode, random)
 
 
-@pytest.mark.parametrize(("taken", "batch_of"), [(0, None), (17, None), (18, None), (41, None), (1, 4), (9, 4)])
+def joined(shards):
+    """The whole batches, of the parts that processes read."""
+    return [sum(parts, []) for parts in zip(*shards, strict=True)]
+
+
+@pytest.mark.parametrize("transform", [named, refuse_some])
+def test_processes_share_the_same_batches_however_many_they_are(transform):
+    def read(index, count):
+        return batches(pipeline(ROWS, seed=5, transform=transform, batch_of=4, shard=(index, count)), 20, 4)
+
+    whole = read(0, 1)
+    for count in (2, 4):
+        assert joined([read(index, count) for index in range(count)]) == whole
+    assert sum(whole, []) == take(pipeline(ROWS, seed=5, transform=transform), 80)
+
+
+def test_resumed_by_another_number_of_processes_no_row_is_lost_or_doubled():
+    def fresh(index, count):
+        return pipeline(ROWS, seed=9, transform=refuse_some, batch_of=4, shard=(index, count))
+
+    whole = batches(fresh(0, 1), 30, 4)
+    before = [fresh(index, 4) for index in range(4)]
+    found = joined([batches(each, 7, 4) for each in before])
+    for count, more in ((1, 6), (2, 8), (4, 9)):
+        state = json.loads(json.dumps(before[0].get_state()))
+        assert state["rows"] == 4 * len(found)
+        before = [fresh(index, count) for index in range(count)]
+        for each in before:
+            each.set_state(state)
+        found += joined([batches(each, more, 4) for each in before])
+    assert found == whole
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused():
+    with pytest.raises(UserError, match="4 rows cannot be shared out evenly to 3 processes"):
+        pipeline(ROWS, seed=0, transform=named, batch_of=4, shard=(0, 3))
+
+
+@pytest.mark.parametrize(("taken", "batch_of"), [(0, 1), (17, 1), (18, 1), (41, 1), (1, 4), (9, 4)])
 def test_resumed_equals_never_stopped_also_over_epochs(taken, batch_of):
     def fresh():
         return pipeline(ROWS, seed=9, transform=refuse_some, batch_of=batch_of)
 
     iterator = fresh()
-    take(iterator, taken)
+    take(iterator, taken, batch_of)
     state = json.loads(json.dumps(iterator.get_state()))
-    rest = take(iterator, 12)
+    rest = take(iterator, 12, batch_of)
     resumed = fresh()
     resumed.set_state(state)
-    assert take(resumed, 12) == rest
+    assert take(resumed, 12, batch_of) == rest
     assert resumed.dropped == iterator.dropped
     # Also backwards, on an iterator that has already run on.
     iterator.set_state(state)
-    assert take(iterator, 12) == rest and iterator.dropped == resumed.dropped
+    assert take(iterator, 12, batch_of) == rest and iterator.dropped == resumed.dropped
 
 
 def test_refused_rows_are_counted_once_and_move_no_other_row():
-    iterator = pipeline(ROWS, seed=3, transform=refuse_some, epochs=2)
-    kept = list(iterator)
-    everything = list(pipeline(ROWS, seed=3, transform=named, epochs=2))
-    assert kept == [row for row in everything if row[0] % 5]
-    assert iterator.dropped == Counter({"a multiple of five": 10})
+    iterator = pipeline(ROWS, seed=3, transform=refuse_some)
+    rows, everything = take(iterator, 46), take(pipeline(ROWS, seed=3, transform=named), 46)
+    replaced = [number % 5 == 0 for number in numbers(everything)]
+    assert sum(replaced) == 10 and all(number % 5 for number in numbers(rows))
+    for row, other, spare in zip(rows, everything, replaced, strict=True):
+        assert spare or row == other
+    # the five refused in each epoch, and those of the spares that stood before the ones taken
+    assert iterator.dropped["a multiple of five"] == sum(iterator.dropped.values()) >= 10
 
 
-def test_batches_are_lists_and_only_the_last_is_short():
-    batches = list(pipeline(ROWS, seed=3, transform=refuse_some, batch_of=4, epochs=1))
-    rows = list(pipeline(ROWS, seed=3, transform=refuse_some, epochs=1))
-    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 2] and sum(batches, []) == rows
+@pytest.mark.parametrize("threads", [0, 3])
+def test_other_numbers_of_rows_may_be_taken_in_between(threads):
+    rows = pipeline(ROWS, seed=3, transform=refuse_some, batch_of=4, threads=threads)
+    found = [row for count in (4, 1, 7, 4, 2, 40, 4) for row in rows.take(count)]
+    assert found == take(pipeline(ROWS, seed=3, transform=refuse_some), 62)
+    with pytest.raises(ValueError, match="3 rows cannot be shared out evenly to 2"):
+        pipeline(ROWS, seed=3, transform=named, batch_of=4, shard=(0, 2)).take(3)
 
 
-def test_unshuffled_keeps_the_order():
-    assert numbers(pipeline(ROWS, seed=0, transform=named, shuffle=False, epochs=1)) == list(range(23))
+def test_every_spare_of_an_epoch_is_tried_before_it_is_given_up():
+    def only_one(episode, random):
+        if episode.id != "7":
+            raise RowError("not seven")
+        return episode.id
+
+    assert take(pipeline(ROWS, seed=4, transform=only_one), 40) == ["7"] * 40
 
 
 def test_other_errors_reach_the_caller():
@@ -101,15 +147,15 @@ def test_other_errors_reach_the_caller():
         raise ZeroDivisionError("a bug")
 
     with pytest.raises(ZeroDivisionError):
-        next(pipeline(ROWS, seed=0, transform=broken))
+        pipeline(ROWS, seed=0, transform=broken).take(1)
 
 
 def test_nothing_usable_ends_with_the_reasons_instead_of_never():
     def refuse(episode, random):
         raise RowError("too long")
 
-    with pytest.raises(UserError, match="23 times: too long"):
-        next(pipeline(ROWS, seed=0, transform=refuse))
+    with pytest.raises(UserError, match="24 times: too long"):  # an epoch of spares, after the row itself
+        pipeline(ROWS, seed=0, transform=refuse).take(1)
     with pytest.raises(UserError, match="empty"):
         pipeline([], seed=0, transform=named)
 
@@ -142,7 +188,7 @@ def test_a_mixture_keeps_to_its_weights_at_every_point_and_goes_through_each_sou
         return lambda episode, random: (number, int(episode.id))
 
     portions = [replace(portion, transform=numbered(number)) for number, portion in enumerate(MIXED)]
-    rows = take(episode_pipeline(portions, seed=1), 900)
+    rows = take(episode_pipeline(portions, seed=1, batch_of=9), 100, 9)
     for length in (9, 90, 900):
         counts = Counter(number for number, _ in rows[:length])
         assert [counts[number] for number in range(3)] == [length * share // 9 for share in (6, 2, 1)]
@@ -151,54 +197,35 @@ def test_a_mixture_keeps_to_its_weights_at_every_point_and_goes_through_each_sou
 
 
 def test_a_portion_of_a_mixture_has_the_rows_and_draws_that_it_has_by_itself():
-    alone = take(pipeline(ROWS, seed=5, transform=tagged("a")), 40)
-    rows = take(episode_pipeline(MIXED, seed=5), 90)
-    assert [row for row in rows if row[0] == "a"][:40] == alone
+    alone = take(pipeline(ROWS, seed=5, transform=named), 40)
+    rows = take(episode_pipeline([Portion(ROWS, named), Portion(ROWS, lambda *_: None)], seed=5, batch_of=2), 40, 2)
+    assert [row for row in rows if row is not None] == alone
 
 
 @pytest.mark.parametrize("taken", [0, 1, 17, 60])
 def test_a_mixture_resumed_equals_one_never_stopped(taken):
     iterator = episode_pipeline(MIXED, seed=9, batch_of=4)
-    take(iterator, taken)
+    take(iterator, taken, 4)
     state = json.loads(json.dumps(iterator.get_state()))
-    rest = take(iterator, 12)
+    rest = take(iterator, 12, 4)
     resumed = episode_pipeline(MIXED, seed=9, batch_of=4)
     resumed.set_state(state)
-    assert take(resumed, 12) == rest and resumed.dropped == iterator.dropped
+    assert take(resumed, 12, 4) == rest and resumed.dropped == iterator.dropped
 
 
-def test_every_process_has_the_mixture_and_none_a_row_of_another():
-    whole = take(episode_pipeline(MIXED, seed=5), 180)
-    shards = [take(episode_pipeline(MIXED, seed=5, shard=(i, 3)), 60) for i in range(3)]
-    assert all(abs(Counter(tag for tag, *_ in shard)["a"] - 40) <= 4 for shard in shards)
-    for tag in "abc":
-        turns = [[row for row in shard if row[0] == tag] for shard in shards]
-        together = [row for turn in zip(*turns, strict=False) for row in turn]
-        stream = [row for row in whole if row[0] == tag]
-        # rows that are refused move the turns, so only what each has is compared
-        assert len(set(together)) == len(together) and set(together[:15]) <= set(stream)
+def test_processes_share_the_batches_of_a_mixture():
+    whole = batches(episode_pipeline(MIXED, seed=5, batch_of=6), 30, 6)
+    shards = [batches(episode_pipeline(MIXED, seed=5, batch_of=6, shard=(i, 3)), 30, 6) for i in range(3)]
+    assert joined(shards) == whole
 
 
 def test_a_mixture_with_a_source_that_gives_nothing_says_so_and_goes_on():
     def refuse(episode, random):
         raise RowError("too long")
 
-    iterator = episode_pipeline([Portion(ROWS, named), Portion(ROWS, refuse)], seed=0)
-    assert len(take(iterator, 30)) == 30 and iterator.dropped["too long"] >= 29
+    iterator = episode_pipeline([Portion(ROWS, named), Portion(ROWS, refuse)], seed=0, batch_of=2)
+    assert len(take(iterator, 15, 2)) == 30 and iterator.dropped["too long"] >= 15
     with pytest.raises(UserError, match="too long"):
-        next(episode_pipeline([Portion(ROWS, refuse), Portion(ROWS, refuse)], seed=0))
+        episode_pipeline([Portion(ROWS, refuse), Portion(ROWS, refuse)], seed=0, batch_of=1).take(1)
     with pytest.raises(UserError, match="empty"):
-        episode_pipeline([Portion(ROWS, named), Portion([], named)], seed=0)
-
-
-def test_orbax_saves_and_restores_the_iterator(tmp_path):
-    from orbax.checkpoint import v1 as ocp
-
-    iterator = pipeline(ROWS, seed=9, transform=refuse_some)
-    take(iterator, 25)
-    with ocp.training.Checkpointer(tmp_path) as saver:
-        saver.save_checkpointables(1, {"data": iterator}, force=True)
-        rest = take(iterator, 30)
-        fresh = pipeline(ROWS, seed=9, transform=refuse_some)
-        restored = saver.load_checkpointables(1, {"data": fresh})["data"]
-    assert take(restored, 30) == rest and restored.dropped == iterator.dropped
+        episode_pipeline([Portion(ROWS, named), Portion([], named)], seed=0, batch_of=1)

@@ -13,7 +13,7 @@ from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.planning.collectives import bytes_sent, group_size
 from m2io_jax.planning.hlo import read_program, shape_bytes
 
-# As libtpu writes them: a loop of 5 in one that runs on from 4 to 10 by 2; a gather beside products, which stands in two
+# As libtpu writes them: a loop of 5 in one that runs on from 4 to 10 by 2; a gather beside products, in two
 # fusions; a reduce-scatter; what is for other slices.
 TPU = """HloModule jit_step, is_scheduled=true
 

@@ -1,11 +1,12 @@
-"""Lets these tests import `small_model` and `killed_run` (pytest's importlib mode leaves test folders off the path)."""
+"""Lets these tests import what lies in test folders, such as `small_model` and `killed_run` (pytest's importlib mode
+leaves them off the path)."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "models"), str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("models", "parallel", "training")]
 
 
 @pytest.fixture(scope="module")

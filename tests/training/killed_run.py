@@ -1,19 +1,31 @@
-"""One start of a small run that kills itself: EPISODES RUN OBJECTIVE[+lora|+data] STEPS DEATH.
+"""One start of a small run, alone or as one of several processes, in which something happens:
+EPISODES RUN OBJECTIVE[+lora|+data] STEPS DEED, where the deed is
 
-DEATH: never, `step N`, or `saving SECONDS`.
+    never
+    step N            dies by SIGKILL after step N
+    in N              dies when it would begin the N-th step of this start, into which the other processes go
+    moment SEED       dies at a moment drawn from the first steps of this start
+    saving SECONDS    dies so long after the first save begins
+    SIGNAL N          gets SIGTERM or SIGINT in step N
+    raise N           fails when it would begin the N-th step
 """
 
 import os
+import random
 import signal
 import sys
 import threading
+import time
 from dataclasses import replace
+from functools import partial
 
 import jax
 
 from m2io_jax import tasks
 from m2io_jax.config import RunConfig
+from m2io_jax.errors import UserError
 from m2io_jax.models import sizes
+from m2io_jax.parallel.hosts import find_place, together
 from m2io_jax.training import run
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.metrics import MetricsLog
@@ -23,26 +35,77 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_when(words: str) -> None:
-    """Arranges the death."""
+def soon(seconds: float) -> None:
+    timer = threading.Timer(seconds, die)
+    timer.daemon = True
+    timer.start()
+
+
+def before_step(deed) -> None:
+    """`deed(n, seconds)` is done before the n-th step of this start, when the one before took so many seconds."""
+    took = [0.01]
+
+    def watched(step):
+        def watched_step(*arguments, **rates):
+            deed(len(took), took[-1])
+            began = time.perf_counter()
+            stepped = step(*arguments, **rates)
+            took.append(time.perf_counter() - began)
+            return stepped
+
+        return watched_step
+
+    for trainer in run.OBJECTIVES.values():
+        trainer.step = watched(trainer.step)
+
+
+def arrange(words: str) -> None:
+    """Sees to it that the deed will be done."""
     kind, _, number = words.partition(" ")
-    write, save = MetricsLog.write, Checkpoints.save
-
-    def write_and_die(self, step, metrics):
-        write(self, step, metrics)
-        if step == int(number):
-            die()
-
-    def die_while_saving(self, *arguments):
-        timer = threading.Timer(float(number), die)
-        timer.daemon = True
-        timer.start()
-        save(self, *arguments)
-
     if kind == "step":
+        write = MetricsLog.write
+
+        def write_and_die(self, step, metrics):
+            write(self, step, metrics)
+            if step == int(number):
+                die()
+
         MetricsLog.write = write_and_die
     elif kind == "saving":
+        save = Checkpoints.save
+
+        def die_while_saving(self, *arguments):
+            soon(float(number))
+            save(self, *arguments)
+
         Checkpoints.save = die_while_saving
+    elif kind == "moment":
+        draw = random.Random(number)
+        at, share = draw.randint(1, 4), draw.uniform(0, 1.5)
+        before_step(lambda n, took: soon(share * took) if n == at else None)
+    elif kind != "never":
+        deeds = {"in": die, "raise": fail}
+        deeds |= {name: partial(get, signal.Signals[name]) for name in ("SIGTERM", "SIGINT")}
+        before_step(lambda n, _: deeds[kind]() if n == int(number) else None)
+
+
+def fail() -> None:
+    raise UserError("The dog ate the data.")
+
+
+def get(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+class Given:
+    """Rows that are at hand, taken as those of a pipeline are."""
+
+    def __init__(self, rows):
+        self.left = list(rows)
+
+    def take(self, count: int) -> list:
+        taken, self.left = self.left[:count], self.left[count:]
+        return taken
 
 
 class Sums:
@@ -97,7 +160,7 @@ def small_run(episodes: str, folder: str, objective: str, steps: int) -> RunConf
         rewards={"format": 1.0, "seen": 1.0},
         steps=steps,
         lora={"rank": 2, "alpha": 4.0} if variant == "lora" else None,
-        batch={"prompts": 2, "prompt_length": 256, "completion_length": 64 if objective == "supervised" else 6,
+        batch={"prompts": 4, "prompt_length": 256, "completion_length": 64 if objective == "supervised" else 6,
                "pictures": 3},  # fmt: skip
         rollout={"group_size": 2},
         grpo={"kl_schedule": "grpo_d", "kl_beta": 0.02, "entropy_coef": 0.01, "entropy_target": 100.0},
@@ -108,10 +171,11 @@ def small_run(episodes: str, folder: str, objective: str, steps: int) -> RunConf
     return RunConfig(**values | (ALL_DATA if variant == "data" else {}))
 
 
-def main(episodes: str, folder: str, objective: str, steps: str, kill: str) -> None:
+def main(episodes: str, folder: str, objective: str, steps: str, deed: str) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    kill_when(kill)
-    run.train(small_run(episodes, folder, objective, int(steps)))
+    arrange(deed)
+    with together(find_place()):
+        run.train(small_run(episodes, folder, objective, int(steps)))
 
 
 if __name__ == "__main__":

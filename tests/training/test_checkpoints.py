@@ -17,6 +17,7 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from m2io_jax.config import CheckpointConfig
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.pipeline import Portion, RowError, episode_pipeline
 from m2io_jax.errors import UserError
@@ -59,6 +60,10 @@ def pipeline():
     return episode_pipeline([Portion(ROWS, keep_most)], seed=5, batch_of=3)
 
 
+def standing_at(rows):
+    return EXTRA | {"data": rows.get_state()}
+
+
 def bits(state):
     """Bytes, types and structure: equal only where nothing at all differs."""
 
@@ -72,18 +77,68 @@ def bits(state):
 def test_everything_comes_back_bit_for_bit(tmp_path):
     rows, state = pipeline(), state_of(7)
     for _ in range(5):
-        next(rows)
+        rows.take(3)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        checkpoints.save(7, state, rows, EXTRA)
-        expected = [next(rows) for _ in range(9)]
+        given = standing_at(rows)
+        checkpoints.save(7, state, given)
+        expected = [rows.take(3) for _ in range(9)]
     again, fresh = Checkpoints(tmp_path / "checkpoints"), pipeline()
-    assert again.latest() == 7 and again.extra(7) == EXTRA
-    restored, extra = again.restore(7, jax.eval_shape(lambda: state_of(0)), fresh)
-    assert bits(restored) == bits(state) and extra == EXTRA and json.dumps(extra) == json.dumps(EXTRA)
+    assert again.latest() == 7 and again.extra(7) == given
+    restored, extra = again.restore(7, jax.eval_shape(lambda: state_of(0)))
+    assert bits(restored) == bits(state) and extra == given and json.dumps(extra) == json.dumps(given)
+    fresh.set_state(extra["data"])
     assert restored.params["a"].get_metadata()["axes"] == ("embed", "mlp")
-    assert [next(fresh) for _ in range(9)] == expected and fresh.dropped == rows.dropped
-    without_rows, _ = again.restore(7, state_of(0), None)
-    assert bits(without_rows) == bits(state)
+    assert [fresh.take(3) for _ in range(9)] == expected and fresh.dropped == rows.dropped
+    assert bits(again.restore(7, state_of(0))[0]) == bits(state)
+
+
+def test_what_is_saved_is_the_state_as_it_was_although_the_next_step_is_given_its_memory(tmp_path):
+    update = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf * 3 + 1, state), donate_argnums=0)
+    state = {"a": jax.random.normal(jax.random.key(0), (1024, 1024)), "b": jnp.arange(7)}
+    expected = jax.tree.map(np.array, state)
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in range(4):
+            checkpoints.save(step, state, {})
+            state = update(state)
+            checkpoints.wait()
+            assert bits(checkpoints.restore(step, expected)[0]) == bits(expected)
+            expected = jax.tree.map(np.array, state)
+
+
+def test_saving_goes_on_beside_the_run_and_the_next_waits_for_it(tmp_path):
+    state = {"a": jnp.zeros((2048, 2048))}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+        assert checkpoints.latest() is None
+        checkpoints.save(2, state, {})
+        assert checkpoints.latest() == 1
+    assert checkpoints.steps() == [1, 2]
+
+
+MEASURES = {2: 0.5, 4: 0.9, 6: 0.1, 8: None, 10: 0.4, 12: 0.3}
+
+
+@pytest.mark.parametrize(
+    ("kept", "stay"),
+    [
+        ({"keep": 3}, [8, 10, 12]),
+        ({"keep": 1, "keep_every": 4}, [4, 8, 12]),
+        ({"keep": 1, "keep_best": 2, "best_by": "reward"}, [2, 4, 12]),
+        ({"keep": 1, "keep_best": 2, "best_by": "loss", "best": "lowest"}, [6, 12]),
+        ({"keep": 2, "keep_every": 8, "keep_best": 1, "best_by": "reward"}, [4, 8, 10, 12]),
+    ],
+)
+def test_what_stays_is_by_policy_also_over_a_restart(tmp_path, kept, stay):
+    config = CheckpointConfig(every_steps=2, **kept)
+    for steps in ((2, 4, 6, 8), (10, 12)):
+        with Checkpoints(tmp_path, config) as checkpoints:
+            for step in steps:
+                checkpoints.save(step, {"a": jnp.full(2, step)}, {}, MEASURES[step])
+    assert checkpoints.steps() == stay == sorted(int(path.name) for path in tmp_path.iterdir())
+
+
+def test_the_address_of_a_bucket_is_left_as_it_is():
+    assert str(Checkpoints("gs://bucket/runs//x").directory) == "gs://bucket/runs/x"
 
 
 def test_restored_onto_another_mesh(tmp_path):
@@ -93,26 +148,26 @@ def test_restored_onto_another_mesh(tmp_path):
 
     values = np.arange(64, dtype=np.float32).reshape(16, 4)
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, {"a": jax.device_put(values, on(8))}, None, {})
+        checkpoints.save(1, {"a": jax.device_put(values, on(8))}, {})
     for count in (1, 2, 4):
         abstract = {"a": jax.ShapeDtypeStruct(values.shape, values.dtype, sharding=on(count))}
-        restored, _ = checkpoints.restore(1, abstract, None)
+        restored, _ = checkpoints.restore(1, abstract)
         assert restored["a"].sharding == on(count)
         np.testing.assert_array_equal(restored["a"], values)
 
 
 def test_the_newest_stay_and_a_step_is_saved_once(tmp_path):
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() is None and checkpoints.steps() == []
         for step in (5, 9, 100):
-            checkpoints.save(step, {"a": jnp.full(2, step)}, None, {"step": step})
-        checkpoints.save(100, {"a": jnp.zeros(2)}, None, {"step": 0})
+            checkpoints.save(step, {"a": jnp.full(2, step)}, {"step": step})
+        checkpoints.save(100, {"a": jnp.zeros(2)}, {"step": 0})
         with pytest.raises(UserError, match="older than checkpoint 100"):
-            checkpoints.save(50, {"a": jnp.zeros(2)}, None, {})
+            checkpoints.save(50, {"a": jnp.zeros(2)}, {})
     assert checkpoints.steps() == [9, 100] == sorted(int(path.name) for path in tmp_path.iterdir())
     assert checkpoints.extra(100) == {"step": 100}
     with pytest.raises(UserError, match=r"no checkpoint of step 5(.|\n)*\[9, 100\]"):
-        checkpoints.restore(5, {"a": jnp.zeros(2)}, None)
+        checkpoints.restore(5, {"a": jnp.zeros(2)})
 
 
 SAVING = """
@@ -121,10 +176,12 @@ from tests_checkpoints import Checkpoints, pipeline, state_of
 checkpoints, rows = Checkpoints(sys.argv[1]), pipeline()
 start = checkpoints.latest()
 if start is not None:
-    state, _ = checkpoints.restore(start, state_of(0), rows)
+    state, extra = checkpoints.restore(start, state_of(0))
+    rows.set_state(extra["data"])
 for step in range(1 if start is None else start + 1, 10**6):
-    next(rows)
-    checkpoints.save(step, state_of(step), rows, {"step": step})
+    rows.take(3)
+    checkpoints.save(step, state_of(step), {"step": step, "data": rows.get_state()})
+    checkpoints.wait()
     print(step, flush=True)
 """
 
@@ -153,11 +210,12 @@ def test_killed_while_saving_leaves_the_last_complete_one(tmp_path):
         checkpoints, rows, never_killed = Checkpoints(where), pipeline(), pipeline()
         latest = checkpoints.latest()
         assert latest >= said and len(list(where.glob("*tmp*"))) == 1
-        state, extra = checkpoints.restore(latest, jax.eval_shape(lambda: state_of(0)), rows)
-        assert bits(state) == bits(state_of(latest)) and extra == {"step": latest}
+        state, extra = checkpoints.restore(latest, jax.eval_shape(lambda: state_of(0)))
+        rows.set_state(extra["data"])
+        assert bits(state) == bits(state_of(latest)) and extra["step"] == latest
         for _ in range(latest):
-            next(never_killed)
-        assert next(rows) == next(never_killed)
+            never_killed.take(3)
+        assert rows.take(3) == never_killed.take(3)
 
 
 def largest(folder: Path) -> Path:
@@ -169,27 +227,27 @@ def largest(folder: Path) -> Path:
     [
         lambda saved: os.truncate(largest(saved / "state"), 100),
         lambda saved: (saved / "state" / "manifest.ocdbt").unlink(),
-        lambda saved: shutil.rmtree(saved / "data"),
+        lambda saved: shutil.rmtree(saved / "state"),
         lambda saved: [path.write_text("{") for path in (saved / "extra").glob("*.json")],
     ],
-    ids=["cut", "no manifest", "no data", "no JSON"],
+    ids=["cut", "no manifest", "no state", "no JSON"],
 )
 def test_a_damaged_one_is_named_with_the_way_on(tmp_path, damage):
     with Checkpoints(tmp_path) as checkpoints:
         for step in (3, 8):
-            checkpoints.save(step, state_of(step), pipeline(), EXTRA)
+            checkpoints.save(step, state_of(step), EXTRA)
     damage(tmp_path / "8")
     with pytest.raises(UserError, match="Checkpoint 8 cannot be read") as caught:
-        checkpoints.restore(8, state_of(0), pipeline())
+        checkpoints.restore(8, state_of(0))
     assert str(tmp_path / "8") in str(caught.value) and "goes on from step 3" in str(caught.value)
-    assert bits(checkpoints.restore(3, state_of(0), pipeline())[0]) == bits(state_of(3))
+    assert bits(checkpoints.restore(3, state_of(0))[0]) == bits(state_of(3))
 
 
 def test_other_shapes_are_refused_by_number(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, {"a": jnp.zeros(4)}, None, {})
+        checkpoints.save(1, {"a": jnp.zeros(4)}, {})
     with pytest.raises(UserError, match=r"\(3,\).*\(4,\)"):
-        checkpoints.restore(1, {"a": jnp.zeros(3)}, None)
+        checkpoints.restore(1, {"a": jnp.zeros(3)})
 
 
 def test_a_path_that_cannot_be_a_directory(tmp_path):
@@ -198,22 +256,25 @@ def test_a_path_that_cannot_be_a_directory(tmp_path):
         checkpoints = Checkpoints(path)
         assert checkpoints.latest() is None
         with pytest.raises(UserError, match="Checkpoint 1 cannot be written") as caught:
-            checkpoints.save(1, {"a": jnp.zeros(4)}, None, {})
+            checkpoints.save(1, {"a": jnp.zeros(4)}, {})
+            checkpoints.wait()
         assert str(path) in str(caught.value)
 
 
 def test_a_full_disk_names_what_is_kept_and_can_be_mended(tmp_path):
     big = {"a": jax.random.normal(jax.random.key(0), (300, 100))}
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, big, None, {})
+        checkpoints.save(1, big, {})
+        checkpoints.wait()
         unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
         # A limit on the size of files stands in for a disk that has no room.
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, unlimited[1]))
         try:
             with pytest.raises(UserError, match="Checkpoint 2 cannot be written .checkpoint 1 is whole"):
-                checkpoints.save(2, big, None, {})
+                checkpoints.save(2, big, {})  # goes on while it is written, so it is the next that tells
+                checkpoints.save(3, big, {})
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
         assert checkpoints.latest() == 1
-        checkpoints.save(2, big, None, {})
-    assert bits(checkpoints.restore(2, big, None)[0]) == bits(big)
+        checkpoints.save(2, big, {})
+    assert bits(checkpoints.restore(2, big)[0]) == bits(big)

@@ -1,4 +1,4 @@
-"""A run that is killed with SIGKILL and started again ends as one that was never killed, bit for bit."""
+"""A run that is killed or stopped and started again ends as one that was never disturbed, bit for bit."""
 
 import json
 import os
@@ -14,12 +14,12 @@ STEPS = 6
 PROGRAM = Path(__file__).parent / "killed_run.py"
 
 
-def start(episodes: Path, run: Path, objective: str, kill: str = "never") -> int:
+def start(episodes: Path, run: Path, objective: str, deed: str = "never", steps: int = STEPS) -> int:
     """One start of the run in a process of its own; its exit status, negative where it was killed."""
-    words = [sys.executable, str(PROGRAM), str(episodes), str(run), objective, str(STEPS), kill]
+    words = [sys.executable, str(PROGRAM), str(episodes), str(run), objective, str(steps), deed]
     cache = {"JAX_COMPILATION_CACHE_DIR": str(run.parent / "compiled"), "JAX_NUM_CPU_DEVICES": "1"}
     ended = subprocess.run(words, env=os.environ | cache, capture_output=True, text=True)
-    assert ended.returncode in (0, -9), ended.stderr[-3000:]
+    assert ended.returncode in (0, -9, 75, 130), ended.stderr[-3000:]
     return ended.returncode
 
 
@@ -60,6 +60,17 @@ def test_killed_between_checkpoints_and_while_one_is_written(tmp_path, episodes)
     assert model.read_bytes() == before and len(steps_of(tmp_path / "killed")) == STEPS
 
 
+def test_asked_to_stop_it_ends_its_step_saves_and_says_by_its_status_whether_to_go_on(tmp_path, episodes):
+    run, whole = tmp_path / "stopped", tmp_path / "whole"
+    assert start(episodes, run, "supervised", "SIGTERM 3") == os.EX_TEMPFAIL == 75
+    assert steps_of(run) == [1, 2, 3] and (run / "checkpoints" / "3" / "state").is_dir()
+    assert not (run / "model").exists()
+    assert start(episodes, run, "supervised", "SIGINT 2") == 130
+    assert steps_of(run) == [1, 2, 3, 4, 5]
+    assert start(episodes, run, "supervised") == start(episodes, whole, "supervised") == 0
+    assert same(whole, run) and steps_of(run) == steps_of(whole)
+
+
 def test_a_run_with_adapters_goes_on_too_and_leaves_them_beside_the_weights(tmp_path, episodes):
     assert storm(tmp_path, episodes, "supervised+lora", ["step 3"]) == 1
     run = tmp_path / "killed"
@@ -96,3 +107,22 @@ def test_a_storm_of_kills(tmp_path, episodes, objective):
         # no policy over this vocabulary has an entropy of 100: up by 0.005 a step
         coefs = [row["entropy_coef"] for row in metrics_of(tmp_path / "killed")]
         assert coefs == pytest.approx([0.01, 0.015, 0.02, 0.025, 0.03, 0.035])
+
+
+@pytest.mark.slow
+def test_25_kills_at_random_moments_of_60_steps(tmp_path, episodes):
+    draw, steps, whole, run = random.Random(25), 60, tmp_path / "whole", tmp_path / "killed"
+    # a checkpoint every second step, each written beside the steps that follow
+    kills = [f"moment {number}" for number in range(17)] + [f"saving {draw.uniform(0, 0.05):.3f}" for _ in range(8)]
+    assert start(episodes, whole, "grpo", steps=steps) == 0
+    cut = 0
+    for kill in draw.sample(kills, len(kills)):
+        assert start(episodes, run, "grpo", kill, steps) == -9, f"{kill}: it came to its end"
+        cut += bool(list((run / "checkpoints").glob("*tmp*")))
+    assert cut > 0, "none was killed while it wrote"
+    reached = steps_of(run)[-1]
+    assert start(episodes, run, "grpo", steps=steps) == 0
+    assert 0 < reached < steps and steps_of(run) == list(range(1, steps + 1))
+    assert same(whole, run)
+    same_rewards = [[row["reward"] for row in metrics_of(folder)] for folder in (whole, run)]
+    assert same_rewards[0] == same_rewards[1]

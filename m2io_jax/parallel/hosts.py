@@ -1,0 +1,235 @@
+"""The processes that run a program together, one a host: who they are, what they tell each other, how they end.
+
+`together` connects them before JAX is first used, and ends all of them soon after one has failed:
+
+    an exception     its process says so to the others, which name it and its reason, and exit
+    a sudden death   the connection or the heartbeats stop; JAX's coordination service ends the others, naming it
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+# JAX has no public name for the coordination service's key-value store and barriers.
+from jax._src import distributed
+from jax.experimental import multihost_utils
+
+from m2io_jax.errors import UserError
+
+T = TypeVar("T")
+
+ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+CONNECT_S = 120  # how long processes wait for each other at the start
+HEARTBEAT_S = 12  # silence after which a process is taken for dead
+LISTEN_S = 0.5  # between two looks for a failure of another
+LINGER_S = 3 * LISTEN_S  # how long a failed process stays, so that the others can read its reason
+EXPORT_S = 3600  # how long processes wait while one of them writes
+FAILED = "m2io/failed/"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to meet and as whom: the coordinator's HOST:PORT, how many processes, and which of them this is. What is
+    None is asked of the cluster."""
+
+    coordinator: str | None = None
+    count: int | None = None
+    index: int | None = None
+
+
+def find_place(environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> Place | None:
+    """Whether there are other processes to join. None: this one is alone.
+
+    Three variables say so outright: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. On TPU VMs, on GKE
+    and under Slurm or Open MPI, JAX asks the cluster.
+
+    Raises:
+        UserError: some of the three are given and others not, or they are no numbers that fit together.
+    """
+    given = {name: environment[name] for name in (ADDRESS, COUNT, INDEX) if environment.get(name)}
+    if given:
+        return _stated(given)
+    hosts = environment.get("TPU_WORKER_HOSTNAMES")
+    tasks = [environment.get(name, "1") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")]
+    many = hosts is not None and "," in hosts or any(number not in ("", "1") for number in tasks)
+    # A TPU VM outside of GKE has no variables, but its chips, and a metadata server that JAX asks.
+    tpu_vm = hosts is None and "TPU_SKIP_MDS_QUERY" not in environment and _has_chips(devices)
+    return Place() if many or tpu_vm else None
+
+
+def _has_chips(devices: Path) -> bool:
+    found = [*devices.glob("accel[0-9]*"), *devices.glob("vfio/[0-9]*")]
+    return bool(found) and find_spec("libtpu") is not None
+
+
+def _stated(given: Mapping[str, str]) -> Place | None:
+    missing = [name for name in (ADDRESS, COUNT, INDEX) if name not in given]
+    if missing:
+        what = f"{' and '.join(given)} given without {' and '.join(missing)}."
+        raise UserError(what, where="the environment", mend=f"set all three: {ADDRESS}=HOST:PORT {COUNT}=N {INDEX}=I")
+    host, _, port = given[ADDRESS].rpartition(":")
+    if not host or not port.isdecimal():
+        mend = "give the host of process 0 and a free port of it, as 10.0.0.2:8476"
+        raise UserError(f"{ADDRESS} is {given[ADDRESS]!r} but must be HOST:PORT.", where="the environment", mend=mend)
+    count, index = given[COUNT], given[INDEX]
+    if not count.isdecimal() or not index.isdecimal() or not int(index) < int(count):
+        what = f"{INDEX} is {index!r} and {COUNT} {count!r}; they must be numbers, the first from 0 below the second."
+        raise UserError(what, where="the environment")
+    return Place(given[ADDRESS], int(count), int(index)) if int(count) > 1 else None
+
+
+@contextmanager
+def together(place: Place | None, connect_s: int = CONNECT_S) -> Iterator[None]:
+    """Runs its block as one of several processes; with None, as any other program. To be entered before JAX is used.
+
+    An exception in the block ends this process at once, and the others with it.
+
+    Raises:
+        UserError: the others cannot be reached.
+    """
+    if place is None:
+        yield
+        return
+    _connect(place, connect_s)
+    threading.Thread(target=_listen, daemon=True).start()
+    try:
+        yield
+    except SystemExit:  # what all of them agreed on
+        _part()
+        raise
+    except BaseException as error:
+        _leave(error)
+    _part()
+
+
+def _connect(place: Place, seconds: int) -> None:
+    if place.index and not _answers(place.coordinator, seconds):
+        # JAX would abort the process, without a word that helps.
+        what = f"The coordinator does not answer: process {place.index} of {place.count} waited {seconds} s."
+        mend = f"start process 0 there, and let the port be reached; or set {ADDRESS} to where it runs"
+        raise UserError(what, where=place.coordinator, mend=mend)
+    # A preemption notice is the run's to answer (training/stopping.py): JAX would take the signal.
+    jax.config.update("jax_enable_preemption_service", False)
+    stated = dict(coordinator_address=place.coordinator, num_processes=place.count, process_id=place.index)
+    waits = dict(initialization_timeout=seconds, heartbeat_timeout_seconds=HEARTBEAT_S, shutdown_timeout_seconds=60)
+    if place.coordinator is not None:
+        stated["cluster_detection_method"] = "deactivate"
+    try:
+        jax.distributed.initialize(**stated, **waits)
+    except (RuntimeError, ValueError) as error:
+        mend = f"start all processes within {seconds} s, with the same address and count and each with its own number"
+        what = f"The processes could not be connected: {' '.join(str(error).split())[:300]}"
+        raise UserError(what, where=place.coordinator, mend=mend) from error
+
+
+def _answers(address: str, seconds: float) -> bool:
+    host, _, port = address.rpartition(":")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return True
+        except OSError:
+            time.sleep(0.2)
+    return False
+
+
+def _part() -> None:
+    """Ends together: the coordination service is not to be gone before all have left it."""
+    wait_for_all("end")
+    jax.distributed.shutdown()
+
+
+def _listen() -> None:
+    """Ends this process when another says that it failed."""
+    while distributed.global_state.client is not None:
+        time.sleep(LISTEN_S)
+        for index, reason in _failures().items():
+            if index != jax.process_index():
+                _say(f"process {index} failed, so process {jax.process_index()} ends too: {reason}")
+                if is_first():  # the coordination service ends with it: whom it leaves behind, JAX aborts
+                    time.sleep(2 * LINGER_S)
+                os._exit(1)
+
+
+def _failures() -> dict[int, str]:
+    client = distributed.global_state.client
+    try:
+        found = client.key_value_dir_get(FAILED) if client else []
+    except (RuntimeError, ValueError):  # nothing is there; or the service went with its process: JAX ends this one
+        return {}
+    return {int(name.rpartition("/")[2]): reason for name, reason in found}
+
+
+def _leave(error: BaseException) -> None:
+    """Ends this process, telling the others why. A clean exit would wait for them."""
+    me, host = jax.process_index(), socket.gethostname()
+    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    if not isinstance(error, UserError):
+        traceback.print_exception(error)
+    if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
+        # Perhaps the echo of another's death, which the heartbeats will tell and name: this process ends with that.
+        _say(f"process {me} waits {HEARTBEAT_S + 5} s to hear whether another died")
+        time.sleep(HEARTBEAT_S + 5)
+    _say(f"process {me} failed: {reason}")
+    try:
+        distributed.global_state.client.key_value_set(f"{FAILED}{me}", f"on {host}: {reason}")
+        time.sleep(LINGER_S)
+    except (RuntimeError, ValueError):
+        pass  # nobody is there to tell
+    os._exit(1)
+
+
+def _say(words: str) -> None:
+    sys.stdout.flush()
+    print(f"error: {words}", file=sys.stderr, flush=True)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what only one may write."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process has come here; `name` is this meeting's alone."""
+    if jax.process_count() > 1:
+        distributed.global_state.client.wait_at_barrier(f"m2io/{name}", EXPORT_S * 1000)
+
+
+def gathered(value: T) -> list[T]:
+    """What each process gives, of JSON values, in the order of the processes. All call it together."""
+    if jax.process_count() == 1:
+        return [value]
+    written = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(written.size))
+    # Sizes in powers of two: each new one is a program to compile.
+    room = 1 << (int(sizes.max()) - 1).bit_length()
+    padded = np.pad(written, (0, room - written.size))
+    every = np.asarray(multihost_utils.process_allgather(padded))
+    return [json.loads(row[:size].tobytes()) for row, size in zip(every, sizes, strict=True)]
+
+
+def local_rows(array: jax.Array) -> np.ndarray:
+    """This process's rows of an array whose rows are spread over the mesh, in their order."""
+    parts = {shard.index[0].start or 0: shard for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(parts[start].data) for start in sorted(parts)])
+
+
+def whole(array: jax.Array) -> np.ndarray:
+    """The whole array on the host. All processes call it together, where some of it lies with another."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -1,0 +1,100 @@
+"""Two and four processes on this machine train together: what one leaves, what remains when one dies."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from killed_run import __file__ as PROGRAM
+from processes import Ended, run_together
+from safetensors.numpy import load_file
+
+STEPS = 6
+
+
+def train(episodes: Path, run: Path, deeds: list[str], objective: str = "grpo", devices: int = 1) -> list[Ended]:
+    """One start of a run in as many processes as there are deeds; see killed_run.py."""
+    extra = {"JAX_COMPILATION_CACHE_DIR": str(run.parent / "compiled"), "JAX_NUM_CPU_DEVICES": str(devices)}
+    words = [[str(episodes), str(run), objective, str(STEPS), deed] for deed in deeds]
+    return run_together(Path(PROGRAM), words, extra)
+
+
+def finish(*given, **named) -> None:
+    for each in train(*given, **named):
+        assert each.code == 0, each.err[-3000:]
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    return max(np.abs(first[name] - second[name]).max() for name in first)
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = weights(one), weights(other)
+    return all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "dies"), [(2, 1), (2, 0), (4, 2)])
+def test_one_dies_in_mid_step_all_end_and_the_run_goes_on(tmp_path, episodes, count, dies):
+    whole, killed, fewer = (tmp_path / name for name in ("whole", "killed", "fewer"))
+    finish(episodes, whole, ["never"] * count)
+    deeds = ["in 4" if index == dies else "never" for index in range(count)]
+    for run in (killed, fewer):
+        ended = train(episodes, run, deeds)
+        died = ended[dies]
+        assert died.code == -9
+        for index, each in enumerate(ended):
+            assert each.code != 0 and each.at - died.at < 30
+            # heartbeats name the process by its number; of the coordinator's, JAX says that it led
+            named = "leader" if dies == 0 else f"stopped sending heartbeats):\n{dies}\n"
+            assert index == dies or named in each.err, each.err[-3000:]
+        assert len(metrics(run)) == 3 and not (run / "model").exists()
+    finish(episodes, killed, ["never"] * count)
+    assert same(whole, killed)
+    finish(episodes, fewer, ["never"] * (count // 2))
+    assert 0 < largest_difference(whole, fewer) < 1e-5 or same(whole, fewer)
+    for run in (whole, killed, fewer):
+        assert [row["step"] for row in metrics(run)] == list(range(1, STEPS + 1))
+    for name in ("reward", "completions/mean_length", "num_tokens", "dropped_rows"):
+        values = [[row[name] for row in metrics(run)] for run in (whole, killed, fewer)]
+        assert values[0] == values[1] == values[2], name
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_changes_nothing_that_is_computed(tmp_path, episodes):
+    runs = {(1, 4): tmp_path / "one", (2, 2): tmp_path / "two", (4, 1): tmp_path / "four"}
+    for (count, devices), run in runs.items():
+        finish(episodes, run, ["never"] * count, devices=devices)
+    for run in runs.values():
+        assert largest_difference(tmp_path / "one", run) < 1e-5
+        rewards = [[row["reward"] for row in metrics(folder)] for folder in (tmp_path / "one", run)]
+        assert rewards[0] == rewards[1]
+
+
+@pytest.mark.slow
+def test_one_asked_to_stop_stops_all_at_the_same_step(tmp_path, episodes):
+    run, whole = tmp_path / "stopped", tmp_path / "whole"
+    for each in train(episodes, run, ["never", "SIGTERM 3"], "supervised"):
+        assert each.code == os.EX_TEMPFAIL, each.err[-3000:]
+    assert len(metrics(run)) == 3 and (run / "checkpoints" / "3").is_dir()
+    for folder in (run, whole):
+        finish(episodes, folder, ["never"] * 2, "supervised")
+    assert same(whole, run)
+
+
+@pytest.mark.slow
+def test_one_that_fails_tells_the_others_why(tmp_path, episodes):
+    ended = train(episodes, tmp_path / "run", ["never", "raise 3"], "supervised")
+    assert [each.code for each in ended] == [1, 1]
+    assert all("process 1 failed" in each.err and "The dog ate the data." in each.err for each in ended)
