@@ -133,7 +133,7 @@ class DataSide:
         room = ahead * self.config.batch.prompts + (replay.size if replay else 0)
         waiting = [len(batch) for batch in self.waiting] + [-1] * (ahead - len(self.waiting))
         filled = stack_groups(groups + [self.blank] * (room - len(groups)))
-        return Carried(filled, np.array(waiting, np.int32), np.int32(len(kept)))
+        return Carried(filled, np.array(waiting, np.int32), np.array(len(kept), np.int32))
 
     def carry(self, saved: Carried) -> None:
         """Goes on with the groups of a checkpoint."""

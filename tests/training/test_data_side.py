@@ -240,6 +240,7 @@ def test_stopped_and_resumed_equals_never_stopped(run):
     jax.tree.map(np.testing.assert_array_equal, again[0], final[0])
     jax.tree.map(np.testing.assert_array_equal, again[2], final[2])
     assert again[1] == final[1] and again[1] != saved[1]
+    assert int(again[0].step) == 4, "steps are counted, of two updates each"
     assert expected[-1]["rollout/staleness/max"] >= 1 and expected[-1]["data/replay/groups"] == 1
 
 
