@@ -71,6 +71,11 @@ class DataSide:
         for name, memory in saved.items():
             self.methods[name].memory = memory
 
+    @property
+    def rounds(self) -> int:
+        """How often a step samples at most."""
+        return self.config.data.filter.rounds if self.config.data.filter else 1
+
     def admitted(self, rows: Iterator[Row], count: int) -> list[Row]:
         """The next rows that every method admits."""
         found: list[Row] = []
@@ -94,8 +99,8 @@ class DataSide:
         return kept, metrics
 
     def missing(self, groups: Sequence[Group]) -> int:
-        """How many groups an update would be short of, where another round of sampling may bring them; else 0."""
-        return max(0, self.config.batch.prompts - len(groups)) if self.config.data.filter else 0
+        """How many groups an update would be short of."""
+        return max(0, self.config.batch.prompts - len(groups))
 
     def wait(self, groups: Sequence[Group]) -> None:
         """Puts groups behind those that wait: those with most signal, as many as an update takes."""
