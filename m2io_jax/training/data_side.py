@@ -73,6 +73,11 @@ class DataSide:
         for name, memory in saved.items():
             self.methods[name].memory = memory
 
+    @property
+    def rounds(self) -> int:
+        """How often a step samples at most."""
+        return self.config.data.filter.rounds if self.config.data.filter else 1
+
     def admitted(self, rows: Rows[Row], count: int) -> list[Row]:
         """This process's part of the next `count` rows that every method admits."""
         found: list[Row] = []
@@ -95,8 +100,8 @@ class DataSide:
         return kept, metrics
 
     def missing(self, groups: Sequence[Group]) -> int:
-        """How many groups an update would be short of, where another round of sampling may bring them; else 0."""
-        return max(0, self._room - len(groups)) if self.config.data.filter else 0
+        """How many groups an update would be short of."""
+        return max(0, self._room - len(groups))
 
     def wait(self, groups: Sequence[Group]) -> None:
         """Puts groups behind those that wait: those with most signal, as many as an update takes."""
@@ -134,7 +139,7 @@ class DataSide:
         room = ahead * self._room + (replay.size if replay else 0)
         waiting = [len(batch) for batch in self.waiting] + [-1] * (ahead - len(self.waiting))
         filled = stack_groups(groups + [self.blank] * (room - len(groups)))
-        return Carried(filled, np.array(waiting, np.int32), np.int32(len(kept)))
+        return Carried(filled, np.array(waiting, np.int32), np.array(len(kept), np.int32))
 
     def carry(self, saved: Carried) -> None:
         """Goes on with the groups of a checkpoint."""

@@ -131,11 +131,20 @@ class GRPO:
         metrics["decode_tokens_per_s"] = metrics["num_tokens"] / timing.seconds["timing_s/decode"]
         return state, metrics | timing.seconds
 
-    def _sample(self, state, rows, step, progress, key, sampled: "Sampled", timing: Stopwatch) -> list[Group]:
+    def _sample(
+        self,
+        state: TrainState,
+        rows: Rows[GRPORow],
+        step: int,
+        progress: float,
+        key: Key[Array, ""],
+        sampled: "Sampled",
+        timing: Stopwatch,
+    ) -> list[Group]:
         """Groups for one update; while some are missing that other prompts may bring, those are sampled too."""
         kept: list[Group] = []
-        own, most = join(state.params, self.frozen), self.config.data.filter.rounds if self.config.data.filter else 1
-        for _ in range(most):
+        own = join(state.params, self.frozen)
+        for _ in range(self.data.rounds):
             prompts = self.data.admitted(rows, self.config.prompts_a_step)
             timing.lap("data")
             given = (prompts, self._sampling_weights(own), own, jax.random.fold_in(key, len(sampled.done)))

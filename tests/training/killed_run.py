@@ -122,7 +122,7 @@ class Sums:
         return {"format": float(total % 2), "accuracy": float(total % 3 > 0)}
 
 
-# Every data-side method at once, and rollouts made a step ahead.
+# Every data-side method at once, rollouts made a step ahead, and two updates by each.
 ALL_DATA = dict(
     tasks={"sums": 1.0},
     rewards={"format": 0.5, "accuracy": 1.0},
@@ -135,7 +135,7 @@ ALL_DATA = dict(
         "noise": {"middle": 0.5},
         "single": {"kl_target": 0.001},
     },
-    grpo={"kl_beta": 0.02, "advantage": "batch", "rollout_correction": "truncate"},
+    grpo={"kl_beta": 0.02, "advantage": "batch", "rollout_correction": "truncate", "updates_per_rollout": 2},
 )
 
 

@@ -100,7 +100,7 @@ def test_what_is_missing_is_asked_for_and_else_filled_with_nothing():
     filtered = side(prompts=3, filter={"rounds": 2})
     groups, metrics = judged(filtered, {"a": "11", "b": "01", "c": "00"})
     assert metrics == {"data/filter/dropped_low": 1.0, "data/filter/dropped_high": 1.0}
-    assert numbers(groups) == [1] and filtered.missing(groups) == 2 and side().missing(groups) == 0
+    assert numbers(groups) == [1] and filtered.missing(groups) == 2 and filtered.rounds == 2 and side().rounds == 1
     more = groups + judged(filtered, {"d": "10"}, step=1)[0]
     filtered.wait(more)
     learned, told = filtered.next_batch(0)
@@ -196,15 +196,20 @@ def test_a_task_must_say_what_is_right():
     side(replay={}, outcome=["placement"])  # asks for nothing
 
 
-@pytest.fixture(scope="module")
-def run(episodes):
+def started(episodes, **changes):
     """A small run with every method on: the objective, compiled; a state to begin with; and its rows."""
-    config = small_run(str(episodes), "unused", "grpo+data", 4)
-    policy, _, _, rows = set_up(config.model_copy(update={"mesh": MeshConfig()}))
+    config = RunConfig.model_validate(small_run(str(episodes), "unused", "grpo+data", 4).model_dump() | changes)
+    policy, _, _, rows = set_up(config)
     objective = GRPO(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
     state = begin(objective.begin, objective.optimizer, objective.mesh)
     objective.compile(state)
     return objective, state, rows
+
+
+@pytest.fixture(scope="module")
+def run(episodes):
+    """Groups come with encoded pictures: the vision tower is frozen."""
+    return started(episodes, freeze=[r"vision\..*"])
 
 
 def test_stopped_and_resumed_equals_never_stopped(run):
@@ -240,6 +245,7 @@ def test_stopped_and_resumed_equals_never_stopped(run):
     jax.tree.map(np.testing.assert_array_equal, again[0], final[0])
     jax.tree.map(np.testing.assert_array_equal, again[2], final[2])
     assert again[1] == final[1] and again[1] != saved[1]
+    assert int(again[0].step) == 4, "steps are counted, of two updates each"
     assert expected[-1]["rollout/staleness/max"] >= 1 and expected[-1]["data/replay/groups"] == 1
 
 
@@ -250,15 +256,19 @@ def test_what_saw_noise_is_judged_by_the_clean_pictures(run):
     given = (prompts, weights, weights, jax.random.key(1))
     groups = objective.sampler(*given, step=0, progress=0.0, timing=Stopwatch())[:2]
 
-    def log_probs(prompts):
-        placed = place_batch((stack_prompts(prompts), batched(groups).rollouts.completions), objective.mesh)
-        return np.asarray(learner.score[6](weights, placed[0], None, placed[1]))
+    def log_probs(rows):
+        placed = place_batch(stack_prompts(rows), objective.mesh)
+        pictures = np.asarray(objective.sampler.sampler.encode(weights, placed))[:2]
+        given = (stack_prompts(rows[:2]), pictures, batched(groups).rollouts.completions)
+        return np.asarray(learner.score[6](weights, *place_batch(given, objective.mesh))), pictures
 
     found, mask = batched(groups).rollouts.log_probs, batched(groups).rollouts.completions.mask
     assert mask.shape[1] == 4 and mask[:, 2:].any(), "half of a group is two"
-    np.testing.assert_allclose(found[mask], log_probs([row.prompt for row in prompts[:2]])[mask], atol=1e-5)
+    clean, pictures = log_probs([row.prompt for row in prompts])
+    np.testing.assert_allclose(found[mask], clean[mask], atol=1e-5)
+    np.testing.assert_array_equal(batched(groups).pictures, pictures)
     vision, random = objective.sampler.vision, np.random.default_rng(0)
-    noisy = log_probs([noisy_prompt(row.prompt, vision, 500, random) for row in prompts[:2]])
+    noisy, _ = log_probs([noisy_prompt(row.prompt, vision, 500, random) for row in prompts])
     assert np.abs(found - noisy)[mask].max() > 1e-4, "else it would not matter which pictures they are"
 
 
@@ -274,3 +284,16 @@ def test_noise_is_on_the_pictures_alone_and_the_same_in_frames_that_repeat(run):
     assert (noisy.patches[real] != prompt.patches[real]).mean() > 0.9
     same = replace(noisy, patches=prompt.patches)
     jax.tree.map(np.testing.assert_array_equal, same, prompt)
+
+
+@pytest.mark.slow
+def test_one_rollout_a_prompt_is_enough_with_its_past_as_a_baseline(episodes):
+    alone = {"data": {"single": {}}, "rollout": {"group_size": 1}, "grpo": {"advantage": "batch"}}
+    objective, state, rows = started(episodes, **alone)
+    before = jax.device_get(state.params)
+    rates = dict(learning_rate=1e-2, progress=0.0, key=jax.random.key(0))
+    state, metrics = objective.step(state, rows, **rates)
+    assert metrics["data/single/expected"] == 0.5 and metrics["data/single/prompts"] == 2
+    assert metrics["grad_norm"] > 0 and metrics["data/missing"] == 0
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, jax.device_get(state.params))
+    assert max(jax.tree.leaves(moved)) > 0

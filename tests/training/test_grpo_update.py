@@ -99,6 +99,24 @@ def test_micro_batches_change_nothing(by_the_whole_batch):
     jax.tree.map(close, updated(config(micro_batches=4, **WHOLE_BATCH)), by_the_whole_batch)
 
 
+def test_groups_weigh_what_their_weights_say():
+    settings = config(advantage="none", kl_beta=0.0)
+    optimizer = make_optimizer(settings.optimizer)
+    update = jax.jit(partial(grpo_update, STRUCTURE, optimizer, settings))
+    rollouts, rewards, _, _ = given(likely=-4.2)
+    prompts, weights = stack_prompts([*mixed_rows(), *mixed_rows()]), np.arange(8, dtype=np.float32) / 4
+    found = []
+    for each, weight in ((rewards, weights), (rewards * weights[:, None], np.ones(8, np.float32))):
+        params, frozen = split(jax.tree.map(np.asarray, small_params()), settings)
+        state = TrainState(params, optimizer.init(params), np.zeros((), np.int32))
+        state, metrics = update(
+            state, frozen, prompts, None, rollouts, each, None, None, 0.1, 0.0, None, weight
+        )
+        found.append(jax.device_get((state.params, metrics)))
+    jax.tree.map(close, *found)
+    assert found[0][1]["grad_norm"] > 0.01
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [dict(data=2), dict(data=4), dict(data=8), dict(data=2, fsdp=2, tensor=2)], ids=str)
 def test_devices_change_nothing(by_the_whole_batch, sizes):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from m2io_jax.config import GRPOConfig, RunConfig
+from m2io_jax.config import GRPOConfig, RunConfig, SingleConfig
 from m2io_jax.models.inputs import Completions
 from m2io_jax.rl.advantages import ADVANTAGES
 from m2io_jax.rl.losses import LOSSES
@@ -124,6 +124,24 @@ def test_the_overlong_filter_learns_nothing_from_what_was_cut_off():
     assert denominator == tokens == 2 + 3 + 5 + 1
     assert not np.asarray(gradient(settings, ours, entropy, rollouts, advantages, **more))[:, 2].any()
     assert metrics["sampling/importance_sampling_ratio/mean"][1] == tokens + 10  # what is told is of all
+
+
+def test_shaped_advantages_weigh_in_every_tokens_loss():
+    ours, entropy, rollouts, advantages = sampled()
+    mask, shaping = np.asarray(rollouts.completions.mask), SingleConfig(entropy_weight=0.4, entropy_bound=2)
+    ours = rollouts.log_probs  # on policy: the gradient is that of -A log pi
+    sizes, wanted = np.asarray(advantages)[..., None], np.asarray(entropy)
+    shaped = sizes + np.minimum(0.4 * wanted, np.abs(sizes) / 2)
+    assert (0.4 * wanted < np.abs(sizes) / 2)[mask].any() and (0.4 * wanted > np.abs(sizes) / 2)[mask].any()
+    found = gradient({}, ours, entropy, rollouts, advantages, shaping=shaping)
+    close(found, -shaped * mask / mask.sum(-1, keepdims=True))
+    plain = gradient({}, ours, entropy, rollouts, advantages, shaping=SingleConfig(entropy_weight=0))
+    close(plain, -sizes * mask / mask.sum(-1, keepdims=True))
+    # together with importance weights
+    corrected = dict(rollout_correction="truncate", rollout_weight_max=1.0)
+    ours = rollouts.log_probs - np.log(2)
+    found = gradient(corrected, ours, entropy, rollouts, advantages, shaping=shaping)
+    close(found, -0.5 * shaped * mask / mask.sum(-1, keepdims=True))
 
 
 def test_the_kl_weight_follows_its_schedule():
