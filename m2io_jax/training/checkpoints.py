@@ -61,7 +61,7 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def save(
-        self, step: int, state: Any, extra: dict[str, Any], rollouts: Any = None, measured: float | None = None
+        self, step: int, state: Any, extra: dict[str, Any], *, rollouts: Any = None, measured: float | None = None
     ) -> None:
         """Begins to write a checkpoint, once the one before is complete, and returns when `state` may change; what
         became of it is told by the next `save`, `wait` or `close`. The newest is left as it is when saved again.

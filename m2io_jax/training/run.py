@@ -287,7 +287,7 @@ def save(
     """Begins to write everything that makes the next step."""
     data = rows.get_state() | {"dropped": dropped_by_all(rows)}
     extra = {"resume_key": config.resume_key(), "seconds": elapsed, "memory": objective.memory, "data": data}
-    checkpoints.save(step, state, extra, objective.rollouts(), best.take())
+    checkpoints.save(step, state, extra, rollouts=objective.rollouts(), measured=best.take())
 
 
 def resume(

@@ -133,7 +133,7 @@ def test_what_stays_is_by_policy_also_over_a_restart(tmp_path, kept, stay):
     for steps in ((2, 4, 6, 8), (10, 12)):
         with Checkpoints(tmp_path, config) as checkpoints:
             for step in steps:
-                checkpoints.save(step, {"a": jnp.full(2, step)}, {}, MEASURES[step])
+                checkpoints.save(step, {"a": jnp.full(2, step)}, {}, measured=MEASURES[step])
     assert checkpoints.steps() == stay == sorted(int(path.name) for path in tmp_path.iterdir())
 
 

@@ -170,7 +170,7 @@ def test_what_waits_and_what_may_be_replayed_is_in_the_checkpoint(tmp_path):
     kept = first.carried()
     assert jax.tree.map(np.shape, kept) == shapes, "whatever there is"
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, {"a": np.arange(3)}, {}, kept)
+        checkpoints.save(1, {"a": np.arange(3)}, {}, rollouts=kept)
     second.carry(Checkpoints(tmp_path).rollouts(1, second.carried()))
     jax.tree.map(np.testing.assert_array_equal, second.carried(), kept)
     for each in (first, second):
