@@ -147,7 +147,7 @@ class GRPO:
         for _ in range(self.data.rounds):
             prompts = self.data.admitted(rows, self.config.prompts_a_step)
             timing.lap("data")
-            given = (prompts, self._sampling_weights(own), own, jax.random.fold_in(key, len(sampled.done)))
+            given = (prompts, self._sampling_weights(own), own, key)  # one key: each prompt has a seed of its own
             groups = self.sampler(*given, step=step, progress=progress, timing=timing)
             texts = [[self.codec.decode(ids) for ids in group.completions()] for group in groups]
             scores = score_completions(prompts, texts, self.config.rewards)

@@ -55,7 +55,7 @@ def stepped(objective, state, rows):
 def by_parts(objective, state, rows, chosen):
     """Sampled and scored like the step; one update by the rows that `chosen(rewards)` names."""
     prompts = place_batch(stack_prompts([row.prompt for row in rows]), objective.mesh)
-    rollouts = objective.sampler.sampler(join(state.params, objective.frozen), prompts, jax.random.fold_in(KEY, 0))
+    rollouts = objective.sampler.sampler(join(state.params, objective.frozen), prompts, KEY)
     tokens, masks = jax.device_get((rollouts.completions.tokens, rollouts.completions.mask))
     rewards = np.array(
         [

@@ -81,7 +81,7 @@ def test_a_run_with_adapters_goes_on_too_and_leaves_them_beside_the_weights(tmp_
 
 @pytest.mark.slow
 def test_a_run_with_every_data_side_method_goes_on_as_if_it_had_not_been_killed(tmp_path, episodes):
-    # the checkpoint of step 2 is whole at step 3, that of step 4 is being written, that of step 6 is not needed
+    # after step 3, when a checkpoint of step 2 is whole; 20 ms into the writing of the next; after step 5
     assert storm(tmp_path, episodes, "grpo+data", ["step 3", "saving 0.02", "step 5"]) == 3
     killed, whole = metrics_of(tmp_path / "killed"), metrics_of(tmp_path / "whole")
     for one, other in zip(killed, whole, strict=True):
