@@ -101,7 +101,11 @@ def as_json(plan: Plan, measured: Sequence[Measured], claims: Sequence[Judged]) 
         "seeds": list(plan.frame.seeds),
         "made": made(),
         "arms": {
-            name: {"label": arm.label} | {str(each.seed): summary(each) for each in measured if each.arm == name}
+            name: {
+                "label": arm.label,
+                "paper": arm.paper,
+                "seeds": {str(each.seed): summary(each) for each in measured if each.arm == name},
+            }
             for name, arm in plan.arms.items()
         },
         "claims": [

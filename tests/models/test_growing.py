@@ -24,7 +24,7 @@ def both():
 
 @pytest.fixture(scope="module")
 def batch(both):
-    encoder = PromptEncoder(both[0].config, both[0].codec, BatchConfig(prompt_length=24, pictures=1, patches=4))
+    encoder = PromptEncoder(both[0].config, both[0].codec, BatchConfig(prompt_length=40, pictures=1, patches=4))
     rows = [encoder.row(Prompt("Say it.", (words,)), (), seed=0) for words in ("three red eggs", "a pan")]
     targets = [[list(both[0].codec.encode(words))] for words in (" in the pan=2", " none")]
     return stack_prompts(rows), stack_completions(targets, 8, 0)

@@ -108,7 +108,7 @@ def test_arms_are_made_in_order_and_compared(played, tmp_path):
         for arm, start in (("rl", "once/first"), ("deep", f"seed{seed}/deep-grown"))
     ]
     assert [row for row in played if row.startswith("grow")] == ["grow once/first to deep"] * 2
-    assert results["arms"]["rl"]["1"]["counting"]["sampled"]["accuracy"]["mean"] == 90
+    assert results["arms"]["rl"]["seeds"]["1"]["counting"]["sampled"]["accuracy"]["mean"] == 90
     first, second = results["claims"]
     assert first["greedy"]["by_seed"] == [50, 60] and first["greedy"]["mean"] == 55
     assert (first["greedy"]["verdict"], second["greedy"]["verdict"]) == ("holds", "not decided")

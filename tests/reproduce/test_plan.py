@@ -77,7 +77,7 @@ def test_overrides_are_for_all_arms_for_one_or_for_the_whole(plan):
 @pytest.mark.parametrize(
     ("before", "after", "overrides", "parts"),
     [
-        ("steps: 7", "stepz: 7", [], ["`stepz`", "`steps`", "line 21"]),
+        ("steps: 7", "stepz: 7", [], ["`stepz`", "`steps`", "line 20"]),
         ("once: true", "onse: true", [], ["`onse`", "`once`", "line 12"]),
         ("prompts: 4", "prompts: 0", [], ["`batch.prompts` is 0", "line 8"]),
         ("begins_with: warm", "begins_with: wram", [], ["`wram`", "did you mean `warm`?", "begins_with"]),
@@ -90,7 +90,7 @@ def test_overrides_are_for_all_arms_for_one_or_for_the_whole(plan):
         ("    label: base", "    label: base\n    once: true\n    begins_with: rl", [], ["`arms.base`", "every seed"]),
         ("[3, 4]", "[]", [], ["`seeds`", "line 3"]),
         ("", "", ["stepz=3"], ["`stepz`", "stepz=3 on the command line"]),
-        ("", "", ["arms.lr.steps=3"], ["`lr`", "did you mean `rl`?"]),
+        ("", "", ["arms.rll.steps=3"], ["`rll`", "did you mean `rl`?"]),
         ("", "", ["arms.rl=3"], ["sets nothing", "arms.NAME.key=value"]),
         ("", "", ["claims=3"], ["sets nothing"]),
         ("", "", ["data.couting.count=3"], ["`couting`", "`counting`"]),

@@ -19,8 +19,9 @@ def test_a_plan_that_ships_is_made_once(tmp_path):
     folder = reproduce("othink-mr1", settings, FOLDER, Console(quiet=True))
     results = json.loads((folder / "results.json").read_text())
     for name, arm in results["arms"].items():
-        assert arm["0"]["steps"] == 1
-        assert name == "look" or 0 <= arm["0"]["geometry"]["sampled"]["format"]["mean"] <= 100
+        found = arm["seeds"]["0"]
+        assert found["steps"] == 1
+        assert name == "look" or 0 <= found["geometry"]["sampled"]["format"]["mean"] <= 100
     assert all(len(claim["greedy"]["by_seed"]) == 1 for claim in results["claims"])
     made = {path: path.stat().st_mtime_ns for path in folder.rglob("scores.json")}
     assert len(made) == 8
