@@ -184,11 +184,7 @@ def _set(override: str, data: dict[str, Any], parts: Mapping[str, Any], origins:
     elif keys[0] == "data" and len(keys) > 2:
         if keys[1] not in parts["data"]:
             raise unknown_name("data", keys[1], parts["data"], where)
-        *sections, last = keys[1:]
-        section = parts["data"]
-        for key in sections:
-            section = section.setdefault(key, {})
-        section[last] = value
+        set_setting(parts["data"], keys[1:], value)
     elif keys[0] in PARTS and (keys[0] != "arms" or len(keys) < 3):
         mend = "key=value is for all arms; else arms.NAME.key=value, data.TASK.key=value, seeds=[0] or run=FOLDER"
         raise UserError(f"`{override}` sets nothing of the reproduction.", where=where, mend=mend)
