@@ -230,6 +230,18 @@ def demo(
 
 
 @app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="othink-mr1, lmm-r1 or m2io-r1")],
+    settings: Overrides = None,
+    plans: Annotated[Path, typer.Option(help="where the plans lie")] = Path("configs/reproduce"),
+):
+    """A paper's comparisons in miniature: data, every arm with three seeds, tables; started again, it goes on."""
+    from m2io_jax.reproduce import making
+
+    making.reproduce(name, settings or [], plans, out)
+
+
+@app.command()
 def base(
     folder: Annotated[Path, typer.Argument(help="where the model is written")],
     settings: Overrides = None,

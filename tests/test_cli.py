@@ -3,12 +3,14 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from m2io_jax import cli
 from m2io_jax.errors import UserError
 
+PLANS = str(Path(__file__).resolve().parents[1] / "configs" / "reproduce")
 CONFIG = "name: t\nobjective: supervised\nsteps: 1\n"
 
 
@@ -56,6 +58,8 @@ def m2io(monkeypatch, capsys, tmp_path):
         (("generate", "counting", "out", "moost=3"), ("moost", "most")),
         (("generate", "counting", "out", "--count", "0"), ("--count", "1 or more")),
         (("generate", "geometry", "out", "kinds=circle"), ("circle", "perimeter")),
+        (("reproduce", "othink", "--plans", PLANS), ("othink", "othink-mr1")),
+        (("reproduce", "lmm-r1", "--plans", PLANS, "arms.mgt.steps=3"), ("mgt", "mgt_geo")),
         (("corpus", "import", "markdown", ".", "config.yaml/out"), ("config.yaml",)),
     ],
     ids=lambda value: " ".join(value),

@@ -1,7 +1,8 @@
 """Dimensions of every model size: one dataclass a tower, one table of sizes.
 
-`tiny` ships with the package. The others are the published sizes of Qwen2.5-VL (arXiv 2502.13923) and Qwen2-VL
-(2409.12191). models/huggingface.py reads the dimensions of any other from its config.json.
+`tiny` ships with the package; `deep` is it with three times the decoder (models/growing.py). The others are the
+published sizes of Qwen2.5-VL (arXiv 2502.13923) and Qwen2-VL (2409.12191). models/huggingface.py reads the dimensions
+of any other from its config.json.
 """
 
 import dataclasses
@@ -225,22 +226,26 @@ _text_of_qwen2 = partial(_text, max_position_embeddings=32_768)
 
 TINY_TOKENS = SpecialTokens(pad=0, eos=2, image_pad=5, video_pad=6, vision_start=3, vision_end=4)
 
+
+def _tiny(layers: int) -> ModelConfig:
+    vision = VisionConfig(
+        depth=4,
+        hidden_size=128,
+        num_heads=4,
+        intermediate_size=256,
+        out_hidden_size=192,
+        fullatt_block_indexes=(1, 3),
+    )
+    text = _text(
+        192, 512, layers, 6, 2, vocab_size=1024, head_dim=32, mrope_section=(4, 6, 6), tie_word_embeddings=True,
+        max_position_embeddings=4096, initializer_range=0.1,
+    )  # fmt: skip
+    return ModelConfig(vision, text, TINY_TOKENS)
+
+
 SIZES: dict[str, ModelConfig] = {
-    "tiny": ModelConfig(
-        vision=VisionConfig(
-            depth=4,
-            hidden_size=128,
-            num_heads=4,
-            intermediate_size=256,
-            out_hidden_size=192,
-            fullatt_block_indexes=(1, 3),
-        ),
-        text=_text(
-            192, 512, 6, 6, 2, vocab_size=1024, head_dim=32, mrope_section=(4, 6, 6), tie_word_embeddings=True,
-            max_position_embeddings=4096, initializer_range=0.1,
-        ),
-        special=TINY_TOKENS,
-    ),
+    "tiny": _tiny(6),
+    "deep": _tiny(18),
     "3b": ModelConfig(
         _vision(2048, 3420), _text(2048, 11008, 36, 16, 2, vocab_size=151936, tie_word_embeddings=True)
     ),

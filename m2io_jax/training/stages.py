@@ -70,7 +70,7 @@ def load_stages(path: Path | str, overrides: Iterable[str] = ()) -> Stages:
     settings = [_setting(override, stages) for override in overrides]
     runs: list[RunConfig] = []
     for name, own in stages.items():
-        laid, where = _laid_over(data, own), _origins_of(name, origins)
+        laid, where = laid_over(data, own), _origins_of(name, origins)
         for setting in settings:
             if setting.stage in (None, name):
                 set_setting(laid, setting.keys, setting.value)
@@ -141,7 +141,8 @@ def _require_stage_setting(stage: str, key: str, where: str) -> None:
         raise UserError(what, where=where, mend=f"set `{key}` beside `stages`")
 
 
-def _laid_over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others on top: sections key by key; `tasks`, `rewards` and `episodes` whole."""
     laid = deepcopy(dict(common))
     for key, value in own.items():
         sections = isinstance(laid.get(key), dict) and isinstance(value, dict) and key not in GIVEN_WHOLE

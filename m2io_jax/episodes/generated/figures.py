@@ -16,8 +16,7 @@ from m2io_jax.episodes.settings import chosen, require
 
 KINDS = ("angle", "side", "perimeter", "area")
 LEAST_ANGLE = 20  # degrees; sharper corners have no room for a label
-MARGIN = 0.24  # of the picture's side, for the labels around the figure
-LABEL = 0.13  # height of a label's letters, as a share of the picture's side
+BESIDE = 0.11  # of the picture's side: what labels around the figure need beside the height of their letters
 SUPERSAMPLING = 2
 INK, PAPER = (24, 28, 40), (244, 244, 246)
 
@@ -31,12 +30,14 @@ class FigureConfig:
         step: angles are multiples of so many degrees.
         largest: side of a rectangle, and leg of a right triangle.
         side: of a picture, in pixels.
+        letters: height of a label's letters, in hundredths of the picture's side; the figure gets what they leave.
     """
 
     kinds: str = ",".join(KINDS)
     step: int = 10
     largest: int = 12
     side: int = 112
+    letters: int = 13
 
     def __post_init__(self) -> None:
         """Raises UserError for the first value that is out of its bounds."""
@@ -44,11 +45,15 @@ class FigureConfig:
         require(self.step in (1, 2, 5, 10, 20), "step", self.step, "1, 2, 5, 10 or 20")
         require(4 <= self.largest <= 99, "largest", self.largest, "4 to 99")
         require(56 <= self.side <= 1024, "side", self.side, "56 to 1024")
+        require(8 <= self.letters <= 30, "letters", self.letters, "8 to 30")
 
     def problem(self, random: np.random.Generator, split: str, seed: int) -> Problem:
         """A figure and a question. Figures that are the same but for their position are the same problem."""
         kind = pick(random, chosen("kinds", self.kinds, KINDS))
         return {"angle": self._angle, "side": self._side}.get(kind, self._rectangle)(random, kind)
+
+    def _look(self) -> tuple[int, float]:
+        return self.side, self.letters / 100
 
     def _angle(self, random: np.random.Generator, kind: str) -> Problem:
         """The third angle of a triangle."""
@@ -63,7 +68,7 @@ class FigureConfig:
             answer=x,
             reasoning=f"{a}+{b}={a + b}\n180-{a + b}={x}",
             content=f"triangle angles {a} {b}",
-            picture=partial(draw, _turned(corners, random), {0: str(a), 1: str(b), 2: "x"}, {}, self.side),
+            picture=partial(draw, _turned(corners, random), {0: str(a), 1: str(b), 2: "x"}, {}, *self._look()),
         )
 
     def _side(self, random: np.random.Generator, kind: str) -> Problem:
@@ -86,7 +91,7 @@ class FigureConfig:
             answer=x,
             reasoning=reasoning,
             content=content,
-            picture=partial(draw, corners, {}, sides, self.side),
+            picture=partial(draw, corners, {}, sides, *self._look()),
         )
 
     def _rectangle(self, random: np.random.Generator, kind: str) -> Problem:
@@ -104,7 +109,7 @@ class FigureConfig:
             answer=answer,
             reasoning=reasoning,
             content=f"rectangle sides {a} {b}",
-            picture=partial(draw, corners, {}, {0: str(a), 1: str(b)}, self.side),
+            picture=partial(draw, corners, {}, {0: str(a), 1: str(b)}, *self._look()),
         )
 
 
@@ -127,6 +132,7 @@ def draw(
     at_corners: Mapping[int, str],
     at_sides: Mapping[int, str],
     side: int,
+    letters: float,
     random: np.random.Generator,
 ) -> bytes:
     """A PNG file of a polygon with labels outside of it.
@@ -135,17 +141,19 @@ def draw(
         corners: [corners, 2] in any unit; the figure is scaled to the picture.
         at_corners: labels by corner; at_sides: labels by the corner at which the side begins.
         side: of the picture, in pixels.
+        letters: height of the labels' letters, as a share of the picture's side.
         random: moves the figure where it leaves room, and draws the noise.
     """
     whole = side * SUPERSAMPLING
-    room = whole * (1 - 2 * MARGIN)
+    margin = letters + BESIDE
+    room = whole * (1 - 2 * margin)
     low, extent = corners.min(0), np.ptp(corners, axis=0)
     scale = room / extent.max()
-    points = (corners - low) * scale + whole * MARGIN + random.uniform(0, 1, 2) * (room - extent * scale)
+    points = (corners - low) * scale + whole * margin + random.uniform(0, 1, 2) * (room - extent * scale)
     canvas = Image.new("RGB", (whole, whole), PAPER)
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(whole * LABEL)
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(whole * letters)
     pen.polygon([tuple(point) for point in points], outline=INK, width=round(whole / 56))
-    middle, away = points.mean(0), whole * LABEL * 0.8
+    middle, away = points.mean(0), whole * letters * 0.8
     for corner, text in at_corners.items():
         _write(pen, font, points[corner], points[corner] - middle, away, text)
     for first, text in at_sides.items():
