@@ -6,7 +6,7 @@ usage() {
 usage: launch/tpu_vm.sh COMMAND --name NAME [OPTION...] [WORDS...]
 
   run WORDS...   all of the below, in turn, until m2io has ended: for example
-                 launch/tpu_vm.sh run --name a --topology v5e-16 --spot train CONFIG run=gs://BUCKET/a key=value...
+                 launch/tpu_vm.sh run --name a --topology v5e-16 --spot train CONFIG key=value...
                  Given again it goes on with what is there. Ended by a signal, it leaves the training alone.
   create         the queued resource, and wait for it
   copy           the source tree, without runs/ and .venv/
@@ -15,6 +15,7 @@ usage: launch/tpu_vm.sh COMMAND --name NAME [OPTION...] [WORDS...]
   logs           of the first worker, until the run ends
   status         of the queued resource, and of the run on every worker
   stop           asks m2io to save and end
+  fetch FOLDER   a run's folder from the first worker, without weights and checkpoints
   delete         the queued resource with its machines
 
   --name NAME            of the queued resource
@@ -123,6 +124,15 @@ stop() {
     run "${remote[@]}"
 }
 
+fetch() {
+    local archive=runs/launch/$name.fetched.tar.gz
+    on 0 "tar -czf fetched.tar.gz --exclude=checkpoints --exclude='*.safetensors' -C m2io $(quoted "${words[@]}")"
+    run "${remote[@]}"
+    run mkdir -p runs/launch
+    run "${resource[@]}" scp "$name:fetched.tar.gz" "$archive" "${place[@]}" --node=0 --worker=0
+    run tar -xzf "$archive"
+}
+
 delete() { run "${resource[@]}" delete "$name" "${place[@]}" --force --quiet; }
 
 # What the queued resource is at; `absent` where there is none.
@@ -227,13 +237,14 @@ attend_run() {
 command=${1:---help}
 (($# == 0)) || shift
 case $command in
-run | create | copy | install | start | logs | status | stop | delete) parse "$@" ;;
+run | create | copy | install | start | logs | status | stop | fetch | delete) parse "$@" ;;
 --help | -h) usage && exit ;;
 *) die "$command is not a command of tpu_vm.sh." "see launch/tpu_vm.sh --help" ;;
 esac
 case $command in
 run | create | status) slices_asked ;;&
 run | start) check_words "${words[@]}" ;;
+fetch) ((${#words[@]} == 1)) || die "fetch takes one folder." "give it as in the tree, such as runs/a" ;;
 *) ((${#words[@]} == 0)) || die "$command does not take: ${words[*]}" "see launch/tpu_vm.sh --help" ;;
 esac
 assumed_state=absent assumed_status=none

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -67,8 +67,20 @@ _REQUIRED = {
 
 def _section(model: type[BaseModel], loc: Iterable[Any]) -> type[BaseModel]:
     for name in loc:
-        model = model.model_fields[name].annotation
+        kind = model.model_fields[name].annotation if name in model.model_fields else None
+        # Seen through `... | None` and through a mapping, whose own names are passed over.
+        model = next((part for part in (kind, *_parts(kind)) if _is_section(part)), model)
     return model
+
+
+def _parts(kind: Any) -> Iterable[Any]:
+    for part in get_args(kind):
+        yield part
+        yield from _parts(part)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _origin(item: Mapping[str, Any], origins: Mapping[str, str], source: str) -> str:

@@ -40,6 +40,8 @@ def main(words: list[str]) -> int:
         state.unlink()
         for home in machines():
             shutil.rmtree(home)
+    elif verb == "scp" and ":" in words[4]:
+        shutil.copy(machines()[0] / words[4].partition(":")[2], words[5])
     elif verb == "scp":
         for home in machines():
             shutil.copy(words[4], home / words[5].partition(":")[2])
