@@ -60,7 +60,7 @@ class LauncherSection(Section):
 
 
 class SweepConfig(Section):
-    """A sweep. `folder`: of its runs and report; `price_per_chip_hour`: by family of TPU, and for this machine `here`."""
+    """A sweep. Its runs and report are in `folder`; `price_per_chip_hour` is by family of TPU, and `here` for here."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     folder: Path = Field(default_factory=lambda given: Path("runs") / "sweeps" / given["name"])

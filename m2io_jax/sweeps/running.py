@@ -3,8 +3,8 @@
     FOLDER/NAME/...             a run's folder, as `m2io train` and `m2io evaluate` leave it
     FOLDER/NAME/results.json    it is finished
 
-A run for a slice is handed to launch/tpu_vm.sh, which makes it in the same folder of the machines' tree; what the report
-reads is fetched before the machines are given back.
+A run for a slice is handed to launch/tpu_vm.sh, which makes it in the same folder of the machines' tree; what the
+report reads is fetched before the machines are given back.
 """
 
 import shlex
