@@ -94,11 +94,11 @@ on() { # WORKERS COMMAND-LINE
 
 copy() {
     local archive=runs/launch/$name.tar.gz
-    run mkdir -p runs/launch
-    run tar -czf "$archive" --exclude=./runs --exclude=./.venv --exclude=./.git --exclude=__pycache__ .
-    run "${resource[@]}" scp "$archive" "$name:m2io.tar.gz" "${place[@]}" --node=all --worker=all
-    on all 'mkdir -p m2io && tar -xzf m2io.tar.gz -C m2io'
-    run "${remote[@]}"
+    run mkdir -p runs/launch &&
+        run tar -czf "$archive" --exclude=./runs --exclude=./.venv --exclude=./.git --exclude=__pycache__ . &&
+        run "${resource[@]}" scp "$archive" "$name:m2io.tar.gz" "${place[@]}" --node=all --worker=all &&
+        on all 'mkdir -p m2io && tar -xzf m2io.tar.gz -C m2io' &&
+        run "${remote[@]}"
 }
 
 install() {
@@ -108,8 +108,8 @@ install() {
 
 start() {
     on all "$(quoted m2io/launch/worker.sh start "${words[@]}")"
-    run "${remote[@]}"
     assumed_status=running
+    run "${remote[@]}"
 }
 
 logs() {
@@ -187,11 +187,13 @@ run_all() {
         absent) create ;;
         SUSPENDED | FAILED)
             restart "$name is $at"
+            begun=false failures=0
             delete
             pause "$poll"
             ;;
         unknown) once_more "gcloud cannot say how $name is" ;;
         *)
+            failures=0
             tell "$name is $at"
             pause "$poll"
             ;;
@@ -200,11 +202,14 @@ run_all() {
     tell "m2io has ended well; the machines are kept: launch/tpu_vm.sh delete --name $name"
 }
 
+# Machines may be taken away at any moment: whatever fails here, the next look says what is.
 begin() {
-    copy
-    install
-    start
-    logs || true # a connection that breaks is no end: the next look says what is
+    if copy && install && start; then
+        begun=true
+        logs || true
+    else
+        once_more "the workers of $name could not be made ready"
+    fi
 }
 
 # One look at the run on machines that are there; sets run_all's `verdict` and `begun`.
@@ -219,7 +224,7 @@ attend_run() {
         pause 1 # a run is gone a moment before its status is there
         ;;
     false,*)
-        verdict=none begun=true
+        verdict=none
         begin
         ;;
     true,0) ;;

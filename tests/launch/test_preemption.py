@@ -140,6 +140,12 @@ def test_a_failure_is_passed_on_and_the_same_command_tries_again(cloud):
     assert cloud.verbs() == ["create", *WHOLE, *WHOLE]
 
 
+def test_a_copy_that_fails_is_made_again(cloud):
+    (cloud.folder / "broken").touch()
+    said = cloud.launch("run", *TRAIN)
+    assert "could not be made ready" in said and cloud.verbs() == ["create", "scp", *WHOLE]
+
+
 def test_restarts_come_to_an_end(cloud):
     cloud.fates(*["saves"] * 20)
     assert "after 2 restarts" in cloud.launch("run", "--restarts", "2", *TRAIN, status=1)
