@@ -89,6 +89,8 @@ class SweepConfig(Section):
                 raise PydanticCustomError("family", f"`price_per_chip_hour` names `{family}`; allowed: {allowed}")
         if self.launcher and self.folder.is_absolute():
             raise PydanticCustomError("folder", "`folder` is absolute, but what is launched needs one in the tree")
+        if self.launcher and not any(size.topology for size in self.sizes.values()):
+            raise PydanticCustomError("unread", "`launcher` is set but only sizes with a `topology` read it")
         return self
 
 
@@ -105,10 +107,10 @@ class SweepRun:
     @property
     def name(self) -> str:
         """Follows from the configuration and the settings alone."""
-        settings = {key: self.settings[key] for key in sorted(self.settings)}
+        settings = {key: _plain(self.settings[key]) for key in sorted(self.settings)}
         digest = hashlib.sha256(json.dumps([self.config.as_posix(), settings], sort_keys=True).encode()).hexdigest()
         short = (f"{key.rpartition('.')[2]}{value}" for key, value in settings.items() if _is_short(value))
-        words = re.sub(r"[^\w.-]", "", "-".join(short))[:SHOWN].strip(".-")
+        words = re.sub(r"[^\w.-]", "", "-".join(short), flags=re.ASCII)[:SHOWN].strip(".-")
         return "-".join(filter(None, [self.config.stem, words, digest[:6]]))
 
     def words(self, folder: Path) -> list[str]:
@@ -163,6 +165,15 @@ def _override(override: str) -> tuple[str, Any]:
         what = f"`{override}` cannot be set: each run of a sweep has its own."
         raise UserError(what, where="the command line")
     return ".".join(keys), value
+
+
+def _plain(value: Any) -> Any:
+    """One way to write a number: 1 for 1.0."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_short(value: Any) -> bool:

@@ -54,6 +54,7 @@ def test_a_name_follows_from_the_values_wherever_they_are_given(load):
     assert one == names(load, grid={"seed": [1, 0]}, config="configs/c.yaml", settings={"model": "tiny", "steps": 2})
     assert one == names(load, runs=[{"steps": 2, "seed": 1}, {"seed": 0, "steps": 2}], settings={"model": "tiny"},
                         sizes={"any": {"config": "configs/c.yaml"}}, name="other", folder="elsewhere")  # fmt: skip
+    assert one == names(load, config="configs/c.yaml", settings={"steps": 2.0, "model": "tiny"}, seeds=[0, 1])
     # named here once, by hand: a change of the rule would make every finished run again
     assert one == {"c-modeltiny-seed0-steps2-7030eb", "c-modeltiny-seed1-steps2-51e51d"}
 
@@ -101,6 +102,7 @@ def test_what_train_is_given_is_read_back_as_it_was_set(load):
         ({"config": "c", "sizes": {"a": {"topology": "v5e-17"}}, "launcher": {}}, ("v5e:4x4",)),
         ({"config": "c", "price_per_chip_hour": {"v5": 1.0}}, ("`v5`", "v5e", "here")),
         ({"config": "c", "launcher": {}, "folder": "/data"}, ("absolute",)),
+        ({"config": "c", "launcher": {}}, ("`launcher`", "topology")),
     ],
 )
 def test_a_wrong_plan_is_told(load, plan, told):
