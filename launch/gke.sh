@@ -5,7 +5,7 @@ usage() {
 usage: launch/gke.sh COMMAND --name NAME [OPTION...] [WORDS...]
 
   image            build the container image of this source tree, and push it
-  manifest WORDS...  print the JobSet that runs m2io WORDS..., such as train CONFIG run=gs://BUCKET/a key=value...
+  manifest WORDS...  print the JobSet that runs m2io WORDS..., such as train CONFIG key=value...
   run WORDS...     kubectl apply it. Pods that are taken away, or end with 75 (saved), are started again, whatever
                    --restarts says; the same command goes on from the last checkpoint
   xpk WORDS...     the same by `xpk workload create`

@@ -6,7 +6,7 @@ usage() {
 usage: launch/tpu_vm.sh COMMAND --name NAME [OPTION...] [WORDS...]
 
   run WORDS...   all of the below, in turn, until m2io has ended: for example
-                 launch/tpu_vm.sh run --name a --topology v5e-16 --spot train CONFIG run=gs://BUCKET/a key=value...
+                 launch/tpu_vm.sh run --name a --topology v5e-16 --spot train CONFIG key=value...
                  Given again it goes on with what is there. Ended by a signal, it leaves the training alone.
   create         the queued resource, and wait for it
   copy           the source tree, without runs/ and .venv/
@@ -15,6 +15,7 @@ usage: launch/tpu_vm.sh COMMAND --name NAME [OPTION...] [WORDS...]
   logs           of the first worker, until the run ends
   status         of the queued resource, and of the run on every worker
   stop           asks m2io to save and end
+  fetch FOLDER   a run's folder from the first worker, without weights and checkpoints
   delete         the queued resource with its machines
 
   --name NAME            of the queued resource
@@ -93,11 +94,11 @@ on() { # WORKERS COMMAND-LINE
 
 copy() {
     local archive=runs/launch/$name.tar.gz
-    run mkdir -p runs/launch
-    run tar -czf "$archive" --exclude=./runs --exclude=./.venv --exclude=./.git --exclude=__pycache__ .
-    run "${resource[@]}" scp "$archive" "$name:m2io.tar.gz" "${place[@]}" --node=all --worker=all
-    on all 'mkdir -p m2io && tar -xzf m2io.tar.gz -C m2io'
-    run "${remote[@]}"
+    run mkdir -p runs/launch &&
+        run tar -czf "$archive" --exclude=./runs --exclude=./.venv --exclude=./.git --exclude=__pycache__ . &&
+        run "${resource[@]}" scp "$archive" "$name:m2io.tar.gz" "${place[@]}" --node=all --worker=all &&
+        on all 'mkdir -p m2io && tar -xzf m2io.tar.gz -C m2io' &&
+        run "${remote[@]}"
 }
 
 install() {
@@ -107,8 +108,8 @@ install() {
 
 start() {
     on all "$(quoted m2io/launch/worker.sh start "${words[@]}")"
-    run "${remote[@]}"
     assumed_status=running
+    run "${remote[@]}"
 }
 
 logs() {
@@ -121,6 +122,15 @@ logs() {
 stop() {
     on all 'm2io/launch/worker.sh stop'
     run "${remote[@]}"
+}
+
+fetch() {
+    local archive=runs/launch/$name.fetched.tar.gz
+    on 0 "tar -czf fetched.tar.gz --exclude=checkpoints --exclude='*.safetensors' -C m2io $(quoted "${words[@]}")"
+    run "${remote[@]}"
+    run mkdir -p runs/launch
+    run "${resource[@]}" scp "$name:fetched.tar.gz" "$archive" "${place[@]}" --node=0 --worker=0
+    run tar -xzf "$archive"
 }
 
 delete() { run "${resource[@]}" delete "$name" "${place[@]}" --force --quiet; }
@@ -177,11 +187,13 @@ run_all() {
         absent) create ;;
         SUSPENDED | FAILED)
             restart "$name is $at"
+            begun=false failures=0
             delete
             pause "$poll"
             ;;
         unknown) once_more "gcloud cannot say how $name is" ;;
         *)
+            failures=0
             tell "$name is $at"
             pause "$poll"
             ;;
@@ -190,11 +202,14 @@ run_all() {
     tell "m2io has ended well; the machines are kept: launch/tpu_vm.sh delete --name $name"
 }
 
+# Machines may be taken away at any moment: whatever fails here, the next look says what is.
 begin() {
-    copy
-    install
-    start
-    logs || true # a connection that breaks is no end: the next look says what is
+    if copy && install && start; then
+        begun=true
+        logs || true
+    else
+        once_more "the workers of $name could not be made ready"
+    fi
 }
 
 # One look at the run on machines that are there; sets run_all's `verdict` and `begun`.
@@ -209,7 +224,7 @@ attend_run() {
         pause 1 # a run is gone a moment before its status is there
         ;;
     false,*)
-        verdict=none begun=true
+        verdict=none
         begin
         ;;
     true,0) ;;
@@ -227,13 +242,14 @@ attend_run() {
 command=${1:---help}
 (($# == 0)) || shift
 case $command in
-run | create | copy | install | start | logs | status | stop | delete) parse "$@" ;;
+run | create | copy | install | start | logs | status | stop | fetch | delete) parse "$@" ;;
 --help | -h) usage && exit ;;
 *) die "$command is not a command of tpu_vm.sh." "see launch/tpu_vm.sh --help" ;;
 esac
 case $command in
 run | create | status) slices_asked ;;&
 run | start) check_words "${words[@]}" ;;
+fetch) ((${#words[@]} == 1)) || die "fetch takes one folder." "give it as in the tree, such as runs/a" ;;
 *) ((${#words[@]} == 0)) || die "$command does not take: ${words[*]}" "see launch/tpu_vm.sh --help" ;;
 esac
 assumed_state=absent assumed_status=none

@@ -118,6 +118,20 @@ def train(config: Path, settings: Overrides = None):
 
 
 @app.command()
+def sweep(
+    words: Annotated[list[str], typer.Argument(help="[report] SWEEP.yaml, then settings for every run as key=value")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the commands and run nothing")] = False,
+):
+    """Train and evaluate every run of a sweep that is not finished, or write the report of those that are."""
+    from m2io_jax.sweeps import command
+
+    if words[0] == "report":
+        command.report(words[1:], out)
+    elif command.sweep(words, dry_run, out):
+        raise typer.Exit(1)
+
+
+@app.command()
 def profile(config: Path, folder: Path, settings: Overrides = None, steps: int = 3):
     """Trace a few steps of a configuration, for TensorBoard or Perfetto; nothing of the run is kept."""
     from m2io_jax.config import load_config

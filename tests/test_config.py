@@ -85,6 +85,7 @@ def test_yaml_round_trip(write):
     ("extra", "overrides", "parts"),
     [
         ("rolout: {group_size: 4}\n", [], ["`rolout`", "did you mean `rollout`?", "line 4"]),
+        ("lora: {rnk: 4}\n", [], ["`lora.rnk`", "did you mean `lora.rank`?", "line 4"]),
         ("rollout:\n  group_sise: 4\n", [], ["`rollout.group_sise`", "`rollout.group_size`", "line 5"]),
         ("", ["rollout.group_sise=4"], ["`rollout.group_sise`", "rollout.group_sise=4 on the command line"]),
         ("rollout:\n  group_size: four\n", [], ["`rollout.group_size` is 'four'", "integer", "line 5"]),

@@ -67,10 +67,20 @@ _REQUIRED = {
 
 def _section(model: type[BaseModel], loc: Iterable[Any]) -> type[BaseModel]:
     for name in loc:
-        kind = model.model_fields[name].annotation
-        # a section that may be left out is a union with None
-        model = next((each for each in get_args(kind) if isinstance(each, type) and issubclass(each, BaseModel)), kind)
+        kind = model.model_fields[name].annotation if name in model.model_fields else None
+        # Seen through `... | None` and through a mapping, whose own names are passed over.
+        model = next((part for part in (kind, *_parts(kind)) if _is_section(part)), model)
     return model
+
+
+def _parts(kind: Any) -> Iterable[Any]:
+    for part in get_args(kind):
+        yield part
+        yield from _parts(part)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _origin(item: Mapping[str, Any], origins: Mapping[str, str], source: str) -> str:

@@ -20,13 +20,13 @@ def commands() -> dict[str, list[str]]:
     """Each stored file's name with the command whose output it holds."""
     every: dict[str, list[str]] = {}
     for size, topology in SIZES.items():
-        words = ["train", f"configs/inserter_r1_{size}.yaml", f"run=gs://bucket/{size}", "name=a run's name"]
+        words = ["train", f"configs/inserter_r1_{size}.yaml", "checkpoint.folder=gs://bucket/runs", "name=a run's name"]
         asked = ["--name", f"m2io-{size}", "--topology", topology]
         every[f"tpu_vm_{size}"] = [*TPU.split(), *asked, "--spot", *words]
         every[f"gke_{size}"] = ["launch/gke.sh", "run", *GKE.split(), *asked, "--queue", "research", *words]
         xpk = "--cluster my-cluster --project my-project --zone my-zone".split()
         every[f"xpk_{size}"] = ["launch/gke.sh", "xpk", *GKE.split(), *asked, *xpk, *words]
-    two = ["--name", "m2io-two", "--topology", "2xv5e-16", "train", "configs/inserter_r1_3b.yaml", "run=gs://bucket/two"]
+    two = ["--name", "m2io-two", "--topology", "2xv5e-16", "train", "configs/inserter_r1_3b.yaml", "seed=1"]
     every["tpu_vm_two_slices"] = [*TPU.split(), *two]
     every["gke_two_slices"] = ["launch/gke.sh", "run", *GKE.split(), "--spot", *two]
     tiny = ["train", "configs/tiny.yaml", "episodes=runs/a folder"]

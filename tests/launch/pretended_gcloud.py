@@ -3,6 +3,7 @@
     state        at what it is; no file: there is none
     asked        the flags it was created with, one line a creation
     calls        one line a call: its verb
+    broken       if it is there, the next copy fails
     worker0...   the home folder of each machine
 """
 
@@ -40,6 +41,11 @@ def main(words: list[str]) -> int:
         state.unlink()
         for home in machines():
             shutil.rmtree(home)
+    elif verb == "scp" and ":" in words[4]:
+        shutil.copy(machines()[0] / words[4].partition(":")[2], words[5])
+    elif verb == "scp" and (CLOUD / "broken").exists():
+        (CLOUD / "broken").unlink()
+        return 1
     elif verb == "scp":
         for home in machines():
             shutil.copy(words[4], home / words[5].partition(":")[2])

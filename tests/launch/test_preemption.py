@@ -97,7 +97,7 @@ def cloud(tmp_path, tree) -> Cloud:
 
 
 WHOLE = ["scp", "unpack", "install", "start"]
-TRAIN = ["train", "configs/a.yaml", "name=it's a run", "run=gs://bucket/a"]
+TRAIN = ["train", "configs/a.yaml", "name=it's a run", "checkpoint.folder=gs://bucket/a"]
 
 
 def test_a_run_is_launched_on_every_slice_and_followed(cloud):
@@ -140,6 +140,12 @@ def test_a_failure_is_passed_on_and_the_same_command_tries_again(cloud):
     assert cloud.verbs() == ["create", *WHOLE, *WHOLE]
 
 
+def test_a_copy_that_fails_is_made_again(cloud):
+    (cloud.folder / "broken").touch()
+    said = cloud.launch("run", *TRAIN)
+    assert "could not be made ready" in said and cloud.verbs() == ["create", "scp", *WHOLE]
+
+
 def test_restarts_come_to_an_end(cloud):
     cloud.fates(*["saves"] * 20)
     assert "after 2 restarts" in cloud.launch("run", "--restarts", "2", *TRAIN, status=1)
@@ -164,6 +170,17 @@ def test_an_interrupted_launcher_leaves_the_run_alone_and_finds_it_again(cloud):
     assert cloud.verbs().count("create") == 1 and len(cloud.lines("starts-worker0")) == 2
     cloud.launch("delete")
     assert not (cloud.folder / "state").exists()
+
+
+def test_a_runs_folder_is_fetched_without_its_weights(cloud):
+    cloud.launch("run", *TRAIN)
+    run = cloud.folder / "worker0" / "m2io" / "runs" / "a run"
+    (run / "model").mkdir(parents=True)
+    for name in ("results.json", "model/model.safetensors"):
+        (run / name).write_text(name)
+    cloud.launch("fetch", "runs/a run")
+    fetched = cloud.tree / "runs" / "a run"
+    assert (fetched / "results.json").read_text() == "results.json" and list((fetched / "model").iterdir()) == []
 
 
 def wait_for(path: Path) -> None:
