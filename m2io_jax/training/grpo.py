@@ -26,7 +26,7 @@ from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.int8 import quantized
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import ModelConfig
-from m2io_jax.parallel.hosts import gathered, local_rows
+from m2io_jax.parallel.exchange import gathered, local_rows
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.peak import peak_flops
 from m2io_jax.parallel.sharding import batch_sharding, local_count, local_shards, param_shardings, place, place_batch

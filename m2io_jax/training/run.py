@@ -31,7 +31,7 @@ from m2io_jax.models.lora import adapted_modules
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.models.sizes import Computation, LoraConfig
 from m2io_jax.models.weights import WeightType, declared
-from m2io_jax.parallel.hosts import gathered, is_first
+from m2io_jax.parallel.exchange import gathered, is_first
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task

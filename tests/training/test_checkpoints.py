@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import resource
 import shutil
@@ -17,11 +18,12 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from m2io_jax.config import CheckpointConfig
+from m2io_jax.config import CheckpointConfig, RunConfig
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.pipeline import Portion, RowError, episode_pipeline
 from m2io_jax.errors import UserError
 from m2io_jax.training.checkpoints import Checkpoints
+from m2io_jax.training.run import BestBy
 
 ROWS = [Episode(str(i), "", (), (), (), ()) for i in range(11)]
 EXTRA = {"resume_key": {"seed": 3, "init": None, "tasks.inserter": 0.5}, "seconds": 1.25, "counters": {"dropped": 2}}
@@ -135,6 +137,19 @@ def test_what_stays_is_by_policy_also_over_a_restart(tmp_path, kept, stay):
             for step in steps:
                 checkpoints.save(step, {"a": jnp.full(2, step)}, {}, MEASURES[step])
     assert checkpoints.steps() == stay == sorted(int(path.name) for path in tmp_path.iterdir())
+
+
+def test_the_best_are_chosen_by_a_mean_since_the_checkpoint_before():
+    kept = {"keep_best": 1, "best_by": "reward"}
+    best = BestBy(RunConfig(name="x", objective="supervised", steps=1, checkpoint=kept))
+    for reward in (0.25, 0.5, 0.75):
+        best.note({"reward": reward, "loss": 3.0})
+    assert best.take() == 0.5 and best.take() is None
+    best.note({"reward": math.nan})
+    best.note({"reward": 1.0})
+    assert best.take() is None
+    with pytest.raises(UserError, match=r"`checkpoint.best_by` names `reward`(.|\n)*allowed: loss, rewards"):
+        best.note({"loss": 3.0, "rewards": 1.0})
 
 
 def test_the_address_of_a_bucket_is_left_as_it_is():
