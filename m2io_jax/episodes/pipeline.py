@@ -6,9 +6,9 @@
 Batch b is rows b * n to (b + 1) * n of the stream, and of these every process reads those at its own places. A row's
 generator depends on the seed and the row's position in its source's stream. The place of a row that a transform refuses
 is taken by the first usable one of an epoch of spares, which are the same mixture in another order. So what a batch
-holds follows from its number alone: neither threads nor the number of processes change it, the number of batches is all
-that a run must keep to go on, in as many processes as it likes, and no row is lost or doubled but for the spares, which
-are seen in their own turn too. Refused rows are counted where they are consumed: a resumed run counts each once,
+holds follows from its number alone: neither threads nor the number of processes change it, how many rows were taken is
+all that a run must keep to go on, in as many processes as it likes, and no row is lost or doubled but for the spares,
+which are seen in their own turn too. Refused rows are counted where they are consumed: a resumed run counts each once,
 although threads had read ahead.
 """
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 READ_THREADS = 4
-READ_AHEAD = 32  # rows of this process
+READ_AHEAD = 32
 SPARE = 2**31  # how far the seed of the spares is from that of the rows
 
 
@@ -65,8 +65,8 @@ def episode_pipeline(
     batch_of: int,
     shard: tuple[int, int] = (0, 1),
     threads: int = READ_THREADS,
-) -> "Batches[T]":
-    """Endless batches of transformed rows. Any stretch has each portion's share of the rows, to within a row.
+) -> "RowIterator[T]":
+    """An endless iterator over transformed rows. Any stretch has each portion's share of the rows, to within a row.
 
     Args:
         portions: what is mixed; the sources are such as `open_episodes` returns. A transform raises `RowError` to drop
@@ -88,11 +88,10 @@ def episode_pipeline(
     if batch_of % count:
         what = f"{batch_of} rows cannot be shared out evenly to {count} processes."
         raise UserError(what, where="batch", mend=f"make batch.prompts and rollout.prompts multiples of {count}")
-    share = batch_of // count
     weights = [portion.weight for portion in portions]
     per_epoch = ceil(max(len(portion.source) * sum(weights) / portion.weight for portion in portions))
     rows = _Rows(_mixture(portions, seed), _mixture(portions, seed + SPARE), per_epoch)
-    return Batches(rows, batch_of, range(index * share, (index + 1) * share), threads)
+    return RowIterator(rows, batch_of, shard, threads)
 
 
 def _mixture(portions: Sequence[Portion[T]], seed: int) -> grain.MapDataset:
@@ -146,51 +145,50 @@ class _Rows(Generic[T]):
             yield self.spares[position * self.per_epoch + place]
 
 
-class Batches(Generic[T]):
-    """What `episode_pipeline` returns: an endless iterator over lists of rows.
+class RowIterator(Generic[T]):
+    """What `episode_pipeline` returns: an endless iterator over this process's rows, batch after batch.
 
     Attributes:
         dropped: rows of this process left out so far, by reason.
     """
 
-    def __init__(self, rows: _Rows[T], batch_of: int, places: range, threads: int):
+    def __init__(self, rows: _Rows[T], batch_of: int, shard: tuple[int, int], threads: int):
         self.dropped: Counter[str] = Counter()
-        self._rows, self._batch_of, self._places = rows, batch_of, places
-        self._batch = 0
+        self._rows, self._batch_of, self._shard = rows, batch_of, shard
+        self._taken = 0
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="rows") if threads else None
-        self._ahead: deque[list[Future]] = deque()
+        self._ahead: deque[Future] = deque()
 
-    def __iter__(self) -> Iterator[list[T]]:
+    def __iter__(self) -> Iterator[T]:
         return self
 
-    def __next__(self) -> list[T]:
-        found = [each.result() for each in self._read_ahead()] if self._threads else self._read(self._batch)
-        self._batch += 1
-        for _, dropped in found:
-            self.dropped += dropped
-        return [row for row, _ in found]
+    def __next__(self) -> T:
+        row, dropped = self._read_ahead().result() if self._threads else self._rows[self._position(self._taken)]
+        self._taken += 1
+        self.dropped += dropped
+        return row
 
     def get_state(self) -> dict[str, Any]:
-        """Where the iterator stands and what this process dropped, as JSON values."""
-        return {"batches": self._batch, "dropped": dict(self.dropped)}
+        """Rows that all processes took together, where each took as many; and what this one dropped. JSON values."""
+        return {"rows": self._taken * self._shard[1], "dropped": dict(self.dropped)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues where `get_state` was called, on an iterator over the same rows, in whatever process."""
-        self._batch, self.dropped = state["batches"], Counter(state["dropped"])
-        for futures in self._ahead:
-            for future in futures:
-                future.cancel()
+        """Continues where `get_state` was called, after a whole batch in as many processes as there are now."""
+        self._taken, self.dropped = state["rows"] // self._shard[1], Counter(state["dropped"])
+        for future in self._ahead:
+            future.cancel()
         self._ahead.clear()
 
-    def _positions(self, batch: int) -> list[int]:
-        return [batch * self._batch_of + place for place in self._places]
+    def _position(self, number: int) -> int:
+        """Where this process's row of this number stands in the stream."""
+        index, count = self._shard
+        share = self._batch_of // count
+        batch, place = divmod(number, share)
+        return batch * self._batch_of + index * share + place
 
-    def _read(self, batch: int) -> list[tuple[T, Counter[str]]]:
-        return [self._rows[position] for position in self._positions(batch)]
-
-    def _read_ahead(self) -> list[Future]:
-        """The next batch, with later ones under way."""
-        while len(self._ahead) <= max(1, READ_AHEAD // len(self._places)):
-            positions = self._positions(self._batch + len(self._ahead))
-            self._ahead.append([self._threads.submit(self._rows.__getitem__, position) for position in positions])
+    def _read_ahead(self) -> Future:
+        """The next row, with later ones under way."""
+        while len(self._ahead) <= READ_AHEAD:
+            position = self._position(self._taken + len(self._ahead))
+            self._ahead.append(self._threads.submit(self._rows.__getitem__, position))
         return self._ahead.popleft()

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import jax
@@ -25,7 +26,7 @@ from rich.console import Console
 
 from m2io_jax.config import RunConfig, require_resumable
 from m2io_jax.episodes.dataset import EpisodeSource, open_episodes
-from m2io_jax.episodes.pipeline import Batches, Portion, episode_pipeline
+from m2io_jax.episodes.pipeline import Portion, RowIterator, episode_pipeline
 from m2io_jax.errors import UserError, unknown_name
 from m2io_jax.models.lora import adapted_modules
 from m2io_jax.models.policy import Policy, load_policy
@@ -33,6 +34,7 @@ from m2io_jax.models.sizes import Computation, LoraConfig
 from m2io_jax.models.weights import WeightType, declared
 from m2io_jax.parallel.exchange import gathered, is_first
 from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.parallel.sharding import local_count
 from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
 from m2io_jax.training.checkpoints import Checkpoints
@@ -113,17 +115,17 @@ def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
     state, key = begin(objective.begin, objective.optimizer, mesh), jax.random.key(config.seed)
     objective.begin = None
     announce(objective.compile(state))
-    state, _ = objective.step(state, next(rows), learning_rate=0.0, progress=0.0, key=key)
+    state, _ = objective.step(state, next_batch(config, rows), learning_rate=0.0, progress=0.0, key=key)
     with jax.profiler.trace(str(folder)):
         for step in range(steps):
             with jax.profiler.StepTraceAnnotation("step", step_num=step):
-                state, _ = objective.step(state, next(rows), learning_rate=0.0, progress=0.0, key=key)
+                state, _ = objective.step(state, next_batch(config, rows), learning_rate=0.0, progress=0.0, key=key)
         jax.block_until_ready(state)
     return folder
 
 
 def set_up(config: RunConfig):
-    """The policy to start from, the objective, the mesh, and the batches of a run."""
+    """The policy to start from, the objective, the mesh, and the rows of a run."""
     sources, mesh = open_sources(config), make_mesh(config.mesh)
     start = load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh, dtype=weight_type(config))
     policy = prepared(start, config)
@@ -175,7 +177,7 @@ def run_steps(
     config: RunConfig,
     objective,
     state: TrainState,
-    rows: Batches,
+    rows: RowIterator,
     checkpoints: Checkpoints,
     log: MetricsLog | None,
     elapsed: float,
@@ -200,7 +202,7 @@ def run_steps(
                 break
             began = time.perf_counter()
             rates = dict(learning_rate=learning_rate(config.optimizer, share), progress=share)
-            state, metrics = objective.step(state, next(rows), **rates, key=jax.random.fold_in(key, step))
+            state, metrics = objective.step(state, next_batch(config, rows), **rates, key=jax.random.fold_in(key, step))
             step += 1
             now = time.perf_counter()
             elapsed = begun_at + now - clock
@@ -222,6 +224,11 @@ def run_steps(
     return state, elapsed
 
 
+def next_batch(config: RunConfig, rows: RowIterator) -> list:
+    """This process's rows of the next step."""
+    return list(islice(rows, local_count(config.prompts_a_step)))
+
+
 def agreed(elapsed: float, stop: StopSignals) -> tuple[float, int]:
     """What every process must take for the same: the first one's seconds, and the exit status where one was asked to
     stop (0: none was)."""
@@ -229,7 +236,7 @@ def agreed(elapsed: float, stop: StopSignals) -> tuple[float, int]:
     return every[0][0], max(status for _, status in every)
 
 
-def dropped_by_all(rows: Batches) -> Counter[str]:
+def dropped_by_all(rows: RowIterator) -> Counter[str]:
     """Rows left out so far by all processes, by reason."""
     return sum((Counter(each) for each in gathered(rows.dropped)), Counter())
 
@@ -279,7 +286,7 @@ def save(
     checkpoints: Checkpoints,
     step: int,
     state: TrainState,
-    rows: Batches,
+    rows: RowIterator,
     elapsed: float,
     best: BestBy,
 ) -> None:
@@ -290,7 +297,7 @@ def save(
 
 
 def resume(
-    config: RunConfig, checkpoints: Checkpoints, objective, mesh: Mesh, rows: Batches
+    config: RunConfig, checkpoints: Checkpoints, objective, mesh: Mesh, rows: RowIterator
 ) -> tuple[TrainState, float]:
     """The newest checkpoint's state, with the data where it stood; the objective's beginning, where there is none."""
     newest, start = gathered(checkpoints.latest())[0], (objective.begin, objective.optimizer, mesh)
