@@ -26,22 +26,12 @@ from m2io_jax.training.state import begin
 PARTS = ("encode", "prefill", "decode", "reference", "update")
 
 
-class Repeated:
-    """The workload's rows again and again, taken as those of a pipeline are."""
-
-    def __init__(self, rows):
-        self._rows = itertools.cycle(rows)
-
-    def take(self, count: int) -> list:
-        return list(itertools.islice(self._rows, count))
-
-
 def measure(of: Workload, steps: int) -> dict[str, float]:
     """Runs the step of `training/grpo.py` on the workload's prompts."""
     compiled = Compilations()
     mesh = make_mesh(of.config.mesh)
     grpo = GRPO(of.config, of.policy, mesh)
-    state, rows = begin(grpo.begin, grpo.optimizer, mesh), Repeated(of.rows)
+    state, rows = begin(grpo.begin, grpo.optimizer, mesh), itertools.cycle(of.rows)
     seconds, metrics = [], []
     for step in range(2 + steps):
         began = time.perf_counter()

@@ -239,5 +239,5 @@ def test_unknown_names_are_met_with_the_nearest():
 
 
 def test_checkpoints_lie_with_the_run_or_under_its_name_in_a_folder_that_may_be_a_bucket(write):
-    assert load_config(write("")).checkpoints == "runs/small/checkpoints"
-    assert load_config(write(""), ["checkpoint.folder=gs://bucket/runs/"]).checkpoints == "gs://bucket/runs/small"
+    assert load_config(write(MINIMAL)).checkpoints == "runs/x/checkpoints"
+    assert load_config(write(MINIMAL), ["checkpoint.folder=gs://bucket/runs/"]).checkpoints == "gs://bucket/runs/x"

@@ -1,17 +1,18 @@
 """Episodes in training order: shuffled anew each epoch, split among processes, resumable to the record.
 
     source ─ shuffle(seed, epoch) ─ repeat ─ transform(row, its own generator) ─┐
-    source ─ ...                                       a mixture by weight: the stream ─ what all take ─ each one's part
+    source ─ ...                                      a mixture by weight: the stream ─ batches ─ each process's places
 
-Of the rows that all processes take together, each reads an equal part. A row's generator depends on the seed and the
-row's position in its source's stream. The place of a row that a transform refuses is taken by the first usable one of
-an epoch of spares, which are the same mixture in another order. So a row follows from its position alone: neither
-threads nor the number of processes change it, the position in the stream is all that a run must keep to go on, in as
-many processes as it likes, and no row is lost or doubled but for the spares, which are seen in their own turn too.
-Refused rows are counted where they are consumed: a resumed run counts each once, although threads had read ahead.
+Batch b is rows b * n to (b + 1) * n of the stream, and of these every process reads those at its own places. A row's
+generator depends on the seed and the row's position in its source's stream. The place of a row that a transform refuses
+is taken by the first usable one of an epoch of spares, which are the same mixture in another order. So what a batch
+holds follows from its number alone: neither threads nor the number of processes change it, how many rows were taken is
+all that a run must keep to go on, in as many processes as it likes, and no row is lost or doubled but for the spares,
+which are seen in their own turn too. Refused rows are counted where they are consumed: a resumed run counts each once,
+although threads had read ahead.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 READ_THREADS = 4
-READ_AHEAD = 32  # rows of this process
+READ_AHEAD = 32
 SPARE = 2**31  # how far the seed of the spares is from that of the rows
 
 
@@ -64,15 +65,15 @@ def episode_pipeline(
     batch_of: int,
     shard: tuple[int, int] = (0, 1),
     threads: int = READ_THREADS,
-) -> "Rows[T]":
-    """Transformed rows without end. Any stretch has each portion's share of the rows, to within a row.
+) -> "RowIterator[T]":
+    """An endless iterator over transformed rows. Any stretch has each portion's share of the rows, to within a row.
 
     Args:
         portions: what is mixed; the sources are such as `open_episodes` returns. A transform raises `RowError` to drop
             a row.
         seed: of the shuffling and the rows' generators, from 0 to 2**32 - 1.
-        batch_of: rows that are mostly taken at once, those of all processes together.
-        shard: (index, count) of this process: it gets the `index`-th of `count` equal parts of what is taken.
+        batch_of: rows in a batch, those of all processes together.
+        shard: (index, count) of this process: it gets the `index`-th of `count` equal parts of every batch.
         threads: that read and transform ahead; 0 does everything in the caller's thread.
 
     Raises:
@@ -90,7 +91,7 @@ def episode_pipeline(
     weights = [portion.weight for portion in portions]
     per_epoch = ceil(max(len(portion.source) * sum(weights) / portion.weight for portion in portions))
     rows = _Rows(_mixture(portions, seed), _mixture(portions, seed + SPARE), per_epoch)
-    return Rows(rows, batch_of, shard, threads)
+    return RowIterator(rows, batch_of, shard, threads)
 
 
 def _mixture(portions: Sequence[Portion[T]], seed: int) -> grain.MapDataset:
@@ -144,8 +145,8 @@ class _Rows(Generic[T]):
             yield self.spares[position * self.per_epoch + place]
 
 
-class Rows(Generic[T]):
-    """What `episode_pipeline` returns: the rows from where it stands on.
+class RowIterator(Generic[T]):
+    """What `episode_pipeline` returns: an endless iterator over this process's rows, batch after batch.
 
     Attributes:
         dropped: rows of this process left out so far, by reason.
@@ -154,48 +155,40 @@ class Rows(Generic[T]):
     def __init__(self, rows: _Rows[T], batch_of: int, shard: tuple[int, int], threads: int):
         self.dropped: Counter[str] = Counter()
         self._rows, self._batch_of, self._shard = rows, batch_of, shard
-        self._position = 0
+        self._taken = 0
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="rows") if threads else None
-        self._ahead: dict[int, Future] = {}
+        self._ahead: deque[Future] = deque()
 
-    def take(self, count: int) -> list[T]:
-        """This process's part of the next `count` rows, those of all processes together.
+    def __iter__(self) -> Iterator[T]:
+        return self
 
-        Raises:
-            ValueError: the rows cannot be shared out evenly.
-            UserError: no row of an epoch can be used.
-        """
-        positions = self._part(self._position, count)
-        self._position += count
-        found = self._read_ahead(positions) if self._threads else [self._rows[position] for position in positions]
-        for _, dropped in found:
-            self.dropped += dropped
-        return [row for row, _ in found]
+    def __next__(self) -> T:
+        row, dropped = self._read_ahead().result() if self._threads else self._rows[self._position(self._taken)]
+        self._taken += 1
+        self.dropped += dropped
+        return row
 
     def get_state(self) -> dict[str, Any]:
-        """Where the stream stands and what this process dropped, as JSON values."""
-        return {"rows": self._position, "dropped": dict(self.dropped)}
+        """Rows that all processes took together, where each took as many; and what this one dropped. JSON values."""
+        return {"rows": self._taken * self._shard[1], "dropped": dict(self.dropped)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues where `get_state` was called, on the same rows, in whatever process."""
-        self._position, self.dropped = state["rows"], Counter(state["dropped"])
-        for future in self._ahead.values():
+        """Continues where `get_state` was called, after a whole batch in as many processes as there are now."""
+        self._taken, self.dropped = state["rows"] // self._shard[1], Counter(state["dropped"])
+        for future in self._ahead:
             future.cancel()
         self._ahead.clear()
 
-    def _part(self, start: int, count: int) -> list[int]:
-        index, processes = self._shard
-        if count % processes:
-            raise ValueError(f"{count} rows cannot be shared out evenly to {processes} processes")
-        share = count // processes
-        return list(range(start + index * share, start + (index + 1) * share))
+    def _position(self, number: int) -> int:
+        """Where this process's row of this number stands in the stream."""
+        index, count = self._shard
+        share = self._batch_of // count
+        batch, place = divmod(number, share)
+        return batch * self._batch_of + index * share + place
 
-    def _read_ahead(self, positions: list[int]) -> list[tuple[T, Counter[str]]]:
-        """The rows at these positions, with those of later batches under way."""
-        wanted, start = positions.copy(), self._position
-        while len(wanted) < len(positions) + READ_AHEAD:
-            wanted += self._part(start, self._batch_of)
-            start += self._batch_of
-        begun = self._ahead
-        self._ahead = {at: begun.get(at) or self._threads.submit(self._rows.__getitem__, at) for at in wanted}
-        return [self._ahead.pop(position).result() for position in positions]
+    def _read_ahead(self) -> Future:
+        """The next row, with later ones under way."""
+        while len(self._ahead) <= READ_AHEAD:
+            position = self._position(self._taken + len(self._ahead))
+            self._ahead.append(self._threads.submit(self._rows.__getitem__, position))
+        return self._ahead.popleft()

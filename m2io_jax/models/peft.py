@@ -20,7 +20,7 @@ from m2io_jax.models.huggingface import json_bytes, read_json
 from m2io_jax.models.lora import ADAPTER, is_adapter
 from m2io_jax.models.sizes import LoraConfig, ModelConfig
 from m2io_jax.models.weights import MODULES, declared, in_torch, listed, published, save_tensors
-from m2io_jax.parallel.hosts import whole
+from m2io_jax.parallel.exchange import whole
 
 SETTINGS, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 MATRICES = {"a": "lora_A", "b": "lora_B"}

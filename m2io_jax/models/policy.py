@@ -32,7 +32,7 @@ from m2io_jax.models.peft import load_adapter, read_lora, save_adapter
 from m2io_jax.models.sizes import Computation, LoraConfig, ModelConfig, model_config
 from m2io_jax.models.tokenizer import TextCodec, load_tokenizer, save_tokenizer
 from m2io_jax.models.weights import WeightType, declared, load_weights, save_weights
-from m2io_jax.parallel.hosts import is_first, wait_for_all
+from m2io_jax.parallel.exchange import is_first, wait_for_all
 from m2io_jax.parallel.mesh import make_mesh
 
 BASE = Path(__file__).parent / "base"

@@ -24,7 +24,7 @@ from m2io_jax.errors import UserError
 from m2io_jax.models.huggingface import json_bytes, read_json
 from m2io_jax.models.inserter import Inserter
 from m2io_jax.models.sizes import ModelConfig
-from m2io_jax.parallel.hosts import whole
+from m2io_jax.parallel.exchange import whole
 from m2io_jax.parallel.sharding import param_shardings
 
 WeightType = Literal["float32", "bfloat16", "float16"]

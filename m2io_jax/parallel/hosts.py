@@ -1,4 +1,4 @@
-"""The processes that run a program together, one a host: who they are, what they tell each other, how they end.
+"""The processes that run a program together, one a host: how they meet, and how they end.
 
 `together` connects them before JAX is first used, and ends all of them soon after one has failed:
 
@@ -6,7 +6,6 @@
     a sudden death   the connection or the heartbeats stop; JAX's coordination service ends the others, naming it
 """
 
-import json
 import os
 import socket
 import sys
@@ -18,25 +17,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
 
 import jax
-import numpy as np
 
-# JAX has no public name for the coordination service's key-value store and barriers.
+# JAX has no public name for the key-value store of the coordination service.
 from jax._src import distributed
-from jax.experimental import multihost_utils
 
 from m2io_jax.errors import UserError
-
-T = TypeVar("T")
+from m2io_jax.parallel.exchange import is_first, wait_for_all
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 CONNECT_S = 120  # how long processes wait for each other at the start
 HEARTBEAT_S = 12  # silence after which a process is taken for dead
 LISTEN_S = 0.5  # between two looks for a failure of another
 LINGER_S = 3 * LISTEN_S  # how long a failed process stays, so that the others can read its reason
-EXPORT_S = 3600  # how long processes wait while one of them writes
 FAILED = "m2io/failed/"
 
 
@@ -111,6 +105,8 @@ def together(place: Place | None, connect_s: int = CONNECT_S) -> Iterator[None]:
         _part()
         raise
     except BaseException as error:
+        if distributed.global_state.num_processes == 1:
+            raise
         _leave(error)
     _part()
 
@@ -196,40 +192,3 @@ def _leave(error: BaseException) -> None:
 def _say(words: str) -> None:
     sys.stdout.flush()
     print(f"error: {words}", file=sys.stderr, flush=True)
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes what only one may write."""
-    return jax.process_index() == 0
-
-
-def wait_for_all(name: str) -> None:
-    """Returns when every process has come here; `name` is this meeting's alone."""
-    if jax.process_count() > 1:
-        distributed.global_state.client.wait_at_barrier(f"m2io/{name}", EXPORT_S * 1000)
-
-
-def gathered(value: T) -> list[T]:
-    """What each process gives, of JSON values, in the order of the processes. All call it together."""
-    if jax.process_count() == 1:
-        return [value]
-    written = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.int32(written.size))
-    # Sizes in powers of two: each new one is a program to compile.
-    room = 1 << (int(sizes.max()) - 1).bit_length()
-    padded = np.pad(written, (0, room - written.size))
-    every = np.asarray(multihost_utils.process_allgather(padded))
-    return [json.loads(row[:size].tobytes()) for row, size in zip(every, sizes, strict=True)]
-
-
-def local_rows(array: jax.Array) -> np.ndarray:
-    """This process's rows of an array whose rows are spread over the mesh, in their order."""
-    parts = {shard.index[0].start or 0: shard for shard in array.addressable_shards}
-    return np.concatenate([np.asarray(parts[start].data) for start in sorted(parts)])
-
-
-def whole(array: jax.Array) -> np.ndarray:
-    """The whole array on the host. All processes call it together, where some of it lies with another."""
-    if array.is_fully_addressable or array.is_fully_replicated:
-        return np.asarray(array)
-    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -17,7 +17,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from jaxtyping import Array, Float
 
 from m2io_jax.errors import UserError
-from m2io_jax.parallel.hosts import local_rows
+from m2io_jax.parallel.exchange import local_rows
 
 T = TypeVar("T")
 

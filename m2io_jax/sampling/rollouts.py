@@ -8,7 +8,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.language import KeysValues
-from m2io_jax.parallel.hosts import local_rows
+from m2io_jax.parallel.exchange import local_rows
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.sharding import COPIES, batch_sharding
 from m2io_jax.sampling.constraints import Constraint

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from m2io_jax.config import RunConfig
-from m2io_jax.episodes.pipeline import Rows
+from m2io_jax.episodes.pipeline import RowIterator
 from m2io_jax.errors import UserError
 from m2io_jax.parallel.sharding import local_count
 from m2io_jax.rl.data import METHODS
@@ -78,12 +78,13 @@ class DataSide:
         """How often a step samples at most."""
         return self.config.data.filter.rounds if self.config.data.filter else 1
 
-    def admitted(self, rows: Rows[Row], count: int) -> list[Row]:
+    def admitted(self, rows: RowIterator[Row], count: int) -> list[Row]:
         """This process's part of the next `count` rows that every method admits."""
         found: list[Row] = []
-        while room := local_count(count) - len(found):
-            taken = rows.take(room * jax.process_count())  # of several processes none refuses a row
-            found += [row for row in taken if all(method.admits(_key(row)) for method in self.methods.values())]
+        while len(found) < local_count(count):
+            row = next(rows)
+            if all(method.admits(_key(row)) for method in self.methods.values()):
+                found.append(row)
         return found
 
     def judged(self, rows: Sequence[Row], groups: Sequence[Group], scores: Scores) -> tuple[list[Group], Metrics]:

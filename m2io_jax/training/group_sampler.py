@@ -20,7 +20,7 @@ from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.preprocessing import with_pixels
 from m2io_jax.models.sizes import VisionConfig
-from m2io_jax.parallel.hosts import gathered
+from m2io_jax.parallel.exchange import gathered
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.sharding import batch_sharding, local_count, own_rows, place_batch, placed_batch
 from m2io_jax.rl.data.noise import diffused, noise_step

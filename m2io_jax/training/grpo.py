@@ -16,10 +16,10 @@ from jaxtyping import Array, Key
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.episodes.pipeline import Rows
+from m2io_jax.episodes.pipeline import RowIterator
 from m2io_jax.models.int8 import quantizer
 from m2io_jax.models.policy import Policy
-from m2io_jax.parallel.hosts import gathered
+from m2io_jax.parallel.exchange import gathered
 from m2io_jax.parallel.sharding import param_shardings, place
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
@@ -108,7 +108,13 @@ class GRPO:
         return ahead.seconds
 
     def step(
-        self, state: TrainState, rows: Rows[GRPORow], *, learning_rate: float, progress: float, key: Key[Array, ""]
+        self,
+        state: TrainState,
+        rows: RowIterator[GRPORow],
+        *,
+        learning_rate: float,
+        progress: float,
+        key: Key[Array, ""],
     ) -> tuple[TrainState, dict[str, float]]:
         """One step: sample, score, choose the groups to learn from, update.
 
@@ -133,7 +139,7 @@ class GRPO:
     def _sample(
         self,
         state: TrainState,
-        rows: Rows[GRPORow],
+        rows: RowIterator[GRPORow],
         step: int,
         progress: float,
         key: Key[Array, ""],

@@ -16,7 +16,7 @@ from m2io_jax.models.flops import group_flops, picture_flops
 from m2io_jax.models.inputs import PromptBatch
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import ModelConfig
-from m2io_jax.parallel.hosts import gathered
+from m2io_jax.parallel.exchange import gathered
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.peak import peak_flops
 from m2io_jax.parallel.sharding import batch_sharding, local_count, place, place_batch, placed_batch, replicated

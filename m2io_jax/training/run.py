@@ -25,13 +25,13 @@ from rich.console import Console
 
 from m2io_jax.config import RunConfig, require_resumable
 from m2io_jax.episodes.dataset import EpisodeSource, open_episodes
-from m2io_jax.episodes.pipeline import Portion, Rows, episode_pipeline
+from m2io_jax.episodes.pipeline import Portion, RowIterator, episode_pipeline
 from m2io_jax.errors import UserError, unknown_name
 from m2io_jax.models.lora import adapted_modules
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.models.sizes import Computation, LoraConfig
 from m2io_jax.models.weights import WeightType, declared
-from m2io_jax.parallel.hosts import gathered, is_first
+from m2io_jax.parallel.exchange import gathered, is_first
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
@@ -176,7 +176,7 @@ def run_steps(
     config: RunConfig,
     objective,
     state: TrainState,
-    rows: Rows,
+    rows: RowIterator,
     checkpoints: Checkpoints,
     log: MetricsLog | None,
     elapsed: float,
@@ -230,7 +230,7 @@ def agreed(elapsed: float, stop: StopSignals) -> tuple[float, int]:
     return every[0][0], max(status for _, status in every)
 
 
-def dropped_by_all(rows: Rows) -> Counter[str]:
+def dropped_by_all(rows: RowIterator) -> Counter[str]:
     """Rows left out so far by all processes, by reason."""
     return sum((Counter(each) for each in gathered(rows.dropped)), Counter())
 
@@ -280,7 +280,7 @@ def save(
     checkpoints: Checkpoints,
     step: int,
     state: TrainState,
-    rows: Rows,
+    rows: RowIterator,
     elapsed: float,
     best: BestBy,
 ) -> None:
@@ -291,7 +291,7 @@ def save(
 
 
 def resume(
-    config: RunConfig, checkpoints: Checkpoints, objective, mesh: Mesh, rows: Rows
+    config: RunConfig, checkpoints: Checkpoints, objective, mesh: Mesh, rows: RowIterator
 ) -> tuple[TrainState, float]:
     """The newest checkpoint's state, with the data where it stood; the objective's beginning, where there is none."""
     newest, start = gathered(checkpoints.latest())[0], (objective.begin, objective.optimizer, mesh)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.parallel.hosts import gathered
+from m2io_jax.parallel.exchange import gathered
 from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.tasks.task import Task
 from m2io_jax.verification.pool import MOST_WORKERS, Unverified

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from m2io_jax.config import RunConfig, load_config, parse_config, parse_override, read_settings, set_setting
 from m2io_jax.errors import UserError, unknown_name
-from m2io_jax.parallel.hosts import is_first
+from m2io_jax.parallel.exchange import is_first
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.run import Finished, check, open_sources, progress_of, train
 

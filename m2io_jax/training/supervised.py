@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jaxtyping import Array, Key
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_completions, stack_prompts
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.episodes.pipeline import RowError, Rows
+from m2io_jax.episodes.pipeline import RowError, RowIterator
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.mesh import on_mesh
@@ -77,7 +78,7 @@ class Supervised:
     def step(
         self,
         state: TrainState,
-        rows: Rows[SupervisedRow],
+        rows: RowIterator[SupervisedRow],
         *,
         learning_rate: float,
         progress: float,
@@ -86,7 +87,7 @@ class Supervised:
         """One update on the next rows. Nothing is drawn and nothing else is scheduled: `key` and `progress` are not
         used."""
         batch, pad = self.config.batch, self.encoder.model.special.pad
-        taken = rows.take(batch.prompts)
+        taken = list(islice(rows, local_count(batch.prompts)))
         prompts = stack_prompts([row.prompt for row in taken])
         targets = stack_completions([[row.target] for row in taken], batch.completion_length, pad)
         state, metrics = self._update(state, self.frozen, *place_batch((prompts, targets), self.mesh), learning_rate)

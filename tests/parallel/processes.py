@@ -29,7 +29,7 @@ class Ended:
     at: float
 
 
-def run_together(program: Path, words: list[list[str]], extra: dict[str, str], timeout: float = 300) -> list[Ended]:
+def run_together(program: Path, words: list[list[str]], extra: dict[str, str], timeout: float = 1200) -> list[Ended]:
     """A process for each list of words, connected over loopback; waits for all."""
     address = f"127.0.0.1:{free_port()}"
     shared = os.environ | {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(len(words))} | extra

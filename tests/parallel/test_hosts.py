@@ -8,7 +8,8 @@ from processes import free_port, run_together
 from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
 from m2io_jax.parallel import hosts
-from m2io_jax.parallel.hosts import Place, find_place, gathered, local_rows, together, whole
+from m2io_jax.parallel.exchange import gathered, local_rows, whole
+from m2io_jax.parallel.hosts import Place, find_place, together
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import place_batch
 

@@ -8,7 +8,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
-from m2io_jax.parallel.hosts import find_place, gathered, is_first, local_rows, together, wait_for_all, whole
+from m2io_jax.parallel.exchange import gathered, is_first, local_rows, wait_for_all, whole
+from m2io_jax.parallel.hosts import find_place, together
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import place_batch
 

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import resource
 import shutil
@@ -17,11 +18,12 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from m2io_jax.config import CheckpointConfig
+from m2io_jax.config import CheckpointConfig, RunConfig
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.pipeline import Portion, RowError, episode_pipeline
 from m2io_jax.errors import UserError
 from m2io_jax.training.checkpoints import Checkpoints
+from m2io_jax.training.run import BestBy
 
 ROWS = [Episode(str(i), "", (), (), (), ()) for i in range(11)]
 EXTRA = {"resume_key": {"seed": 3, "init": None, "tasks.inserter": 0.5}, "seconds": 1.25, "counters": {"dropped": 2}}
@@ -77,18 +79,18 @@ def bits(state):
 def test_everything_comes_back_bit_for_bit(tmp_path):
     rows, state = pipeline(), state_of(7)
     for _ in range(5):
-        rows.take(3)
+        next(rows)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         given = standing_at(rows)
         checkpoints.save(7, state, given)
-        expected = [rows.take(3) for _ in range(9)]
+        expected = [next(rows) for _ in range(27)]
     again, fresh = Checkpoints(tmp_path / "checkpoints"), pipeline()
     assert again.latest() == 7 and again.extra(7) == given
     restored, extra = again.restore(7, jax.eval_shape(lambda: state_of(0)))
     assert bits(restored) == bits(state) and extra == given and json.dumps(extra) == json.dumps(given)
     fresh.set_state(extra["data"])
     assert restored.params["a"].get_metadata()["axes"] == ("embed", "mlp")
-    assert [fresh.take(3) for _ in range(9)] == expected and fresh.dropped == rows.dropped
+    assert [next(fresh) for _ in range(27)] == expected and fresh.dropped == rows.dropped
     assert bits(again.restore(7, state_of(0))[0]) == bits(state)
 
 
@@ -137,6 +139,19 @@ def test_what_stays_is_by_policy_also_over_a_restart(tmp_path, kept, stay):
     assert checkpoints.steps() == stay == sorted(int(path.name) for path in tmp_path.iterdir())
 
 
+def test_the_best_are_chosen_by_a_mean_since_the_checkpoint_before():
+    kept = {"keep_best": 1, "best_by": "reward"}
+    best = BestBy(RunConfig(name="x", objective="supervised", steps=1, checkpoint=kept))
+    for reward in (0.25, 0.5, 0.75):
+        best.note({"reward": reward, "loss": 3.0})
+    assert best.take() == 0.5 and best.take() is None
+    best.note({"reward": math.nan})
+    best.note({"reward": 1.0})
+    assert best.take() is None
+    with pytest.raises(UserError, match=r"`checkpoint.best_by` names `reward`(.|\n)*allowed: loss, rewards"):
+        best.note({"loss": 3.0, "rewards": 1.0})
+
+
 def test_the_address_of_a_bucket_is_left_as_it_is():
     assert str(Checkpoints("gs://bucket/runs//x").directory) == "gs://bucket/runs/x"
 
@@ -179,7 +194,7 @@ if start is not None:
     state, extra = checkpoints.restore(start, state_of(0))
     rows.set_state(extra["data"])
 for step in range(1 if start is None else start + 1, 10**6):
-    rows.take(3)
+    next(rows)
     checkpoints.save(step, state_of(step), {"step": step, "data": rows.get_state()})
     checkpoints.wait()
     print(step, flush=True)
@@ -214,8 +229,8 @@ def test_killed_while_saving_leaves_the_last_complete_one(tmp_path):
         rows.set_state(extra["data"])
         assert bits(state) == bits(state_of(latest)) and extra["step"] == latest
         for _ in range(latest):
-            never_killed.take(3)
-        assert rows.take(3) == never_killed.take(3)
+            next(never_killed)
+        assert next(rows) == next(never_killed)
 
 
 def largest(folder: Path) -> Path:

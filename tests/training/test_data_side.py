@@ -7,7 +7,7 @@ from itertools import count
 import jax
 import numpy as np
 import pytest
-from killed_run import Given, small_run
+from killed_run import small_run
 
 from m2io_jax import tasks
 from m2io_jax.config import MeshConfig, RunConfig
@@ -130,9 +130,9 @@ def test_of_more_than_an_update_takes_those_with_most_signal_stay():
 def test_solved_prompts_are_passed_over():
     history = side(history=True)
     judged(history, {"a": "11", "b": "01"})
-    rows = Given([Row(Episode(id)) for id in "abca"])
+    rows = iter([Row(Episode(id)) for id in "abca"])
     assert [row.episode.id for row in history.admitted(rows, 2)] == ["b", "c"]
-    assert [row.episode.id for row in rows.left] == ["a"], "no more was taken than was needed"
+    assert [row.episode.id for row in rows] == ["a"], "no more was taken than was needed"
     assert history.memory == {"history": {"solved": {"digits: a": True}}}
 
 
@@ -252,7 +252,7 @@ def test_stopped_and_resumed_equals_never_stopped(run):
 def test_what_saw_noise_is_judged_by_the_clean_pictures(run):
     objective, _, rows = run
     weights, learner = objective.learner.reference, objective.learner
-    prompts = rows.take(objective.config.prompts_a_step)
+    prompts = [next(rows) for _ in range(objective.config.prompts_a_step)]
     given = (prompts, weights, weights, jax.random.key(1))
     groups = objective.sampler(*given, step=0, progress=0.0, timing=Stopwatch())[:2]
 
@@ -274,7 +274,7 @@ def test_what_saw_noise_is_judged_by_the_clean_pictures(run):
 
 def test_noise_is_on_the_pictures_alone_and_the_same_in_frames_that_repeat(run):
     objective, _, rows = run
-    prompt, vision = rows.take(1)[0].prompt, objective.sampler.vision
+    prompt, vision = next(rows).prompt, objective.sampler.vision
     noisy = noisy_prompt(prompt, vision, 300, np.random.default_rng(0))
     real, shape = prompt.windows >= 0, (-1, 3, vision.temporal_patch_size, vision.patch_size**2)
     assert real.any() and not real.all()

@@ -2,11 +2,12 @@
 
 import dataclasses
 from functools import partial
+from itertools import islice
 
 import jax
 import numpy as np
 import pytest
-from killed_run import Given, small_run
+from killed_run import small_run
 
 from m2io_jax.config import MeshConfig, RunConfig
 from m2io_jax.episodes.batching import stack_prompts
@@ -43,12 +44,12 @@ def started(episodes, **changes):
     policy, _, _, rows = set_up(config.model_copy(update={"mesh": MeshConfig()}))
     objective = GRPO(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
     state = begin(objective.begin, objective.optimizer, objective.mesh)
-    taken = rows.take(config.prompts_a_step)
+    taken = islice(rows, config.prompts_a_step)
     return objective, state, [dataclasses.replace(row, task=Odd(row.task)) for row in taken]
 
 
 def stepped(objective, state, rows):
-    state, metrics = objective.step(state, Given(rows), learning_rate=RATE, progress=0.5, key=KEY)
+    state, metrics = objective.step(state, iter(rows), learning_rate=RATE, progress=0.5, key=KEY)
     return jax.device_get(state.params), metrics
 
 

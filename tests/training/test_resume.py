@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,23 @@ PROGRAM = Path(__file__).parent / "killed_run.py"
 def start(episodes: Path, run: Path, objective: str, deed: str = "never", steps: int = STEPS) -> int:
     """One start of the run in a process of its own; its exit status, negative where it was killed."""
     words = [sys.executable, str(PROGRAM), str(episodes), str(run), objective, str(steps), deed]
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(run.parent / "compiled"), "JAX_NUM_CPU_DEVICES": "1"}
-    ended = subprocess.run(words, env=os.environ | cache, capture_output=True, text=True)
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(run.parent.parent / "compiled"), "JAX_NUM_CPU_DEVICES": "1"}
+    ended = subprocess.run(words, env=os.environ | kept, capture_output=True, text=True)
     assert ended.returncode in (0, -9, 75, 130), ended.stderr[-3000:]
     return ended.returncode
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, episodes):
+    """The folder of a whole run of an objective and length, made once."""
+
+    @cache
+    def whole(objective: str, steps: int = STEPS) -> Path:
+        run = tmp_path_factory.mktemp("undisturbed") / "whole"
+        assert start(episodes, run, objective, steps=steps) == 0
+        return run
+
+    return whole
 
 
 def same(one: Path, other: Path) -> bool:
@@ -42,37 +56,36 @@ def metrics_of(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def storm(tmp_path: Path, episodes: Path, objective: str, kills: list[str]) -> int:
-    assert start(episodes, tmp_path / "whole", objective) == 0
+def storm(tmp_path: Path, episodes: Path, objective: str, kills: list[str], whole: Path) -> int:
     killed = sum(start(episodes, tmp_path / "killed", objective, kill) == -9 for kill in kills)
     assert start(episodes, tmp_path / "killed", objective) == 0
-    assert same(tmp_path / "whole", tmp_path / "killed")
-    assert steps_of(tmp_path / "killed") == steps_of(tmp_path / "whole") == list(range(1, STEPS + 1))
+    assert same(whole, tmp_path / "killed")
+    assert steps_of(tmp_path / "killed") == steps_of(whole) == list(range(1, STEPS + 1))
     return killed
 
 
-def test_killed_between_checkpoints_and_while_one_is_written(tmp_path, episodes):
+def test_killed_between_checkpoints_and_while_one_is_written(tmp_path, episodes, undisturbed):
     # after step 3, when a checkpoint of step 2 is whole; then 20 ms into the writing of the next
-    assert storm(tmp_path, episodes, "supervised", ["step 3", "saving 0.02"]) == 2
+    assert storm(tmp_path, episodes, "supervised", ["step 3", "saving 0.02"], undisturbed("supervised")) == 2
     model = tmp_path / "killed" / "model" / "model.safetensors"
     before = model.read_bytes()
     assert start(episodes, tmp_path / "killed", "supervised") == 0  # finished already
     assert model.read_bytes() == before and len(steps_of(tmp_path / "killed")) == STEPS
 
 
-def test_asked_to_stop_it_ends_its_step_saves_and_says_by_its_status_whether_to_go_on(tmp_path, episodes):
-    run, whole = tmp_path / "stopped", tmp_path / "whole"
+def test_asked_to_stop_it_ends_its_step_saves_and_says_by_its_status_whether_to_go_on(tmp_path, episodes, undisturbed):
+    run, whole = tmp_path / "stopped", undisturbed("supervised")
     assert start(episodes, run, "supervised", "SIGTERM 3") == os.EX_TEMPFAIL == 75
     assert steps_of(run) == [1, 2, 3] and (run / "checkpoints" / "3" / "state").is_dir()
     assert not (run / "model").exists()
     assert start(episodes, run, "supervised", "SIGINT 2") == 130
     assert steps_of(run) == [1, 2, 3, 4, 5]
-    assert start(episodes, run, "supervised") == start(episodes, whole, "supervised") == 0
+    assert start(episodes, run, "supervised") == 0
     assert same(whole, run) and steps_of(run) == steps_of(whole)
 
 
-def test_a_run_with_adapters_goes_on_too_and_leaves_them_beside_the_weights(tmp_path, episodes):
-    assert storm(tmp_path, episodes, "supervised+lora", ["step 3"]) == 1
+def test_a_run_with_adapters_goes_on_too_and_leaves_them_beside_the_weights(tmp_path, episodes, undisturbed):
+    assert storm(tmp_path, episodes, "supervised+lora", ["step 3"], undisturbed("supervised+lora")) == 1
     run = tmp_path / "killed"
     adapter = load_file(run / "model" / "adapter" / "adapter_model.safetensors")
     assert len(adapter) == 2 * 7 and all(tensor.any() for tensor in adapter.values())
@@ -94,27 +107,28 @@ def test_a_run_with_every_data_side_method_goes_on_as_if_it_had_not_been_killed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["supervised", "grpo", "grpo+lora"])
-def test_a_storm_of_kills(tmp_path, episodes, objective):
+def test_a_storm_of_kills(tmp_path, episodes, undisturbed, objective):
+    whole = undisturbed(objective)
     draw = random.Random(objective)
     kills = [f"saving {draw.uniform(0, 0.3):.3f}" for _ in range(4)] + ["step 1", "step 2", "step 5"]
-    assert storm(tmp_path, episodes, objective, draw.sample(kills, len(kills))) >= 3
+    assert storm(tmp_path, episodes, objective, draw.sample(kills, len(kills)), whole) >= 3
     if objective != "supervised":
         # GRPO-D over six steps: down from 0.01 to 0 at 1.8, then up towards 0.02, whenever the run was killed
         expected = [0.01, 0.01 * 0.8 / 1.8, *(0.02 * (step - 1.8) / 4.2 for step in range(2, 6))]
         found = [row["kl_coef"] for row in metrics_of(tmp_path / "killed")]
         assert found == pytest.approx(expected, rel=1e-6)
-        assert found == [row["kl_coef"] for row in metrics_of(tmp_path / "whole")]
+        assert found == [row["kl_coef"] for row in metrics_of(whole)]
         # no policy over this vocabulary has an entropy of 100: up by 0.005 a step
         coefs = [row["entropy_coef"] for row in metrics_of(tmp_path / "killed")]
         assert coefs == pytest.approx([0.01, 0.015, 0.02, 0.025, 0.03, 0.035])
 
 
 @pytest.mark.slow
-def test_25_kills_at_random_moments_of_60_steps(tmp_path, episodes):
-    draw, steps, whole, run = random.Random(25), 60, tmp_path / "whole", tmp_path / "killed"
+def test_25_kills_at_random_moments_of_60_steps(tmp_path, episodes, undisturbed):
+    draw, steps, run = random.Random(25), 60, tmp_path / "killed"
+    whole = undisturbed("grpo", steps)
     # a checkpoint every second step, each written beside the steps that follow
     kills = [f"moment {number}" for number in range(17)] + [f"saving {draw.uniform(0, 0.05):.3f}" for _ in range(8)]
-    assert start(episodes, whole, "grpo", steps=steps) == 0
     cut = 0
     for kill in draw.sample(kills, len(kills)):
         assert start(episodes, run, "grpo", kill, steps) == -9, f"{kill}: it came to its end"
@@ -124,5 +138,4 @@ def test_25_kills_at_random_moments_of_60_steps(tmp_path, episodes):
     assert start(episodes, run, "grpo", steps=steps) == 0
     assert 0 < reached < steps and steps_of(run) == list(range(1, steps + 1))
     assert same(whole, run)
-    same_rewards = [[row["reward"] for row in metrics_of(folder)] for folder in (whole, run)]
-    assert same_rewards[0] == same_rewards[1]
+    assert [row["reward"] for row in metrics_of(whole)] == [row["reward"] for row in metrics_of(run)]
