@@ -24,7 +24,7 @@ FORBIDDEN = {
     "parallel": {"corpus", "retrieval", "episodes", "tasks", "models", "rl", "training", "evaluation", "serving"},
     "training": {"corpus", "retrieval", "evaluation", "serving"},
 }
-ON_TOP = {"cli", "demo", "base"}
+ON_TOP = {"cli", "demo", "base", "notebook"}
 
 
 def modules() -> dict[str, Path]:

@@ -11,6 +11,7 @@ import math
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -127,6 +128,12 @@ def place_batch(batch: T, mesh: Mesh) -> T:
         return jax.make_array_from_process_local_data(sharding, array)
 
     return jax.tree.map(spread, batch)
+
+
+def local_rows(batch: jax.Array) -> np.ndarray:
+    """This process's rows of an array that lies spread as a batch does, in order."""
+    parts = {shard.index[0].start or 0: shard.data for shard in batch.addressable_shards}
+    return np.concatenate([parts[start] for start in sorted(parts)])
 
 
 def local_shards(mesh: Mesh) -> int:

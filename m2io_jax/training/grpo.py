@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
@@ -28,7 +28,7 @@ from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.peak import peak_flops
-from m2io_jax.parallel.sharding import batch_sharding, local_shards, param_shardings, place, place_batch
+from m2io_jax.parallel.sharding import batch_sharding, local_rows, local_shards, param_shardings, place, place_batch
 from m2io_jax.rl.overlong import soft_overlong_penalty
 from m2io_jax.rl.selection import most_signal
 from m2io_jax.sampling.constraints import Constraints
@@ -37,6 +37,7 @@ from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.compiling import Ahead, returned, side_by_side
+from m2io_jax.training.logging.samples import SampledGroup
 from m2io_jax.training.objective import (
     LEAST_RATIO,
     configured_advantages,
@@ -45,7 +46,7 @@ from m2io_jax.training.objective import (
     remembered,
 )
 from m2io_jax.training.optimizer import make_optimizer
-from m2io_jax.training.scoring import score_completions, without_unscored
+from m2io_jax.training.scoring import score_completions, scored, without_unscored
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.trained import join, split, stored
 
@@ -103,6 +104,8 @@ class GRPO:
         lengths = config.batch.completion_lengths  # an update is compiled for each
         shardings = state_shardings(self.begin, self.optimizer, mesh)
         self._take = _rows_taken(mesh)
+        self._advantages = jax.jit(partial(update_advantages, config), out_shardings=batch_sharding(mesh))
+        self._last = None  # step's rows, their scores, and what the advantages are of
         self._score, self._own, self._update, self.update_flops = {}, {}, {}, {}
         for length in lengths:
             score = partial(shortened_log_probs, structure, config, length)
@@ -142,6 +145,7 @@ class GRPO:
         kept = place_batch(np.arange(self.config.batch.prompts, dtype=np.int32), mesh)
         self._take = ahead("select", self._take, sampled, kept)
         prompts_kept, pictures_kept, rollouts_kept, rewards_kept = returned(self._take)[0]
+        self._advantages = ahead("advantages", self._advantages, rollouts_kept.completions.mask, rewards_kept)
 
         def sampling():
             constraint = self.constraints and self.constraints.batch([(0, 0)] * rows)
@@ -186,10 +190,12 @@ class GRPO:
         scores = score_completions(rows, texts, self.config.rewards)
         metrics = scores.metrics() | length_metrics(rollouts.completions, self.codec)
 
-        kept = place_batch(most_signal(scores.rewards, self.config.batch.prompts, local_shards(self.mesh)), self.mesh)
+        chosen = most_signal(scores.rewards, self.config.batch.prompts, local_shards(self.mesh))
+        kept = place_batch(chosen, self.mesh)
         sampled = (prompts, pictures if self.same_pictures else None, rollouts, place_batch(scores.rewards, self.mesh))
         (*learned, rewards), longest = self._take(sampled, kept)
         length = next(length for length in self._update if length >= int(longest))
+        self._last = (rows, texts, scores, chosen, learned[-1].completions.mask, rewards)
         timing.lap("reward")
 
         reference = None
@@ -210,6 +216,17 @@ class GRPO:
         metrics["mfu"] = self.update_flops[length] / timing.seconds["timing_s/update"] / peak_flops()
         metrics["decode_tokens_per_s"] = metrics["num_tokens"] / timing.seconds["timing_s/decode"]
         return state, metrics | timing.seconds
+
+    def samples(self, count: int) -> list[SampledGroup]:
+        """The first groups that the last step learnt from. All processes must ask; each is told of its own."""
+        rows, texts, scores, chosen, mask, rewards = self._last
+        shards = local_shards(self.mesh)
+        begins = np.repeat(np.arange(shards) * (len(rows) // shards), len(chosen) // shards)
+        advantages = local_rows(self._advantages(mask, rewards))
+        return [
+            SampledGroup(rows[row].task.name, rows[row].episode, scored(texts[row], scores, row, of_group))
+            for row, of_group in zip((begins + chosen)[:count], advantages, strict=False)
+        ]
 
     def _sampling_weights(self, state: TrainState) -> nnx.State:
         weights = join(state.params, self.frozen)
@@ -299,10 +316,9 @@ def grpo_update(
     `pictures` are encoded ones that no gradient reaches; `rewards` are NaN where a completion could not be scored.
     """
     settings, temperature = config.grpo, config.rollout.temperature
-    max_length, lengths = config.batch.completion_length, rollouts.completions.mask.sum(-1)
-    overlong = soft_overlong_penalty(lengths, max_length=max_length, buffer=settings.overlong_buffer)
+    advantages = update_advantages(config, rollouts.completions.mask, rewards)
+    overlong = overlong_penalty(config, rollouts.completions.mask)
     rollouts = without_unscored(rollouts, rewards)
-    advantages = configured_advantages(settings, rewards + settings.overlong_penalty * overlong)
 
     def loss(trained, batch):
         prompts, pictures, rollouts, advantages, reference_log_probs, own_log_probs = batch
@@ -318,7 +334,7 @@ def grpo_update(
             reference_log_probs=reference_log_probs,
             kl_beta=kl_beta,
             entropy_coef=entropy_coef,
-            max_length=max_length,
+            max_length=config.batch.completion_length,
             stop=model.config.special.eos,
         )
 
@@ -329,6 +345,24 @@ def grpo_update(
     if settings.overlong_penalty:
         metrics["rewards/overlong/mean"] = overlong.mean()
     return state, metrics | {LEAST_RATIO: -metrics[LEAST_RATIO]}
+
+
+def update_advantages(
+    config: RunConfig, mask: Bool[Array, "rows group time"], rewards: Float[Array, "rows group"]
+) -> Float[Array, "rows group"]:
+    """What an update goes by, of the rewards less what a completion's length costs.
+
+    Args:
+        mask: where the completions have tokens.
+        rewards: NaN where a completion could not be scored.
+    """
+    return configured_advantages(config.grpo, rewards + config.grpo.overlong_penalty * overlong_penalty(config, mask))
+
+
+def overlong_penalty(config: RunConfig, mask: Bool[Array, "rows group time"]) -> Float[Array, "rows group"]:
+    """From 0 for a completion that leaves room down to -1 for one of full length."""
+    lengths, longest = mask.sum(-1), config.batch.completion_length
+    return soft_overlong_penalty(lengths, max_length=longest, buffer=config.grpo.overlong_buffer)
 
 
 def length_metrics(completions: Completions, codec) -> dict[str, float]:

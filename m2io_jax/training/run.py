@@ -2,6 +2,7 @@
 
     runs/NAME/config.yaml      the configuration it was started with
     runs/NAME/metrics.jsonl    one line a step
+    runs/NAME/samples/         what was sampled, a page now and then
     runs/NAME/checkpoints/     everything that makes the next step
     runs/NAME/model/           the policy it ended with
 """
@@ -31,7 +32,7 @@ from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.grpo import GRPO
-from m2io_jax.training.metrics import MetricsLog
+from m2io_jax.training.logging.run_log import RunLog, require_libraries
 from m2io_jax.training.optimizer import learning_rate
 from m2io_jax.training.state import TrainState, abstract_state, begin
 from m2io_jax.training.supervised import Supervised
@@ -77,7 +78,7 @@ def train(config: RunConfig) -> Finished:
     policy, objective, mesh, rows = set_up(config)
     with (
         Checkpoints(folder / "checkpoints", config.checkpoint.keep) as checkpoints,
-        MetricsLog(folder, config.logging.tensorboard) as log,
+        RunLog(config) as log,
     ):
         state, elapsed = resume(config, checkpoints, objective, mesh, rows, log)
         policy, objective.begin = policy.with_params(nnx.State({})), None  # the state has a copy of its own
@@ -161,7 +162,7 @@ def prepared(policy: Policy, config: RunConfig) -> Policy:
 
 
 def run_steps(
-    config: RunConfig, objective, state: TrainState, rows, checkpoints: Checkpoints, log: MetricsLog, elapsed: float
+    config: RunConfig, objective, state: TrainState, rows, checkpoints: Checkpoints, log: RunLog, elapsed: float
 ) -> tuple[TrainState, float]:
     """The loop. Returns the last state and the seconds that all steps took, those before a restart included."""
     step, begun_at, clock, saving = int(state.step), elapsed, time.perf_counter(), {}
@@ -180,6 +181,8 @@ def run_steps(
             metrics |= {"dropped_rows": float(sum(rows.dropped.values()))} | saving
             if step % config.logging.every_steps == 0:
                 log.write(step, metrics)
+            if log.wants_samples(step):
+                log.show(step, objective.samples(config.logging.samples))
             progress.update(step, metrics)
             saving, logged = {}, time.perf_counter()
             if step % config.checkpoint.every_steps == 0:
@@ -192,7 +195,7 @@ def run_steps(
 def announce(compiled: Mapping[str, float]) -> None:
     """Says what was compiled, and how long each program took."""
     said = ", ".join(f"{name} in {seconds:.1f} s" for name, seconds in compiled.items())
-    Console(stderr=True).print(f"compiled {said}", highlight=False)
+    Console(stderr=True, force_jupyter=False).print(f"compiled {said}", highlight=False)
 
 
 def progress_of(config: RunConfig, step: int, seconds: float) -> float:
@@ -211,7 +214,7 @@ def save(
 
 
 def resume(
-    config: RunConfig, checkpoints: Checkpoints, objective, mesh: Mesh, rows, log: MetricsLog
+    config: RunConfig, checkpoints: Checkpoints, objective, mesh: Mesh, rows, log: RunLog
 ) -> tuple[TrainState, float]:
     """The newest checkpoint's state, with the data where it stood; the objective's beginning, where there is none."""
     newest, start = checkpoints.latest(), (objective.begin, objective.optimizer, mesh)
@@ -251,7 +254,7 @@ def check(config: RunConfig) -> None:
     """What the configuration alone cannot know.
 
     Raises:
-        UserError: a task or reward that does not exist, or no episodes.
+        UserError: a task or reward that does not exist, no episodes, or nothing installed to log with as asked.
     """
     for task in config.episodes if isinstance(config.episodes, dict) else config.tasks:
         config.episodes_of(find_task(task).name)
@@ -259,6 +262,7 @@ def check(config: RunConfig) -> None:
     if config.objective == "grpo" and not any(config.rewards.get(name) for name in parts):
         mend = f"give one of these a weight: {', '.join(sorted(parts))}"
         raise UserError("No reward part of the chosen tasks has a weight.", where="rewards", mend=mend)
+    require_libraries(config.logging)
 
 
 def host_memory_gb() -> float:
