@@ -21,8 +21,8 @@ from m2io_jax.tasks.task import label
 # A shown picture's bounds: what a page needs, not what the corpus holds.
 MAX_SIDE = 640
 MAX_PNG_BYTES = 200_000
-# On a sheet: pixels a side of a picture, and of the label above it.
-TILE, LINE = 128, 14
+# On a sheet: pixels a side of a picture, and of the line of labels above.
+LEAST_TILE, MOST_TILE, LINE = 64, 128, 14
 
 
 def environment(package: str) -> Environment:
@@ -82,12 +82,17 @@ def picture_view(candidates: tuple[Candidate, ...], index: int, max_side: int = 
 
 def picture_sheet(candidates: Sequence[Candidate]) -> Image.Image:
     """Pictures beside one another, each below its label; a grey one stands for one that cannot be decoded."""
-    sheet = Image.new("RGB", (TILE * max(1, len(candidates)), LINE + TILE), "white")
-    for index, candidate in enumerate(candidates):
-        try:
-            tile = thumbnail(candidate.data, TILE)
-        except PictureError:
-            tile = Image.new("RGB", (TILE, TILE), "lightgrey")
-        ImageDraw.Draw(sheet).text((index * TILE + 2, 1), label(index), fill="black")
-        sheet.paste(tile, (index * TILE, LINE))
+    tiles = [_tile(candidate) for candidate in candidates]
+    side = max([LEAST_TILE, *(length for tile in tiles for length in tile.size)])
+    sheet = Image.new("RGB", (side * max(1, len(tiles)), LINE + side), "white")
+    for index, tile in enumerate(tiles):
+        ImageDraw.Draw(sheet).text((index * side + 2, 1), label(index), fill="black")
+        sheet.paste(tile, (index * side, LINE))
     return sheet
+
+
+def _tile(candidate: Candidate) -> Image.Image:
+    try:
+        return thumbnail(candidate.data, MOST_TILE)
+    except PictureError:
+        return Image.new("RGB", (LEAST_TILE, LEAST_TILE), "lightgrey")

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from PIL import Image
 
 from m2io_jax.episodes.episode import Candidate
-from m2io_jax.pages import LINE, TILE, picture_sheet
+from m2io_jax.pages import LEAST_TILE, LINE, picture_sheet
 from m2io_jax.training.logging.samples import Samples
 
 
@@ -80,13 +80,13 @@ def test_an_answer_is_what_is_right_where_there_is_one(samples):
 def test_a_sheet_has_each_picture_below_its_label_and_grey_for_a_broken_one(samples):
     candidates = (*samples.groups[0].episode.candidates, Candidate("2" * 64, b"broken"))
     sheet = picture_sheet(candidates)
-    assert sheet.size == (3 * TILE, LINE + TILE)
-    assert [sheet.getpixel((index * TILE + 3, LINE + 3)) for index in range(3)] == [
+    assert sheet.size == (3 * LEAST_TILE, LINE + LEAST_TILE)
+    assert [sheet.getpixel((index * LEAST_TILE + 3, LINE + 3)) for index in range(3)] == [
         (255, 0, 0),
         (0, 0, 255),
         (211, 211, 211),
     ]
-    labels = [sheet.crop((index * TILE, 0, (index + 1) * TILE, LINE)).convert("L") for index in range(3)]
+    labels = [sheet.crop((index * LEAST_TILE, 0, (index + 1) * LEAST_TILE, LINE)).convert("L") for index in range(3)]
     assert all(label.getextrema()[0] < 128 for label in labels)  # something dark is written there
     assert len({label.tobytes() for label in labels}) == 3
 

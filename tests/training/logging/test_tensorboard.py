@@ -7,7 +7,7 @@ import struct
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from m2io_jax.pages import LINE, TILE
+from m2io_jax.pages import LEAST_TILE, LINE
 from m2io_jax.training.logging.tensorboard import TensorBoard
 
 
@@ -46,8 +46,8 @@ def test_samples_are_a_picture_and_a_text(tmp_path, samples, hostile, attack):
     drawn, text, _, foreign = (value for _, value in values)
     assert drawn.tag == "samples/1"
     sheet = Image.open(io.BytesIO(drawn.image.encoded_image_string))
-    assert sheet.size == (2 * TILE, LINE + TILE)
-    assert sheet.getpixel((TILE + 3, LINE + 3)) == (0, 0, 255)
+    assert sheet.size == (2 * LEAST_TILE, LINE + LEAST_TILE)
+    assert sheet.getpixel((LEAST_TILE + 3, LINE + 3)) == (0, 0, 255)
     assert text.tensor.string_val[0].decode() == samples.tables[0]
     assert "<script" not in foreign.tensor.string_val[0].decode()
     assert attack in html.unescape(foreign.tensor.string_val[0].decode())

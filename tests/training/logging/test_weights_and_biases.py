@@ -109,7 +109,7 @@ def test_samples_are_a_table_with_pictures(tmp_path, samples):
         "B:1, A:2", "<answer>none</answer>", 0.375, 1.5, 1.0, 0.25
     ]  # fmt: skip
     assert second[4:] == ["other", None, 0.0, None, None]
-    assert first[2]["_type"] == "image-file" and (first[2]["width"], first[2]["height"]) == (256, 142)
+    assert first[2]["_type"] == "image-file" and (first[2]["width"], first[2]["height"]) == (2 * 64, 14 + 64)
     (row,) = history(tmp_path / "run")  # beside the metrics of the step
     assert row["step"] == 7 and row["reward"] == 0.5 and row["samples/_type"] == "table-file"
 
