@@ -20,7 +20,9 @@ corpus_app = typer.Typer(no_args_is_help=True, help="Fill a corpus folder.")
 import_app = typer.Typer(no_args_is_help=True, help="From where the documents come.")
 convert_app = typer.Typer(no_args_is_help=True, help="Published weights in and out.")
 read_app = typer.Typer(no_args_is_help=True, help="Published questions with verified answers.")
+inspect_app = typer.Typer(no_args_is_help=True, help="What a configuration comes to.")
 app.add_typer(corpus_app, name="corpus")
+app.add_typer(inspect_app, name="inspect")
 app.add_typer(read_app, name="read")
 app.add_typer(convert_app, name="convert")
 corpus_app.add_typer(import_app, name="import")
@@ -119,6 +121,31 @@ def profile(config: Path, folder: Path, settings: Overrides = None, steps: int =
     from m2io_jax.training import run
 
     out.print(f"trace in {run.trace(load_config(config, settings or []), folder, steps)}", markup=False)
+
+
+@app.command()
+def plan(
+    config: Path,
+    settings: Overrides = None,
+    topology: Annotated[str, typer.Option(help="such as v5e:4x4; several with commas; 2xv5e:4x4 is two slices")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+):
+    """Compile a configuration's programs for TPUs that are not at hand: memory, arithmetic, traffic, time."""
+    from m2io_jax.planning.command import plan_command
+
+    plan_command(config, settings or [], topology, as_json, out, say)
+
+
+@inspect_app.command("shardings")
+def inspect_shardings(
+    config: Path,
+    settings: Overrides = None,
+    topology: Annotated[str, typer.Option(help="such as v5e:4x4")] = "",
+):
+    """Show where every array of a run lies on a topology: shapes, mesh axes, bytes a device."""
+    from m2io_jax.planning.shardings import shardings_command
+
+    shardings_command(config, settings or [], topology, out)
 
 
 @app.command()

@@ -89,8 +89,10 @@ class ComputationSection(Section):
 
 
 class MeshConfig(Section):
-    """Devices along each mesh axis; -1 takes all that the other axes leave."""
+    """Devices along each mesh axis; -1 takes all that the other axes leave. `slice` is as many as the devices say that
+    they are of, unless it is given, for devices that do not say."""
 
+    slice: Count | None = None
     data: int = -1
     fsdp: int = 1
     tensor: int = 1

@@ -1,5 +1,7 @@
 """The vision-language model: pictures encoded into the language model's sequence. The policy of everything here."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +15,11 @@ from m2io_jax.models.language import LanguageModel
 from m2io_jax.models.lora import add_adapters
 from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.models.vision import VisionTower
+from m2io_jax.parallel.sharding import parts_of
 
 NEVER = -1e30  # logit of a token that is never sampled and never given probability
-MOST_LOGITS = 2**25  # held at a time when completions are scored; more are computed in parts, twice for a gradient
+# That a device holds at a time when completions are scored; more are computed in parts, twice for a gradient.
+MOST_LOGITS = 2**25
 
 
 class Inserter(nnx.Module):
@@ -49,10 +53,12 @@ class Inserter(nnx.Module):
         gathered = jnp.take_along_axis(pictures, jnp.maximum(prompts.media_index, 0)[..., None], axis=1)
         return jnp.where(is_media[..., None], gathered.astype(text.dtype), text)
 
-    def next_token_logits(self, hidden: Float[Array, "... size"]) -> Float[Array, "... vocab"]:
+    def next_token_logits(
+        self, hidden: Float[Array, "... size"], output: Float[Array, "size vocab"] | None = None
+    ) -> Float[Array, "... vocab"]:
         """Logits a completion's token is drawn from: tokens that stand for pictures have none of the probability."""
         is_media = np.isin(np.arange(self.config.text.vocab_size), self.config.special.media)
-        return jnp.where(is_media, NEVER, self.language.logits(hidden))
+        return jnp.where(is_media, NEVER, self.language.logits(hidden, output))
 
     def completion_log_probs(
         self,
@@ -84,12 +90,14 @@ class Inserter(nnx.Module):
 
     def _scores(self, hidden: Float[Array, "rows group time size"], tokens: Int[Array, "rows group time"], temperature):
         """`token_log_probs` of what the hidden states predict, without holding more than about `MOST_LOGITS` logits."""
+        output = self.language.output()
 
         def part(hidden_and_tokens):
             hidden, tokens = hidden_and_tokens
-            return token_log_probs(self.next_token_logits(hidden), tokens, temperature)
+            return token_log_probs(self.next_token_logits(hidden, output), tokens, temperature)
 
-        time, logits = tokens.shape[-1], tokens.size * self.config.text.vocab_size
+        time, shape = tokens.shape[-1], (*tokens.shape, self.config.text.vocab_size)
+        logits = math.prod(shape) / parts_of(("batch", None, None, "vocab"), shape)
         parts = next(n for n in range(1, time + 1) if time % n == 0 and (logits / n <= MOST_LOGITS or n == time))
         if parts == 1:
             return part((hidden, tokens))

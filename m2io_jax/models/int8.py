@@ -1,11 +1,15 @@
 """Weights in eight bits, for models that are only read: the frozen reference, and policies that only sample."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int8
+
+from m2io_jax.parallel.sharding import are_shapes, param_shardings, placed
 
 LARGEST = 127
 
@@ -41,6 +45,23 @@ def quantized(params: nnx.State) -> nnx.State:
         return param.replace(QuantizedKernel(jnp.round(kernel / scales).astype(jnp.int8), scales))
 
     return nnx.from_flat_state([(path, quantize(path, param)) for path, param in nnx.to_flat_state(params)])
+
+
+def quantizer(mesh: Mesh) -> Callable[[nnx.State], nnx.State]:
+    """`quantized` as one program, each part where its weight lies; of shapes it gives the shapes."""
+
+    @jax.jit
+    def program(params):
+        small = quantized(params)
+        return jax.lax.with_sharding_constraint(small, param_shardings(small, mesh))
+
+    def run(params: nnx.State) -> nnx.State:
+        if not are_shapes(params):
+            return program(params)
+        shapes = jax.eval_shape(quantized, params)
+        return placed(shapes, param_shardings(shapes, mesh))
+
+    return run
 
 
 def product(x: Float[Array, "rows inputs"], kernel) -> Float[Array, "rows outputs"]:

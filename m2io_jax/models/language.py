@@ -21,8 +21,12 @@ from m2io_jax.models.backends import backend
 from m2io_jax.models.layers import Linear, RMSNorm, SwiGLU, residual_gain, weight
 from m2io_jax.models.rope import Rotation, rotate, token_rotation
 from m2io_jax.models.sizes import Computation, TextConfig
+from m2io_jax.parallel.sharding import spread
 
 T = TypeVar("T")
+
+# What passes from block to block: tokens of sequences are spread too, those that decode side by side are not.
+SEQUENCES, SIDE_BY_SIDE = ("batch", "sequence", None), ("batch", None, None)
 
 
 @jax.tree_util.register_dataclass
@@ -56,6 +60,7 @@ class DecoderBlock(nnx.Module):
         q = rearrange(self.q(y), "rows time (heads share dim) -> rows heads share time dim", **sizes)
         k, v = (rearrange(f(y), "rows time (heads dim) -> rows heads time dim", **sizes) for f in (self.k, self.v))
         q, k = rotate(q, rotation), rotate(k, rotation)
+        k, v = (spread(kept, ("batch", "kv_heads", None, None)) for kept in (k, v))
         x = x + self.o(rearrange(attend(q, k, v), "rows heads share time dim -> rows time (heads share dim)"))
         return x + self.mlp(self.norm2(x)), (k, v)
 
@@ -75,11 +80,17 @@ class LanguageModel(nnx.Module):
     def embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... size"]:
         return self.embedding[...][tokens].astype(self.computation.dtype)
 
-    def logits(self, hidden: Float[Array, "... size"]) -> Float[Array, "... vocab"]:
-        """Unnormalised log-probabilities, in float32."""
+    def output(self) -> Float[Array, "size vocab"]:
+        """The matrix from hidden states to logits. What `fsdp` splits of it is gathered here, where no loop is."""
         kernel = self.embedding[...].T if self.head is None else self.head.kernel[...]
-        hidden = self.norm(hidden)
-        return jnp.einsum("...e,ev->...v", hidden, kernel.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        return spread(kernel.astype(self.computation.dtype), (None, "vocab"))
+
+    def logits(
+        self, hidden: Float[Array, "... size"], output: Float[Array, "size vocab"] | None = None
+    ) -> Float[Array, "... vocab"]:
+        """Unnormalised log-probabilities, in float32. `output()` may be at hand already."""
+        output = self.output() if output is None else output
+        return jnp.einsum("...e,ev->...v", self.norm(hidden), output, preferred_element_type=jnp.float32)
 
     def group(
         self,
@@ -96,7 +107,7 @@ class LanguageModel(nnx.Module):
 
         unroll = self.computation.unrolls(self.config.num_hidden_layers, layout.length)
         weights = self.weights(by_layer=unroll)
-        hidden, _ = self._run(x, positions, attend, weights, keep=lambda kv: None)
+        hidden, _ = self._run(x, positions, attend, weights, axes=SEQUENCES, keep=lambda kv: None)
         return hidden
 
     def prefill(
@@ -108,7 +119,7 @@ class LanguageModel(nnx.Module):
         def attend(q, k, v, _):
             return attention.causal(q, k, v)
 
-        return self._run(x, positions, attend, self.weights(), keep=lambda kv: KeysValues(*kv))
+        return self._run(x, positions, attend, self.weights(), axes=SEQUENCES, keep=lambda kv: KeysValues(*kv))
 
     def weights(self, *, by_layer: bool = False) -> nnx.State | tuple[nnx.State, ...]:
         """The blocks' weights, stacked or one tree a layer: what `_run` goes through."""
@@ -150,16 +161,17 @@ class LanguageModel(nnx.Module):
             return decode_attention(q, k, v, prompt_cache, own_cache, prompt_mask, step)
 
         caches = tuple(zip(prompt, own, strict=True)) if isinstance(weights, tuple) else (prompt, own)
-        hidden, new = self._run(x, positions, attend, weights, caches, keep=lambda kv: KeysValues(*kv))
+        keep = dict(axes=SIDE_BY_SIDE, keep=lambda kv: KeysValues(*kv))
+        hidden, new = self._run(x, positions, attend, weights, caches, **keep)
 
         def write(cache, new):  # one write for all layers, outside the scan, so that it happens in place
             return jax.lax.dynamic_update_index_in_dim(cache, new, step, axis=cache.ndim - 2)
 
         return hidden, jax.tree.map(write, own, new)
 
-    def _run(self, x, positions, attend, weights, caches=None, *, keep):
+    def _run(self, x, positions, attend, weights, caches=None, *, axes, keep):
         """Through all layers: a loop where weights are stacked, written out where they come layer by layer; so comes
-        what `keep` keeps of each layer's keys and values."""
+        what `keep` keeps of each layer's keys and values. `axes` are those of what passes between the layers."""
         config, structure = self.config, nnx.split(self.blocks)[0]
         rotation = token_rotation(positions, config.head_dim, config.mrope_section, config.rope_theta)
 
@@ -167,9 +179,9 @@ class LanguageModel(nnx.Module):
             layer_weights, cache = layer
             block = nnx.merge(structure, layer_weights)
             x, kv = block(x, rotation, lambda q, k, v: attend(q, k, v, cache))
-            return x, keep(kv)
+            return spread(x, axes), keep(kv)
 
-        run_block = self.computation.checkpoint(run_block)
+        x, run_block = spread(x, axes), self.computation.checkpoint(run_block)
         with jax.named_scope("language_blocks"):
             if not isinstance(weights, tuple):
                 return jax.lax.scan(run_block, x, (weights, caches))

@@ -12,6 +12,7 @@ from m2io_jax.models.attention import segment_attention
 from m2io_jax.models.layers import LayerNorm, Linear, QuickGELU, RMSNorm, SwiGLU, residual_gain
 from m2io_jax.models.rope import Rotation, patch_rotation, rotate
 from m2io_jax.models.sizes import Computation, VisionConfig
+from m2io_jax.parallel.sharding import spread
 
 NORMS = {"rms": RMSNorm, "layer": LayerNorm}
 MLPS = {"swiglu": SwiGLU, "quick_gelu": QuickGELU}
@@ -77,7 +78,8 @@ class VisionTower(nnx.Module):
         positions: row and column of each patch.
         windows: the attention window of each patch inside its picture, -1 for padding.
         """
-        x = self.patch_embed(patches.astype(self.computation.dtype))
+        axes = ("batch", "sequence", None)
+        x = spread(self.patch_embed(patches.astype(self.computation.dtype)), axes)
         rotation = patch_rotation(positions, self.config.head_dim)
         whole = jnp.minimum(windows, 0)
         is_full = np.isin(np.arange(self.config.depth), self.config.fullatt_block_indexes)
@@ -86,7 +88,7 @@ class VisionTower(nnx.Module):
         def run_block(x, layer):
             layer_weights, full = layer
             block = nnx.merge(structure, layer_weights)
-            return block(x, rotation, jnp.where(full, whole, windows)), None
+            return spread(block(x, rotation, jnp.where(full, whole, windows)), axes), None
 
         with jax.named_scope("vision_blocks"):
             x, _ = jax.lax.scan(self.computation.checkpoint(run_block), x, (weights, jnp.asarray(is_full)))

@@ -1,5 +1,6 @@
-"""The mesh: devices arranged along the axes `data`, `fsdp` and `tensor`.
+"""The mesh: devices arranged along the axes `slice`, `data`, `fsdp` and `tensor`.
 
+slice    copies of the model on separate TPU slices: the one axis that goes over the data centre's network
 data     copies of the model, each with rows of its own
 fsdp     rows of its own too, and a part of every weight, gathered when it is needed (arXiv 2304.11277)
 tensor   the same rows, and a part of every head and hidden layer (arXiv 1909.08053)
@@ -10,24 +11,34 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 
 import jax
-from jax.sharding import AxisType, Mesh
+import numpy as np
+from jax.experimental.mesh_utils import create_device_mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("slice", "data", "fsdp", "tensor")
+# Auto: the compiler places what is between the stated shardings. Stated, because JAX means to change the default.
+AXIS_TYPES = (AxisType.Auto,) * len(AXES)
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Arranges `devices` (None: all there are, of every process) by the sizes in the configuration.
 
     Raises:
-        UserError: the sizes do not multiply to the number of devices.
+        UserError: the sizes do not multiply to the number of devices, or these are of another number of slices.
     """
     devices = jax.devices() if devices is None else list(devices)
-    sizes = _sizes(config, len(devices))
-    # Auto: the compiler places what is between the stated shardings. Stated, because JAX means to change the default.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    slices = _slices(devices, config.slice)
+    sizes = mesh_sizes(config, len(devices), len(slices))
+    arranged = [create_device_mesh(sizes[1:], part, allow_split_physical_axes=True) for part in slices]
+    return Mesh(np.stack(arranged), AXES, axis_types=AXIS_TYPES)
+
+
+def abstract_mesh(config: MeshConfig, devices: int, slices: int) -> AbstractMesh:
+    """The mesh of so many devices in so many slices, none of which need be at hand. Raises UserError as `make_mesh`."""
+    return AbstractMesh(mesh_sizes(config, devices, slices), AXES, axis_types=AXIS_TYPES)
 
 
 def on_mesh(mesh: Mesh, function: Callable) -> Callable:
@@ -41,12 +52,31 @@ def on_mesh(mesh: Mesh, function: Callable) -> Callable:
     return traced
 
 
-def _sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
-    asked = tuple(getattr(config, axis) for axis in AXES)
+def _slices(devices: Sequence[jax.Device], asked: int | None) -> list[list[jax.Device]]:
+    """The devices slice by slice; in equal parts, as many as asked, where they do not say which one they are of.
+
+    Raises:
+        UserError: they are of another number of slices than asked.
+    """
+    # On GPUs the attribute is something else, on CPUs there is none.
+    numbers = [getattr(device, "slice_index", None) or 0 if device.platform == "tpu" else 0 for device in devices]
+    found = sorted(set(numbers))
+    if len(found) == 1:
+        return [list(part) for part in np.array_split(np.array(devices, object), asked or 1)]
+    if asked not in (None, len(found)):
+        what = f"The mesh asks for {asked} slices; the devices are of {len(found)}."
+        raise UserError(what, where="mesh.slice in the configuration", mend="leave it out: the devices say it")
+    return [[device for device, number in zip(devices, numbers, strict=True) if number == one] for one in found]
+
+
+def mesh_sizes(config: MeshConfig, devices: int, slices: int) -> tuple[int, ...]:
+    """Devices along each of `AXES`. Raises UserError: they do not multiply to the number of devices."""
+    asked = (slices, config.data, config.fsdp, config.tensor)
     fixed = math.prod(size for size in asked if size != -1)
     if devices % fixed == 0 and (-1 in asked or fixed == devices):
         return tuple(devices // fixed if size == -1 else size for size in asked)
-    product = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, asked, strict=True) if size != -1)
+    named = [(axis, size) for axis, size in zip(AXES, asked, strict=True) if size != -1]
+    product = " x ".join(f"{axis} {size}" for axis, size in named if (axis, size) != ("slice", 1))
     if -1 in asked:
         problem, mend = "which does not divide", f"choose sizes whose product divides {devices}"
     else:

@@ -1,6 +1,7 @@
-"""How fast the devices can be: what MFU is a share of."""
+"""How fast the devices can be: what MFU is a share of, and what plans estimate by."""
 
 import time
+from dataclasses import dataclass
 from functools import cache
 
 import jax
@@ -13,9 +14,36 @@ PUBLISHED = {
     "TPU v5e": 197e12,
     "TPU v5": 459e12,
     "TPU v6": 918e12,
+    "TPU7x": 2307e12 / 2,  # a chip is two devices
     "NVIDIA A100": 312e12,
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,
+}
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What Google publishes of a TPU chip, a second.
+
+    Attributes:
+        flops: of bfloat16 matrix products.
+        hbm: bytes to and from its memory.
+        ici: bytes to other chips of its slice, all links in one direction: half of the published, which is of both.
+        dcn: bytes to other slices, its share of the network's.
+    """
+
+    flops: float
+    hbm: float
+    ici: float
+    dcn: float
+
+
+# By the names of parallel/topologies.py; from Cloud TPU's page of each family, 2026.
+TPU_CHIPS = {
+    "v5e": Peaks(flops=197e12, hbm=819e9, ici=200e9, dcn=6.4e12 / 256 / 8),
+    "v5p": Peaks(flops=459e12, hbm=2765e9, ici=600e9, dcn=50e9 / 8),
+    "v6e": Peaks(flops=918e12, hbm=1638e9, ici=400e9, dcn=100e9 / 8),
+    "tpu7x": Peaks(flops=2307e12, hbm=7380e9, ici=600e9, dcn=100e9 / 8),
 }
 
 

@@ -1,10 +1,10 @@
 """Where every array lives: logical axis names to mesh axes, by one table.
 
-A weight names its logical axes where it is declared (`models/layers.py`); nothing else in the project names a mesh
-axis for a weight. Two rules leave a dimension whole although the table would split it:
+A weight names its logical axes where it is declared (`models/layers.py`), an activation where it is computed; nothing
+else in the project names a mesh axis. Two rules leave a dimension whole although the table would split it:
 
     1. the mesh axis does not divide the dimension's size;
-    2. an earlier dimension of the same weight already lies along that mesh axis.
+    2. an earlier dimension of the same array already lies along that mesh axis.
 """
 
 import math
@@ -14,7 +14,8 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
 
 from m2io_jax.errors import UserError
 
@@ -22,8 +23,13 @@ T = TypeVar("T")
 
 MeshAxes = str | tuple[str, ...] | None
 
+# The axes along which every device has the whole model, and rows of its own.
+COPIES = ("slice", "data")
+
 RULES: dict[str | None, MeshAxes] = {
-    "batch": ("data", "fsdp"),
+    "batch": ("slice", "data", "fsdp"),
+    # Tokens of what passes between blocks, where nothing mixes them (arXiv 2205.05198).
+    "sequence": "tensor",
     "vocab": "tensor",
     "embed": "fsdp",
     "heads": "tensor",
@@ -35,7 +41,9 @@ RULES: dict[str | None, MeshAxes] = {
 }
 
 
-def partition_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def partition_spec(
+    axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh
+) -> PartitionSpec:
     """How an array with these logical axes lies on the mesh.
 
     Raises:
@@ -53,10 +61,11 @@ def partition_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: M
     return PartitionSpec(*taken)
 
 
-def param_shardings(params: nnx.State, mesh: Mesh) -> nnx.State:
+def param_shardings(params: nnx.State, mesh: Mesh | AbstractMesh) -> nnx.State:
     """`params` (arrays or `jax.ShapeDtypeStruct`s) with a `NamedSharding` in place of every array.
 
-    The structure is that of `params`, so it serves `jax.jit`'s `in_shardings` and `out_shardings` and `place`.
+    The structure is that of `params`, so it serves `jax.jit`'s `in_shardings` and `out_shardings` and `place`. Arrays
+    that stand for one weight together (models/int8.py) each lie as the weight does, but for dimensions of size one.
 
     Raises:
         ValueError: a weight declared without logical axes, or with unknown ones.
@@ -66,12 +75,41 @@ def param_shardings(params: nnx.State, mesh: Mesh) -> nnx.State:
         axes = param.get_metadata().get("axes")
         if axes is None:
             raise ValueError(f"{jax.tree_util.keystr(path)} was declared without logical axes")
-        return param.replace(NamedSharding(mesh, partition_spec(axes, param.get_value().shape, mesh)))
+        return param.replace(jax.tree.map(lambda array: by_axes(axes, array.shape, mesh), param.get_value()))
 
     return jax.tree_util.tree_map_with_path(shard, params, is_leaf=lambda node: isinstance(node, nnx.Variable))
 
 
-def optimizer_shardings(optimizer: optax.GradientTransformation, params: nnx.State, mesh: Mesh) -> Any:
+def by_axes(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """The place of an array with these logical axes. Raises ValueError as `partition_spec`."""
+    return NamedSharding(mesh, partition_spec(axes, shape, mesh))
+
+
+def spread(x: Float[Array, "..."], axes: tuple[str | None, ...]) -> Float[Array, "..."]:
+    """`x`, told to lie by its logical axes on the mesh that the program is traced for (`mesh.on_mesh`).
+
+    Where there is none, or each device runs the program for itself (`jax.shard_map`), it is `x`.
+    """
+    mesh = _traced_for()
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, by_axes(axes, x.shape, mesh))
+
+
+def parts_of(axes: tuple[str | None, ...], shape: tuple[int, ...]) -> int:
+    """How many parts `spread` would cut an array of this shape into."""
+    mesh = _traced_for()
+    spec = () if mesh is None else partition_spec(axes, shape, mesh)
+    return math.prod(_ways(mesh_axes, mesh) for mesh_axes in spec if mesh_axes is not None)
+
+
+def _traced_for() -> AbstractMesh | None:
+    """The mesh that arrays of the program being traced may be spread over."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or AxisType.Manual in mesh.axis_types else mesh
+
+
+def optimizer_shardings(
+    optimizer: optax.GradientTransformation, params: nnx.State, mesh: Mesh | AbstractMesh
+) -> Any:
     """A `NamedSharding` for every array of `optimizer.init(params)`; nothing is allocated.
 
     What the optimiser keeps for each weight, in the weight's shape, lies as the weight does; the rest (counters) is
@@ -92,13 +130,13 @@ def optimizer_shardings(optimizer: optax.GradientTransformation, params: nnx.Sta
     )
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows spread over `data` and `fsdp`; whatever follows the first dimension is whole."""
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """Rows spread over `slice`, `data` and `fsdp`; whatever follows the first dimension is whole."""
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
@@ -106,28 +144,51 @@ def place(tree: T, shardings: Any) -> T:
     """Puts every array of `tree` where `shardings` (same structure, or one for a whole subtree) says.
 
     In several processes each gives the same whole arrays. An array that already lies there may be returned as it is,
-    not copied: donating the result can invalidate the original.
+    not copied: donating the result can invalidate the original. Shapes are told where they would lie (`placed`).
     """
-    return jax.device_put(tree, shardings)
+    return placed(tree, shardings) if are_shapes(tree) else jax.device_put(tree, shardings)
+
+
+def placed(shapes: T, shardings: Any) -> T:
+    """Shapes (or arrays, of which nothing but the shape is read) with their places; nothing is allocated."""
+
+    def one(shape, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+    return jax.tree.map(one, shapes, shardings)
+
+
+def are_shapes(tree: Any) -> bool:
+    """Whether a tree of weights is one of `jax.ShapeDtypeStruct`s: what is planned, not run."""
+    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))
 
 
 def place_batch(batch: T, mesh: Mesh) -> T:
     """Spreads a batch over the mesh; in several processes each gives its own rows, and the result is all of them.
 
     Raises:
-        UserError: the rows of all processes do not divide over `data` x `fsdp`.
+        UserError: the rows of all processes do not divide over the devices that rows are spread over.
     """
+    def put(rows, whole: jax.ShapeDtypeStruct) -> jax.Array:
+        return jax.make_array_from_process_local_data(whole.sharding, rows)
+
+    return jax.tree.map(put, batch, placed_batch(batch, mesh))
+
+
+def placed_batch(batch: T, mesh: Mesh | AbstractMesh) -> T:
+    """The shapes and places of what `place_batch` returns; nothing is put anywhere. Raises UserError as that."""
     sharding = batch_sharding(mesh)
     ways = _ways(RULES["batch"], mesh)
 
-    def spread(array):
+    def whole(array) -> jax.ShapeDtypeStruct:
         rows = array.shape[0] * jax.process_count()
         if rows % ways:
-            mend = f"make it a multiple of {ways}, or give fewer devices to mesh.data and mesh.fsdp"
+            axes = ", ".join(f"mesh.{axis}" for axis in RULES["batch"])
+            mend = f"make it a multiple of {ways}, or give fewer devices to {axes}"
             raise UserError(f"{rows} rows cannot be shared out evenly to {ways} devices.", where="batch", mend=mend)
-        return jax.make_array_from_process_local_data(sharding, array)
+        return jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype, sharding=sharding)
 
-    return jax.tree.map(spread, batch)
+    return jax.tree.map(whole, batch)
 
 
 def local_rows(batch: jax.Array) -> np.ndarray:

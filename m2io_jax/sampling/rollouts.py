@@ -10,19 +10,19 @@ from jax.sharding import Mesh, PartitionSpec
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.language import KeysValues
 from m2io_jax.parallel.mesh import on_mesh
-from m2io_jax.parallel.sharding import batch_sharding
+from m2io_jax.parallel.sharding import COPIES, batch_sharding
 from m2io_jax.sampling.constraints import Constraint
 from m2io_jax.sampling.sampler import Prefilled, Rollouts, SamplingConfig, decode, prefill
 
-# Where a program's arrays lie on the mesh: whole on every device, or with their rows spread over `data`.
-WHOLE, ROWS = PartitionSpec(), PartitionSpec("data")
-PREFILLED = Prefilled(KeysValues(PartitionSpec(None, "data"), PartitionSpec(None, "data")), ROWS)
+# Where a program's arrays lie on the mesh: whole on every device, or with their rows spread over its copies.
+WHOLE, ROWS = PartitionSpec(), PartitionSpec(COPIES)
+PREFILLED = Prefilled(KeysValues(PartitionSpec(None, COPIES), PartitionSpec(None, COPIES)), ROWS)
 
 
 class Sampler:
     """The sampler on a mesh, in the three parts that a step is timed by: `encode`, `prefill`, `decode`.
 
-    Where every device has the whole model, rows are mapped over the data axis and each shard's decode loop stops on
+    Where every device has the whole model, rows are mapped over all devices and each shard's decode loop stops on
     its own. Where weights are split over devices, all rows decode in step until the last is done.
 
     Args:
@@ -50,8 +50,8 @@ class Sampler:
 
 
 def _on_rows(function: Callable, mesh: Mesh, takes, gives) -> Callable:
-    if mesh.size > mesh.shape["data"]:
-        # Mapping `data` alone and leaving `fsdp` and `tensor` to the compiler aborts XLA (jaxlib of jax 0.10.2).
+    if any(size > 1 for axis, size in mesh.shape.items() if axis not in COPIES):
+        # Mapping the copies alone and leaving `fsdp` and `tensor` to the compiler aborts XLA (jaxlib of jax 0.10.2).
         return jax.jit(on_mesh(mesh, function), out_shardings=batch_sharding(mesh) if gives is ROWS else None)
     return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False))
 

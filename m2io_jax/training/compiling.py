@@ -13,14 +13,16 @@ class Ahead:
 
     Attributes:
         seconds: of each program, by name.
+        programs: all that was compiled, by name.
     """
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
+        self.programs: dict[str, jax.stages.Compiled] = {}
 
     def __call__(self, name: str, function: Callable, *arguments: Any) -> jax.stages.Compiled:
         began = time.perf_counter()
-        program = function.lower(*arguments).compile()
+        program = self.programs[name] = function.lower(*arguments).compile()
         self.seconds[name] = time.perf_counter() - began
         return program
 

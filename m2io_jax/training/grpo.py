@@ -23,12 +23,20 @@ from m2io_jax.errors import UserError
 from m2io_jax.grammar import Grammar
 from m2io_jax.models.flops import group_flops, picture_flops
 from m2io_jax.models.inputs import Completions, PromptBatch
-from m2io_jax.models.int8 import quantized
+from m2io_jax.models.int8 import quantizer
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.peak import peak_flops
-from m2io_jax.parallel.sharding import batch_sharding, local_rows, local_shards, param_shardings, place, place_batch
+from m2io_jax.parallel.sharding import (
+    batch_sharding,
+    local_rows,
+    local_shards,
+    param_shardings,
+    place,
+    place_batch,
+    placed_batch,
+)
 from m2io_jax.rl.overlong import soft_overlong_penalty
 from m2io_jax.rl.selection import most_signal
 from m2io_jax.sampling.constraints import Constraints
@@ -73,7 +81,7 @@ class GRPO:
         self.optimizer = make_optimizer(config.optimizer)
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
         reference = join(stored(self.begin, config), self.frozen)
-        self._quantized = jax.jit(quantized)
+        self._quantized = quantizer(mesh)
         reference = self._quantized(reference) if "reference" in config.int8 else reference
         self.reference = reference if config.grpo.kl_beta else None
         self.memory = remembered(config.grpo)
@@ -127,11 +135,11 @@ class GRPO:
         prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=int(random.integers(2**31)))
         return GRPORow(prompt, episode, task)
 
-    def compile(self, state: TrainState) -> dict[str, float]:
+    def compile(self, state: TrainState, ahead: Ahead) -> dict[str, float]:
         """Compiles every program of a step, before the first; returns the seconds of each."""
-        ahead, mesh, rows = Ahead(), self.mesh, self.config.prompts_a_step
-        prompts = place_batch(stack_prompts([self.encoder.blank()] * rows), mesh)
-        policy, key = self._sampling_weights(state), jax.random.key(0)
+        mesh, rows = self.mesh, self.config.prompts_a_step
+        prompts = placed_batch(stack_prompts([self.encoder.blank()] * rows), mesh)
+        policy, key = self._sampling_weights(state), jax.eval_shape(jax.random.key, 0)
 
         def array(kind, *shape: int) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((prompts.rows, *shape), kind, sharding=batch_sharding(mesh))
@@ -142,7 +150,7 @@ class GRPO:
         seen = jax.eval_shape(self.sampler.encode, policy, prompts)
         pictures = array(seen.dtype, *seen.shape[1:])
         sampled = (prompts, pictures if self.same_pictures else None, rollouts, rewards)
-        kept = place_batch(np.arange(self.config.batch.prompts, dtype=np.int32), mesh)
+        kept = placed_batch(np.arange(self.config.batch.prompts, dtype=np.int32), mesh)
         self._take = ahead("select", self._take, sampled, kept)
         prompts_kept, pictures_kept, rollouts_kept, rewards_kept = returned(self._take)[0]
         self._advantages = ahead("advantages", self._advantages, rollouts_kept.completions.mask, rewards_kept)

@@ -31,6 +31,7 @@ from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
 from m2io_jax.training.checkpoints import Checkpoints
+from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.grpo import GRPO
 from m2io_jax.training.logging.run_log import RunLog, require_libraries
 from m2io_jax.training.optimizer import learning_rate
@@ -85,7 +86,7 @@ def train(config: RunConfig) -> Finished:
         note(config)
         already = progress_of(config, int(state.step), elapsed) >= 1
         if not already:
-            announce(objective.compile(state))
+            announce(objective.compile(state, Ahead()))
         state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed)
     trained = policy.with_params(join(state.params, objective.frozen))
     trained.save(folder / "model", weight_type(config))
@@ -102,7 +103,7 @@ def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
     objective, mesh, rows = set_up(config)[1:]
     state, key = begin(objective.begin, objective.optimizer, mesh), jax.random.key(config.seed)
     objective.begin = None
-    announce(objective.compile(state))
+    announce(objective.compile(state, Ahead()))
     state, _ = objective.step(state, next(rows), learning_rate=0.0, progress=0.0, key=key)
     with jax.profiler.trace(str(folder)):
         for step in range(steps):

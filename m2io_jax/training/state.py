@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from m2io_jax.parallel.sharding import optimizer_shardings, param_shardings, replicated
+from m2io_jax.parallel.sharding import optimizer_shardings, param_shardings, placed, replicated
 from m2io_jax.training.optimizer import apply
 
 T = TypeVar("T")
@@ -42,12 +42,7 @@ def begin(params: nnx.State, optimizer: optax.GradientTransformation, mesh: Mesh
 
 def abstract_state(params: nnx.State, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shapes and places of what `begin` returns; nothing is allocated."""
-
-    def placed(shape, sharding):
-        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
-
-    shapes = jax.eval_shape(partial(_untouched, optimizer), params)
-    return jax.tree.map(placed, shapes, state_shardings(params, optimizer, mesh))
+    return placed(jax.eval_shape(partial(_untouched, optimizer), params), state_shardings(params, optimizer, mesh))
 
 
 def _untouched(optimizer: optax.GradientTransformation, params: nnx.State) -> TrainState:

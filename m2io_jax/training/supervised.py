@@ -18,7 +18,7 @@ from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.mesh import on_mesh
-from m2io_jax.parallel.sharding import param_shardings, place, place_batch
+from m2io_jax.parallel.sharding import param_shardings, place, place_batch, placed_batch
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import choose
 from m2io_jax.training.compiling import Ahead
@@ -62,12 +62,12 @@ class Supervised:
         prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=int(random.integers(2**31)))
         return SupervisedRow(prompt, self.encoder.completion(target))
 
-    def compile(self, state: TrainState) -> dict[str, float]:
+    def compile(self, state: TrainState, ahead: Ahead) -> dict[str, float]:
         """Compiles the update, before the first step; returns its seconds by name."""
-        ahead, batch = Ahead(), self.config.batch
+        batch = self.config.batch
         prompts = stack_prompts([self.encoder.blank()] * batch.prompts)
         targets = stack_completions([[[]]] * batch.prompts, batch.completion_length, 0)
-        given = place_batch((prompts, targets), self.mesh)
+        given = placed_batch((prompts, targets), self.mesh)
         self._update = ahead("update", self._update, state, self.frozen, *given, 0.0)
         return ahead.seconds
 

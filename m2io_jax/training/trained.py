@@ -8,6 +8,7 @@ from flax import nnx
 from m2io_jax.config import RunConfig
 from m2io_jax.errors import UserError
 from m2io_jax.models.lora import is_adapter
+from m2io_jax.parallel.sharding import are_shapes
 
 
 def split(params: nnx.State, config: RunConfig) -> tuple[nnx.State, nnx.State]:
@@ -38,8 +39,11 @@ def split(params: nnx.State, config: RunConfig) -> tuple[nnx.State, nnx.State]:
 
 
 def stored(params: nnx.State, config: RunConfig) -> nnx.State:
-    """Weights that do not change, in the run's dtype, in which they would be used anyway."""
-    return jax.tree.map(lambda weight: weight.astype(config.computation.dtype), params)
+    """Weights (or their shapes) that do not change, in the run's dtype, in which they would be used anyway."""
+    dtype = config.computation.dtype
+    if are_shapes(params):
+        return jax.tree.map(lambda shape: jax.ShapeDtypeStruct(shape.shape, dtype, sharding=shape.sharding), params)
+    return jax.tree.map(lambda weight: weight.astype(dtype), params)
 
 
 def join(trained: nnx.State, frozen: nnx.State) -> nnx.State:

@@ -1,29 +1,53 @@
 import jax
+import numpy as np
 import pytest
 from jax.sharding import AxisType
 
 from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
-from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.parallel.mesh import abstract_mesh, make_mesh
 
 
 @pytest.mark.parametrize(
     ("sizes", "shape"),
     [
-        ({}, (8, 1, 1)),
-        ({"fsdp": 4}, (2, 4, 1)),
-        ({"data": 1, "fsdp": -1, "tensor": 2}, (1, 4, 2)),
-        ({"data": 2, "fsdp": 2, "tensor": 2}, (2, 2, 2)),
+        ({}, (1, 8, 1, 1)),
+        ({"fsdp": 4}, (1, 2, 4, 1)),
+        ({"data": 1, "fsdp": -1, "tensor": 2}, (1, 1, 4, 2)),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, (1, 2, 2, 2)),
+        ({"slice": 2, "fsdp": 2}, (2, 2, 2, 1)),
     ],
 )
 def test_sizes_are_those_asked_for_and_every_device_has_one_place(sizes, shape):
     mesh = make_mesh(MeshConfig(**sizes))
-    assert tuple(mesh.shape.items()) == tuple(zip(("data", "fsdp", "tensor"), shape, strict=True))
-    assert set(mesh.devices.flat) == set(jax.devices()) and mesh.axis_types == (AxisType.Auto,) * 3
+    assert tuple(mesh.shape.items()) == tuple(zip(("slice", "data", "fsdp", "tensor"), shape, strict=True))
+    assert set(mesh.devices.flat) == set(jax.devices()) and mesh.axis_types == (AxisType.Auto,) * 4
+    slices = shape[0]
+    assert abstract_mesh(MeshConfig(**sizes), 8, slices).shape == mesh.shape
 
 
 def test_some_devices_only():
-    assert make_mesh(MeshConfig(fsdp=3), jax.devices()[:3]).shape == {"data": 1, "fsdp": 3, "tensor": 1}
+    assert make_mesh(MeshConfig(fsdp=3), jax.devices()[:3]).shape == {"slice": 1, "data": 1, "fsdp": 3, "tensor": 1}
+
+
+class Chip:
+    """A TPU as JAX shows it, of one of several slices, which need not come one after another."""
+
+    platform, device_kind = "tpu", "TPU v4"
+    coords, core_on_chip, process_index = (0, 0, 0), 0, 0
+
+    def __init__(self, number: int):
+        self.id, self.slice_index = number, number % 2
+
+
+def test_only_the_slice_axis_goes_from_slice_to_slice(monkeypatch):
+    monkeypatch.setattr("m2io_jax.parallel.mesh.create_device_mesh", lambda sizes, part, **_: np.reshape(part, sizes))
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2), [Chip(number) for number in range(8)])
+    assert mesh.shape == {"slice": 2, "data": 2, "fsdp": 2, "tensor": 1}
+    for number, part in enumerate(mesh.devices):
+        assert {chip.slice_index for chip in part.flat} == {number}
+    with pytest.raises(UserError, match="asks for 4 slices; the devices are of 2"):
+        make_mesh(MeshConfig(slice=4), [Chip(number) for number in range(8)])
 
 
 @pytest.mark.parametrize(
@@ -32,6 +56,7 @@ def test_some_devices_only():
         ({"fsdp": 3}, "fsdp 3 x tensor 1 = 3 devices, which does not divide the 8"),
         ({"data": 2, "tensor": 2}, "data 2 x fsdp 1 x tensor 2 = 4 devices, not the 8"),
         ({"data": 16}, "= 16 devices, not the 8"),
+        ({"slice": 2, "fsdp": 3}, "slice 2 x fsdp 3 x tensor 1 = 6 devices, which does not divide the 8"),
         ({"tensor": 16}, "= 16 devices, which does not divide the 8"),
     ],
 )

@@ -1,0 +1,151 @@
+"""What a run needs of a topology: every program of its step, compiled by libtpu without a TPU and without weights."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from m2io_jax.config import RunConfig
+from m2io_jax.parallel.sharding import by_axes
+from m2io_jax.parallel.topologies import Topology
+from m2io_jax.planning.abstract import abstract_objective, as_on_tpu, model_of, topology_mesh
+from m2io_jax.planning.collectives import bytes_sent
+from m2io_jax.planning.estimate import Estimate, decode_bytes, estimate, program_flops
+from m2io_jax.planning.hlo import read_program
+from m2io_jax.training.compiling import Ahead
+from m2io_jax.training.state import abstract_state
+
+GIB = 2**30
+# As libtpu says it: "Used 48.00G of 15.75G hbm".
+_TOO_MUCH = re.compile(r"Used (?P<used>[\d.]+)(?P<unit>[KMG]) of [\d.]+[KMG] hbm")
+_UNITS = {"K": 2**10, "M": 2**20, "G": GIB}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One program on one topology; numbers are of a device, which is a chip but on tpu7x, where it is half of one.
+
+    Attributes:
+        hbm_gib: the program's arguments, results and temporaries, and what else of the run lies in memory meanwhile.
+        flops: floating-point operations of matrix products.
+        sent: bytes by kind of collective; None where the program does not fit, and so was not compiled to its end.
+        estimate: seconds of one run of it; None likewise.
+        compile_s: seconds that compiling took here.
+    """
+
+    program: str
+    topology: Topology
+    hbm_gib: float
+    flops: float
+    sent: dict[str, float] | None
+    estimate: Estimate | None
+    compile_s: float
+
+    @property
+    def fits(self) -> bool:
+        return self.sent is not None and self.hbm_gib <= self.topology.family.hbm_gib
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "program": self.program,
+            "topology": self.topology.name,
+            "hbm_gib": round(self.hbm_gib, 3),
+            "hbm_limit_gib": self.topology.family.hbm_gib,
+            "flops_per_chip": self.flops,
+            "collective_bytes": self.sent,
+            "step_s_estimate": self.estimate and self.estimate.seconds,
+            "fits": self.fits,
+        }
+
+
+class DoesNotFit(Exception):
+    """A program that others wait for does not fit the device's memory."""
+
+
+def plan(config: RunConfig, topology: Topology, said: Callable[[Planned], None]) -> list[Planned]:
+    """Plans every program of the run's step; `said` hears of each as it is compiled.
+
+    Where one does not fit, those that take what it gives are left out.
+
+    Raises:
+        UserError: there is no libtpu, or the configuration does not suit the topology.
+    """
+    config = as_on_tpu(config)
+    mesh = topology_mesh(config, topology)
+    objective = abstract_objective(config, mesh)
+    state = abstract_state(objective.begin, objective.optimizer, mesh)
+    run = _Run(config, topology, mesh, objective, state, said)
+    try:
+        objective.compile(state, run)
+    except DoesNotFit:
+        pass
+    return run.planned
+
+
+class _Run(Ahead):
+    """Compiles a run's programs, and notes what each needs."""
+
+    def __init__(self, config: RunConfig, topology: Topology, mesh: Mesh, objective, state, said):
+        super().__init__()
+        self.config, self.topology, self.mesh, self.said = config, topology, mesh, said
+        self.model, self.planned = model_of(config), []
+        self.trained = _trained_towers(objective.begin)
+        self.held = jax.tree.leaves((state, objective.frozen, getattr(objective, "reference", None)))
+
+    def __call__(self, name: str, function: Callable, *arguments: Any) -> jax.stages.Compiled:
+        beside = self._held_beside(arguments)
+        flops = program_flops(self.config, self.model, self.trained, name) / self.topology.all_devices
+        try:
+            program = super().__call__(name, function, *arguments)
+        except jax.errors.JaxRuntimeError as error:
+            found = _TOO_MUCH.search(str(error))
+            if not found:
+                raise
+            needed = beside + float(found["used"]) * _UNITS[found["unit"]]
+            self._note(Planned(name, self.topology, needed / GIB, flops, None, None, float("nan")))
+            raise DoesNotFit(name) from None
+        memory = program.memory_analysis()
+        given = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+        needed = beside + given + memory.temp_size_in_bytes
+        sent = bytes_sent(read_program(program.as_text()), self.topology.chips * self.topology.family.devices_a_chip)
+        touched = self._decoded_bytes(arguments[0]) if name == "decode" else given + 2 * memory.temp_size_in_bytes
+        took = estimate(self.topology, flops=flops, memory_bytes=touched, sent=sent)
+        self._note(Planned(name, self.topology, needed / GIB, flops, sent, took, self.seconds[name]))
+        return program
+
+    def _note(self, planned: Planned) -> None:
+        self.planned.append(planned)
+        self.said(planned)
+
+    def _held_beside(self, arguments: Any) -> float:
+        """Bytes of the run's weights and moments that lie on a device while a program runs that does not take them."""
+        taken = {id(leaf) for leaf in jax.tree.leaves(arguments)}
+        beside = {id(leaf): leaf for leaf in self.held if id(leaf) not in taken}
+        return sum(bytes_on_device(leaf) for leaf in beside.values())
+
+    def _decoded_bytes(self, weights: nnx.State) -> float:
+        """For every token a device reads the language model, what `fsdp` splits of it gathered, and its caches."""
+        tensor = self.mesh.shape["tensor"]
+        split = [(leaf, leaf.sharding.spec) for leaf in jax.tree.leaves(weights["language"])]
+        whole = sum(leaf.size * leaf.dtype.itemsize / (tensor if "tensor" in spec else 1) for leaf, spec in split)
+        axes, text = ("batch", "kv_heads"), self.model.text
+        shape = (self.config.prompts_a_step, text.num_key_value_heads)
+        rows, heads = by_axes(axes, shape, self.mesh).shard_shape(shape)
+        return decode_bytes(self.config, self.model, weights=whole, rows=rows, heads=heads)
+
+
+def bytes_on_device(shape: jax.ShapeDtypeStruct) -> int:
+    """Of an array as it is spread, on one device."""
+    return math.prod(shape.sharding.shard_shape(shape.shape)) * shape.dtype.itemsize
+
+
+def _trained_towers(begin: nnx.State) -> dict[str, str]:
+    """What is trained of each tower: its kernels, or adapters alone."""
+    paths = [path for path, _ in nnx.to_flat_state(begin)]
+    kernels = {path[0] for path in paths if path[-1] == "kernel"}
+    return {path[0]: "kernels" if path[0] in kernels else "adapters" for path in paths}
