@@ -18,7 +18,8 @@ from m2io_jax.training.logging.sink import Sink, finite
 class WeightsAndBiases(Sink):
     """A run of a project; its own files lie in the run's folder, in `wandb/`.
 
-    What it was once told it keeps. Steps that a resumed run makes again are not told again: they are the same.
+    What it was once told it keeps. Steps that a resumed run makes again are not told again: they are the same. Offline
+    nobody knows what was told, so each start's own file has all that it made.
 
     Args:
         folder: the run's, where the id is kept.
