@@ -5,17 +5,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+NOTEBOOKS_STAMP := $(VENV)/installed-notebooks
 # JAX compiles for most of a test's time, and one compilation keeps one core busy: two workers by default.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-controls demo-seeds base test test-all lint clean
+.PHONY: help demo demo-controls demo-seeds base notebooks test test-all lint clean
 
 help:
 	@echo "make demo           train an inserter with GRPO and write its report (runs/demo)"
 	@echo "make demo-controls  add the controls to the demo's results"
 	@echo "make demo-seeds     the demo and its controls with three seeds"
 	@echo "make base           train the tiny base model that ships with the package"
+	@echo "make notebooks      execute notebooks/*.ipynb and keep their outputs"
 	@echo "make test           the tests, without the slow ones"
 	@echo "make test-all       all tests"
 	@echo "make lint           ruff"
@@ -32,6 +34,9 @@ demo-seeds: $(STAMP)
 
 base: $(STAMP)
 	@$(BIN)/python -m m2io_jax base m2io_jax/models/base
+
+notebooks: $(NOTEBOOKS_STAMP)
+	@$(BIN)/python notebooks/execute.py
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
@@ -55,6 +60,11 @@ $(STAMP): pyproject.toml constraints.txt
 		-c constraints.txt -e '.[dev]' || { \
 		echo "The packages could not be installed (see above). Run the same command again to retry."; exit 1; }
 	@touch $(STAMP)
+
+$(NOTEBOOKS_STAMP): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
+		-c constraints.txt -e '.[notebooks]'
+	@touch $(NOTEBOOKS_STAMP)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

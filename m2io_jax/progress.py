@@ -40,7 +40,8 @@ class Progress:
     ):
         self.title, self.steps, self.seconds, self.shown = title, steps, seconds, dict(shown or {})
         self._done_steps, self._done_seconds, self._plain_seconds = done_steps, done_seconds, plain_seconds
-        self._console = console or Console(stderr=True)
+        # In a notebook, too, progress is no part of a cell's result.
+        self._console = console or Console(stderr=True, force_jupyter=False)
         self._clock = clock
         self._begun = clock()
         self._printed: float | None = None

@@ -25,7 +25,7 @@ FORBIDDEN = {
     "training": {"corpus", "retrieval", "evaluation", "serving", "sweeps"},
     "evaluation": {"serving", "sweeps"},
 }
-ON_TOP = {"cli", "demo", "base", "reproduce"}
+ON_TOP = {"cli", "demo", "base", "reproduce", "notebook"}
 
 
 def modules() -> dict[str, Path]:

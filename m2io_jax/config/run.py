@@ -155,6 +155,10 @@ class RunConfig(Section):
         """The whole configuration, defaults included; `load_config` reads it back equal."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
+    def flat(self) -> dict[str, Any]:
+        """Dotted keys and JSON values of the whole configuration."""
+        return dict(_flatten(self.model_dump(mode="json")))
+
     def resume_key(self) -> dict[str, Any]:
         """Dotted keys and JSON values that must not change when a run is resumed.
 
@@ -166,8 +170,8 @@ class RunConfig(Section):
         constant = self.optimizer.schedule == self.grpo.kl_schedule == "constant"
         if constant and self.optimizer.warmup == 0:
             free |= {"steps", "seconds"}
-        key = _flatten(self.model_dump(mode="json"))
-        return {name: value for name, value in key if name not in free and name.partition(".")[0] not in free}
+        key = self.flat()
+        return {name: value for name, value in key.items() if name not in free and name.partition(".")[0] not in free}
 
 
 def resume_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

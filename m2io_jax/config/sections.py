@@ -1,8 +1,9 @@
 """The parts of a run's configuration that every trainer reads."""
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from m2io_jax.config.section import Count, Fraction, NotNegative, Positive, Section
@@ -137,10 +138,45 @@ class CheckpointConfig(Section):
 
 
 class LoggingConfig(Section):
-    """Metrics every `every_steps` steps, as JSON Lines and, where wanted, for TensorBoard."""
+    """Where a run is logged beside its folder's `metrics.jsonl`, and how often.
+
+    Attributes:
+        every_steps: metrics every so many steps.
+        samples_every_steps: prompts with pictures, completions and what they earned, every so many steps of GRPO (None:
+            never), as `samples/STEP.html` in the run's folder and to each service below.
+        samples: how many prompts then.
+        tensorboard: TensorBoard's files in the run's folder.
+        wandb: a project of Weights & Biases, as PROJECT or ENTITY/PROJECT; WANDB_MODE and the like are read by it.
+        mlflow: an experiment of MLflow, on the server or in the folder that MLFLOW_TRACKING_URI names.
+    """
 
     every_steps: Count = 1
+    samples_every_steps: Count | None = 50
+    samples: Count = 4
     tensorboard: bool = True
+    wandb: str | None = None
+    mlflow: str | None = None
+
+    @field_validator("wandb")
+    @classmethod
+    def _project(cls, project: str | None) -> str | None:
+        if project is not None and not re.fullmatch(r"([^/\s]+/)?[^/\s]+", project):
+            raise ValueError("must be PROJECT or ENTITY/PROJECT")
+        return project
+
+    @field_validator("mlflow")
+    @classmethod
+    def _experiment(cls, experiment: str | None) -> str | None:
+        if experiment is not None and not experiment.strip():
+            raise ValueError("must be the name of an experiment")
+        return experiment
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        if self.samples_every_steps is None and self.samples != type(self).model_fields["samples"].default:
+            said = f"`logging.samples` is {self.samples} but nothing is sampled: `logging.samples_every_steps` is empty"
+            raise PydanticCustomError("unread", said, {"key": "logging.samples"})
+        return self
 
 
 class EvaluateConfig(Section):

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import ChoiceLoader, PackageLoader
 
 from m2io_jax.episodes.episode import Episode, Placement
 from m2io_jax.evaluation.curves import DARK, LIGHT, Curve, draw_curves, read_curves
 from m2io_jax.evaluation.pictures import picture_scores, reading_order
 from m2io_jax.evaluation.results import METRICS, Results, heading, rows, write_at_once
+from m2io_jax.pages import environment, picture_view
 from m2io_jax.serving.answer import TextPart, by_slot, parts
-from m2io_jax.serving.rendering import environment, picture_view
 
 # Verdict on a picture: its symbol and what it says. Colour alone would not reach everybody.
 VERDICTS = {
@@ -73,10 +72,8 @@ def render_report(
     metrics: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> str:
     """The page's text; see `write_report`."""
-    pages = environment()
-    pages.loader = ChoiceLoader([PackageLoader("m2io_jax.evaluation"), pages.loader])
     config = json.loads(json.dumps(dict(results.config), default=str))
-    return pages.get_template("report.html").render(
+    return environment("m2io_jax.evaluation").get_template("report.html").render(
         headline=headline(results),
         results=results,
         metrics=[heading(metric) for metric in METRICS],

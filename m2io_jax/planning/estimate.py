@@ -79,7 +79,7 @@ def program_flops(config: RunConfig, model: ModelConfig, trained: Mapping[str, s
     encoded_before = grouped and "vision" not in trained and not config.int8
     text = _groups(config, model, rows, group, completion)
     prompt = _groups(config, model, rows, 0, 0)
-    if name == "select":
+    if name in ("select", "advantages"):
         return 0.0
     if name == "encode":
         return pictures.forward

@@ -18,6 +18,7 @@ from m2io_jax.evaluation.results import write_at_once
 from m2io_jax.evaluation.rules import fit_encoder, fit_threshold
 from m2io_jax.models.policy import load_policy
 from m2io_jax.retrieval.search import Retriever, build_index, index_folder
+from m2io_jax.serving.answer import Answer
 from m2io_jax.serving.answering import Placer, answer_question
 from m2io_jax.serving.inserting import match_placer, model_placer
 from m2io_jax.serving.rendering import to_html, to_json, to_markdown
@@ -35,23 +36,36 @@ def answer(
     as_json: bool,
     out: Console,
 ) -> None:
-    """Answers by a run's policy from the corpus it was trained on; without a run, by the base from a small kitchen.
-
-    Raises:
-        UserError: no such run, corpus or inserter, or nothing to answer from.
-    """
-    if inserter not in ("model", "match"):
-        raise UserError(f"There is no inserter `{inserter}`.", where="--inserter", mend="model or match")
-    documents = Corpus.open(corpus or _corpus_of(run))
-    retriever = Retriever.open(index_folder(documents.path), documents)
-    offered = BASE_PICTURES if run is None else run_config(run).batch.pictures
-    said = answer_question(question, documents, retriever, _placer(inserter, run, retriever), max_candidates=offered)
+    """Answers as `ask` does and writes the answer down."""
+    said = ask(question, run, corpus=corpus, inserter=inserter)
     if html is not None:
         write_at_once(html, to_html(said), what="page")
     if as_json:
         print(json.dumps(to_json(said)))
     else:
         out.print(to_markdown(said), markup=False, highlight=False, soft_wrap=True)
+
+
+def ask(
+    question: str, run: Path | str | None = None, *, corpus: Path | str | None = None, inserter: str = "model"
+) -> Answer:
+    """The answer of a run's policy, from the corpus it was trained on; without a run, the base's, from a small kitchen.
+
+    Args:
+        run: the run's folder.
+        corpus: another folder of documents to answer from, with its index.
+        inserter: "model", or "match" for the rule.
+
+    Raises:
+        UserError: no such run, corpus or inserter, or nothing to answer from.
+    """
+    if inserter not in ("model", "match"):
+        raise UserError(f"There is no inserter `{inserter}`.", where="--inserter", mend="model or match")
+    run = None if run is None else Path(run)
+    documents = Corpus.open(corpus or _corpus_of(run))
+    retriever = Retriever.open(index_folder(documents.path), documents)
+    offered = BASE_PICTURES if run is None else run_config(run).batch.pictures
+    return answer_question(question, documents, retriever, _placer(inserter, run, retriever), max_candidates=offered)
 
 
 def _placer(inserter: str, run: Path | None, retriever: Retriever) -> Placer:

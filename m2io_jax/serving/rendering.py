@@ -1,78 +1,22 @@
 """An answer as Markdown, as a self-contained HTML page, and as JSON.
 
-What documents and models say is foreign text: it reaches a page escaped by Jinja only, and Markdown with its marks
-escaped. Pictures are foreign bytes: they are decoded within bounds and encoded anew, so that nothing else they carry
-(metadata, scripts in polyglot files) leaves the corpus.
+What documents and models say is foreign text: it reaches a page as `pages.py` says, Markdown with its marks escaped.
 """
 
-import base64
-import io
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
-
-from m2io_jax.corpus.pictures import PictureError, PictureLimits, decode
+from m2io_jax.corpus.pictures import PictureError
 from m2io_jax.episodes.episode import Candidate
 from m2io_jax.errors import UserError
+from m2io_jax.pages import environment, shown_picture
 from m2io_jax.serving.answer import Answer, TextPart, by_slot, parts
 from m2io_jax.tasks.task import label
-
-# A shown picture's bounds: what a page needs, not what the corpus holds.
-MAX_SIDE = 640
-MAX_PNG_BYTES = 200_000
 
 _MARKDOWN_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~!&])")
 # "1." or "-" begin a list only at the start of a line.
 _LIST_MARK = re.compile(r"^(\s*)(?:([-+=])|(\d+)([.)]))(?=\s|$)")
-
-
-def environment() -> Environment:
-    """Jinja with every value escaped and unknown names refused; it knows the templates of this package."""
-    found = Environment(
-        loader=PackageLoader("m2io_jax.serving"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.globals["picture"] = picture_view
-    return found
-
-
-@lru_cache(maxsize=512)
-def shown_picture(data: bytes, max_side: int = MAX_SIDE) -> tuple[bytes, str, int, int]:
-    """A picture made anew from its pixels: encoded bytes, "png" or "jpeg", width and height (pixels).
-
-    Raises:
-        PictureError: it cannot be decoded within bounds.
-    """
-    picture = Image.fromarray(decode(data, PictureLimits()))
-    picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    for kind in ("png", "jpeg"):
-        stored = io.BytesIO()
-        picture.save(stored, format=kind, **({"optimize": True} if kind == "png" else {"quality": 85}))
-        # Photographs are many times larger as PNG; drawings are not, and stay exact.
-        if stored.tell() <= MAX_PNG_BYTES:
-            break
-    return stored.getvalue(), kind, picture.width, picture.height
-
-
-def picture_view(candidates: tuple[Candidate, ...], index: int, max_side: int = MAX_SIDE) -> dict[str, Any]:
-    """What templates need of a candidate: label, caption, alt, document, uri, width, height; `uri` is empty and
-    `fault` says why where the picture cannot be decoded."""
-    candidate = candidates[index]
-    view = {"label": label(index), "caption": candidate.caption, "document": candidate.document, "fault": ""}
-    view["alt"] = candidate.caption or f"Picture {label(index)}"
-    try:
-        data, kind, width, height = shown_picture(candidate.data, max_side)
-    except PictureError as error:
-        return view | {"uri": "", "fault": error.reason, "width": 0, "height": 0}
-    uri = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return view | {"uri": uri, "width": width, "height": height}
 
 
 def to_html(answer: Answer) -> str:
@@ -80,7 +24,7 @@ def to_html(answer: Answer) -> str:
     reading = parts(answer.sentences, by_slot(answer.placements, len(answer.sentences)))
     used = {placement.picture for placement in answer.placements}
     return (
-        environment()
+        environment("m2io_jax.serving")
         .get_template("answer.html")
         .render(answer=answer, parts=list(reading), unused=[i for i in range(len(answer.candidates)) if i not in used])
     )

@@ -3,11 +3,12 @@
     prompts ──sample──▶ G completions each ──score──▶ rewards ──data side──▶ groups to learn from ──update──▶ policy
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -25,12 +26,14 @@ from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.compiling import Ahead, side_by_side
 from m2io_jax.training.data_side import Carried, DataSide
-from m2io_jax.training.group_sampler import GroupSampler, length_metrics
+from m2io_jax.training.group_sampler import GroupSampler
 from m2io_jax.training.groups import Group, blank_group
-from m2io_jax.training.learner import Learner
+from m2io_jax.training.learner import Learner, update_advantages
+from m2io_jax.training.logging.samples import SampledGroup
 from m2io_jax.training.objective import configured_kl_weight, remembered
 from m2io_jax.training.optimizer import make_optimizer
-from m2io_jax.training.scoring import Scores, joined, score_completions
+from m2io_jax.training.sampled import Sampled, means
+from m2io_jax.training.scoring import score_completions
 from m2io_jax.training.state import TrainState
 from m2io_jax.training.stopwatch import Stopwatch
 from m2io_jax.training.trained import join, split, stored
@@ -68,6 +71,7 @@ class GRPO:
         blank = blank_group(blank, pictures, config.rollout.group_size, config.batch.completion_length)
         self.data = DataSide(config, blank)
         self._remembered = remembered(config.grpo)
+        self._last, self._advantages = Sampled(), jax.jit(partial(update_advantages, config))
 
     @property
     def memory(self) -> dict[str, Any]:
@@ -123,6 +127,7 @@ class GRPO:
             progress: 0 to 1, the run's.
         """
         timing, step, sampled = Stopwatch(), int(state.step), Sampled()
+        self._last = sampled
         while len(self.data.waiting) <= self.config.rollout.ahead:
             self.data.wait(self._sample(state, rows, step, progress, key, sampled, timing))
         groups, chosen = self.data.next_batch(step)
@@ -136,6 +141,10 @@ class GRPO:
         metrics["decode_tokens_per_s"] = metrics["num_tokens"] / timing.seconds["timing_s/decode"]
         return state, metrics | timing.seconds
 
+    def samples(self, count: int) -> list[SampledGroup]:
+        """The first groups that this process sampled in the last step, to be shown."""
+        return self._last.shown(count, self._advantages)
+
     def _sample(
         self,
         state: TrainState,
@@ -143,7 +152,7 @@ class GRPO:
         step: int,
         progress: float,
         key: Key[Array, ""],
-        sampled: "Sampled",
+        sampled: Sampled,
         timing: Stopwatch,
     ) -> list[Group]:
         """Groups for one update; while some are missing that other prompts may bring, those are sampled too."""
@@ -158,7 +167,7 @@ class GRPO:
             scores = score_completions(prompts, texts, self.config.rewards)
             judged, done = self.data.judged(prompts, groups, scores)
             kept += judged
-            sampled.add(groups, scores, done)
+            sampled.add(prompts, texts, groups, scores, done)
             timing.lap("reward")
             if not max(gathered(self.data.missing(kept))):
                 break
@@ -166,29 +175,3 @@ class GRPO:
 
     def _sampling_weights(self, own: nnx.State) -> nnx.State:
         return self._quantized(own) if "rollouts" in self.config.int8 else own
-
-
-class Sampled:
-    """All that a step sampled, whatever became of it: what its metrics are of."""
-
-    def __init__(self):
-        self.groups: list[Group] = []
-        self.scores: list[Scores] = []
-        self.done: list[Mapping[str, float]] = []
-
-    def add(self, groups: Sequence[Group], scores: Scores, done: Mapping[str, float]) -> None:
-        """One round of sampling, and what the data side did with it."""
-        self.groups += groups
-        self.scores.append(scores)
-        self.done.append(done)
-
-    def metrics(self, stop: int) -> dict[str, float]:
-        """Of rewards and lengths, of all processes; of what the data side did, means over rounds."""
-        done = means(self.done) | {"rollout/rounds": float(len(self.done))}
-        return joined(self.scores).of_all().metrics() | length_metrics(self.groups, stop) | done
-
-
-def means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each metric, over all that every process measured."""
-    every = [each for process in gathered(list(measured)) for each in process]
-    return {name: float(np.mean([each[name] for each in every])) for name in every[0]}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from m2io_jax.config import RunConfig
 from m2io_jax.models.flops import group_flops, picture_flops
@@ -176,10 +176,9 @@ def grpo_update(
     `weights` are what groups' advantages are multiplied with.
     """
     settings, temperature = config.grpo, config.rollout.temperature
-    max_length, lengths = config.batch.completion_length, rollouts.completions.mask.sum(-1)
-    overlong = soft_overlong_penalty(lengths, max_length=max_length, buffer=settings.overlong_buffer)
+    advantages = update_advantages(config, rollouts.completions.mask, rewards)
+    overlong = overlong_penalty(config, rollouts.completions.mask)
     rollouts = without_unscored(rollouts, rewards)
-    advantages = configured_advantages(settings, rewards + settings.overlong_penalty * overlong)
     if weights is not None:
         advantages = advantages * weights[:, None]
 
@@ -197,7 +196,7 @@ def grpo_update(
             reference_log_probs=reference_log_probs,
             kl_beta=kl_beta,
             entropy_coef=entropy_coef,
-            max_length=max_length,
+            max_length=config.batch.completion_length,
             stop=model.config.special.eos,
             shaping=config.data.single,
         )
@@ -210,3 +209,21 @@ def grpo_update(
         scored = ~jnp.isnan(rewards)
         metrics["rewards/overlong/mean"] = (overlong * scored).sum() / jnp.maximum(scored.sum(), 1)
     return state, metrics | {LEAST_RATIO: -metrics[LEAST_RATIO]}
+
+
+def update_advantages(
+    config: RunConfig, mask: Bool[Array, "rows group time"], rewards: Float[Array, "rows group"]
+) -> Float[Array, "rows group"]:
+    """What an update goes by, of the rewards less what a completion's length costs.
+
+    Args:
+        mask: where the completions have tokens.
+        rewards: NaN where a completion could not be scored.
+    """
+    return configured_advantages(config.grpo, rewards + config.grpo.overlong_penalty * overlong_penalty(config, mask))
+
+
+def overlong_penalty(config: RunConfig, mask: Bool[Array, "rows group time"]) -> Float[Array, "rows group"]:
+    """From 0 for a completion that leaves room down to -1 for one of full length."""
+    lengths, longest = mask.sum(-1), config.batch.completion_length
+    return soft_overlong_penalty(lengths, max_length=longest, buffer=config.grpo.overlong_buffer)

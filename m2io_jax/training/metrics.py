@@ -1,86 +1,61 @@
-"""A run's metrics: JSON Lines for programs, TensorBoard scalars for people."""
+"""A run's metrics as JSON Lines, one line a step: what reports are drawn from and what a resumed run goes on with."""
 
+import errno
 import json
-import logging
-import math
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
-
-from tensorboardX import SummaryWriter
+from typing import Any
 
 from m2io_jax.errors import UserError
+from m2io_jax.training.logging.sink import Sink
 
 METRICS_FILE = "metrics.jsonl"
-_log = logging.getLogger(__name__)
 
 
-class MetricsLog:
-    """Appends metrics to `metrics.jsonl` in a run directory and, if wanted, to TensorBoard's files in `tensorboard/`.
+class MetricsLog(Sink):
+    """Appends metrics to `metrics.jsonl` in a run directory.
 
-    A line is on its way to the disk when `write` returns, so a killed run keeps all but the line it died in.
+    A line is on its way to the disk when `write` returns, so a killed run keeps all but the line it died in. One that
+    the disk has no room for is taken back whole, so that later ones can be read.
+
+    Raises:
+        UserError: the file cannot be written.
     """
 
-    def __init__(self, run_dir: Path | str, tensorboard: bool = True):
+    def __init__(self, run_dir: Path | str):
         self.path = Path(run_dir) / METRICS_FILE
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _end_cut_line(self.path)
-            self._file = self.path.open("a", encoding="utf-8")
+            self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             mend = "give another directory with run=..."
             raise UserError(f"Metrics cannot be written: {error.strerror}.", where=str(self.path), mend=mend) from None
-        self._board = self._new_board() if tensorboard else None
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Logs one step. Arrays of no dimension are taken as numbers; NaN and infinity are logged as null, loudly."""
-        values = {name: float(value) for name, value in metrics.items()}
-        wrong = [name for name, value in values.items() if not math.isfinite(value)]
-        if wrong:
-            _log.warning("step %d: not finite: %s", step, ", ".join(wrong))
-        row = {name: None if name in wrong else value for name, value in values.items()}
-        self._file.write(json.dumps({"step": int(step), **row}) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                if name not in wrong:
-                    self._board.add_scalar(name, value, int(step))
+    def write(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        line = _line({"step": int(step), **metrics})
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        except OSError:
+            self._file.truncate(end)
+            raise
 
     def truncate_after(self, step: int) -> None:
-        """Drops the lines of steps after `step`, the one a run was restored at: they are about to be made again."""
         kept = [row for row in read_metrics(self.path.parent) if row["step"] <= step]
         self._file.close()
         partial = self.path.with_suffix(".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in kept)
+        with partial.open("wb") as file:
+            file.writelines(_line(row) for row in kept)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.path)
-        self._file = self.path.open("a", encoding="utf-8")
-        if self._board is not None:
-            # TensorBoard hides what an earlier file holds from `purge_step` on.
-            self._board.close()
-            self._board = self._new_board(purge_step=step + 1)
+        self._file = self.path.open("ab", buffering=0)
 
-    def close(self) -> None:
-        """Writes out what is buffered; the log cannot be used afterwards."""
+    def close(self, finished: bool = True) -> None:
         self._file.close()
-        if self._board is not None:
-            self._board.close()
-
-    def _new_board(self, purge_step: int | None = None) -> SummaryWriter:
-        # Files are named by the second, and a second file of that name would overwrite the first.
-        unique = f".{time.time_ns()}"
-        folder = self.path.parent / "tensorboard"
-        return SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=unique)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def read_metrics(run_dir: Path | str) -> list[dict[str, Any]]:
@@ -106,6 +81,10 @@ def read_metrics(run_dir: Path | str) -> list[dict[str, Any]]:
             mend = "restore the line or delete it"
             raise UserError("A line of metrics is broken.", where=f"{path}, line {number}", mend=mend) from None
     return rows
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row).encode() + b"\n"
 
 
 def _end_cut_line(path: Path) -> None:

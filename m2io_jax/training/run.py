@@ -4,6 +4,7 @@ In several processes (parallel/hosts.py) each calls `train`, and the first of th
 
     runs/NAME/config.yaml      the configuration it was started with
     runs/NAME/metrics.jsonl    one line a step
+    runs/NAME/samples/         what was sampled, a page now and then
     runs/NAME/checkpoints/     everything that makes the next step, unless the configuration puts it elsewhere
     runs/NAME/model/           the policy it ended with
 """
@@ -13,7 +14,6 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from m2io_jax.tasks import find_task
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.grpo import GRPO
-from m2io_jax.training.metrics import MetricsLog
+from m2io_jax.training.logging.run_log import RunLog, require_libraries
 from m2io_jax.training.optimizer import learning_rate
 from m2io_jax.training.state import TrainState, abstract_state, begin
 from m2io_jax.training.stopping import Stopped, StopSignals
@@ -87,12 +87,12 @@ def train(config: RunConfig) -> Finished:
     with (
         StopSignals() as stop,
         Checkpoints(config.checkpoints, config.checkpoint) as checkpoints,
-        MetricsLog(folder, config.logging.tensorboard) if is_first() else nullcontext() as log,
+        RunLog(config) as log,
     ):
         state, elapsed = resume(config, checkpoints, objective, mesh, rows)
         policy, objective.begin = policy.with_params(nnx.State({})), None  # the state has a copy of its own
-        if log is not None:
-            log.truncate_after(int(state.step))
+        log.truncate_after(int(state.step))
+        if is_first():
             note(config)
         already = progress_of(config, int(state.step), elapsed) >= 1
         if not already:
@@ -178,7 +178,7 @@ def run_steps(
     state: TrainState,
     rows: RowIterator,
     checkpoints: Checkpoints,
-    log: MetricsLog | None,
+    log: RunLog,
     elapsed: float,
     stop: StopSignals,
 ) -> tuple[TrainState, float]:
@@ -208,8 +208,10 @@ def run_steps(
             metrics |= {"step_time": now - began, "host_memory_gb": host_memory_gb()}
             metrics |= {"dropped_rows": float(dropped_by_all(rows).total())} | saving
             best.note(metrics)
-            if log is not None and step % config.logging.every_steps == 0:
+            if step % config.logging.every_steps == 0:
                 log.write(step, metrics)
+            if log.wants_samples(step):
+                log.show(step, objective.samples(config.logging.samples))
             progress.update(step, metrics)
             saving, logged = {}, time.perf_counter()
             if step % config.checkpoint.every_steps == 0:
@@ -243,7 +245,7 @@ def announce(compiled: Mapping[str, float]) -> None:
 def say(words: str) -> None:
     """To standard error, once for all processes."""
     if is_first():
-        Console(stderr=True).print(words, highlight=False)
+        Console(stderr=True, force_jupyter=False).print(words, highlight=False)
 
 
 def progress_of(config: RunConfig, step: int, seconds: float) -> float:
@@ -335,7 +337,7 @@ def check(config: RunConfig) -> None:
     """What the configuration alone cannot know.
 
     Raises:
-        UserError: a task or reward that does not exist, or no episodes.
+        UserError: a task or reward that does not exist, no episodes, or nothing installed to log with as asked.
     """
     for task in config.episodes if isinstance(config.episodes, dict) else config.tasks:
         config.episodes_of(find_task(task).name)
@@ -343,6 +345,7 @@ def check(config: RunConfig) -> None:
     if config.objective == "grpo" and not any(config.rewards.get(name) for name in parts):
         mend = f"give one of these a weight: {', '.join(sorted(parts))}"
         raise UserError("No reward part of the chosen tasks has a weight.", where="rewards", mend=mend)
+    require_libraries(config.logging)
 
 
 def host_memory_gb() -> float:

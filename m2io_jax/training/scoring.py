@@ -14,6 +14,7 @@ from m2io_jax.episodes.episode import Episode
 from m2io_jax.parallel.exchange import gathered
 from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.tasks.task import Task
+from m2io_jax.training.logging.samples import SampledCompletion
 from m2io_jax.verification.pool import MOST_WORKERS, Unverified
 
 COUNTED = {"error": "verifier/errors", "timeout": "verifier/timeouts"}
@@ -102,6 +103,16 @@ def joined(scores: Sequence[Scores]) -> Scores:
         rewards=np.concatenate([each.rewards for each in scores]),
         unverified=sum((each.unverified for each in scores), Counter()),
     )
+
+
+def scored(
+    texts: Sequence[str], scores: Scores, row: int, advantages: Float[np.ndarray, " group"]
+) -> tuple[SampledCompletion, ...]:
+    """The completions of one row with what they earned, to be shown."""
+    rewards = [None if np.isnan(reward) else float(reward) for reward in scores.rewards[row]]
+    parts = [found or {} for found in scores.parts[row]]
+    shown = zip(texts, parts, rewards, map(float, advantages), strict=True)
+    return tuple(SampledCompletion(*each) for each in shown)
 
 
 def without_unscored(rollouts: Rollouts, rewards: Float[Array, "rows group"]) -> Rollouts:

@@ -23,6 +23,7 @@ from m2io_jax.parallel.sharding import local_count, param_shardings, place, plac
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import choose
 from m2io_jax.training.compiling import Ahead
+from m2io_jax.training.logging.samples import SampledGroup
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.trained import split
@@ -92,6 +93,10 @@ class Supervised:
         targets = stack_completions([[row.target] for row in taken], batch.completion_length, pad)
         state, metrics = self._update(state, self.frozen, *place_batch((prompts, targets), self.mesh), learning_rate)
         return state, {name: float(value) for name, value in metrics.items()}
+
+    def samples(self, count: int) -> list[SampledGroup]:
+        """None: nothing is sampled."""
+        return []
 
 
 def supervised_loss(model, prompts: PromptBatch, targets: Completions):

@@ -14,8 +14,9 @@ from PIL import Image, PngImagePlugin
 
 from m2io_jax.episodes.episode import Candidate, Placement
 from m2io_jax.errors import UserError
+from m2io_jax.pages import shown_picture
 from m2io_jax.serving.answer import Answer, PicturePart, Source, TextPart, by_slot, parts
-from m2io_jax.serving.rendering import escape_markdown, shown_picture, to_html, to_json, to_markdown
+from m2io_jax.serving.rendering import escape_markdown, to_html, to_json, to_markdown
 
 ATTACK = '<script>alert("x")</script><img src=http://evil.example/x onerror=y> {{ 7*7 }} "\'&'
 

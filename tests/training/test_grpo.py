@@ -26,7 +26,7 @@ close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
 class Odd:
     """An inserter whose reward is the share of letters with an odd code: it differs within groups from the start."""
 
-    rewards = ("seen",)
+    name, rewards = "odd", ("seen",)
 
     def __init__(self, task):
         self.prompt, self.names = task.prompt, getattr(task, "names", None)
@@ -80,13 +80,37 @@ def test_a_step_learns_from_the_groups_that_differ_most(episodes):
     params, metrics = stepped(*started(episodes, **changes))
 
     def largest(rewards):
-        found = sorted(np.argsort(-rewards.std(1), kind="stable")[:2].tolist())
+        found = most(rewards)
         assert found != [0, 1], "the first would have been right too"
         return found
 
     expected, rewards = by_parts(*started(episodes, **changes), largest)
     jax.tree.map(close, params, expected)
     assert metrics["reward"] == pytest.approx(rewards.mean()), "what is logged is of all that was sampled"
+
+
+def test_samples_are_the_groups_learnt_from_with_the_advantages_they_had(episodes):
+    objective, state, rows = started(episodes, batch={"prompts": 2}, rollout={"prompts": 8, "group_size": 3})
+    stepped(objective, state, rows)
+    groups = objective.samples(5)
+    scored = [[Odd.score(None, each.text, None)["seen"] for each in group.completions] for group in groups]
+    assert [[each.reward for each in group.completions] for group in groups] == [
+        pytest.approx(rewards, abs=1e-6) for rewards in scored
+    ]
+    assert [[each.parts for each in group.completions] for group in groups] == [
+        [{"seen": reward} for reward in rewards] for rewards in scored
+    ]
+    rewards = np.array(scored)
+    by_hand = (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, keepdims=True) + 1e-6)
+    close([[each.advantage for each in group.completions] for group in groups], by_hand, rtol=1e-4)
+    _, all_rewards = by_parts(*started(episodes, batch={"prompts": 2}, rollout={"prompts": 8, "group_size": 3}), most)
+    assert [group.episode for group in groups] == [rows[place].episode for place in most(all_rewards)]
+    assert {group.task for group in groups} == {"odd"}
+    assert objective.samples(1) == groups[:1]
+
+
+def most(rewards) -> list[int]:
+    return sorted(np.argsort(-rewards.std(1), kind="stable")[:2].tolist())
 
 
 def test_a_shorter_update_is_the_same_update(episodes, monkeypatch):

@@ -35,6 +35,7 @@ def verified_run(folders: dict[str, str], folder) -> RunConfig:
         "tasks": {"counting": 1.0, "arithmetic": 1.0},
         "rewards": {"accuracy": 1.0, "format": 0.5},
         "batch": small.batch.model_copy(update={"prompts": 8, "completion_length": 12}),
+        "logging": {"tensorboard": False, "samples": 8},
     }
     return RunConfig.model_validate(small.model_dump() | changes)
 
@@ -65,6 +66,10 @@ def test_pictures_and_text_alone_train_together(folders, tmp_path):
     assert all(np.isfinite(row[name]) for row in logged for name in ("loss", "grad_norm", "reward", "kl"))
     assert all(row["rewards/accuracy/mean"] == 0 for row in logged)
     assert any(row["grad_norm"] > 0 for row in logged)
+    (page,) = (tmp_path / "run" / "samples").iterdir()  # of the first step, whole
+    shown = page.read_text(encoding="utf-8")
+    assert (page.name, shown.count("<article>"), shown.count("<img")) == ("1.html", 8, 4)
+    assert shown.count("not scored") == 4 * 2 // 3
 
 
 def test_a_task_without_a_folder_of_its_own_is_told(folders, tmp_path):

@@ -1,0 +1,40 @@
+"""What notebooks show: answers, episodes and pictures as outputs of cells, in kinds that every viewer knows."""
+
+import io
+from collections.abc import Sequence
+
+from IPython.display import Image, Markdown, display
+
+from m2io_jax.episodes.episode import Candidate, Episode
+from m2io_jax.pages import picture_sheet, shown_picture
+from m2io_jax.serving.answer import Answer, TextPart, by_slot, parts
+from m2io_jax.serving.rendering import escape_markdown
+
+WIDTH = 160  # pixels, of a picture in an answer
+
+
+def show_answer(answer: Answer) -> None:
+    """The answer as a reader sees it, paragraph by paragraph, with its pictures in their places."""
+    display(Markdown(f"**{escape_markdown(answer.question)}**"))
+    for part in parts(answer.sentences, by_slot(answer.placements, len(answer.sentences))):
+        if isinstance(part, TextPart):
+            display(Markdown(escape_markdown(part.text)))
+        else:
+            for index in part.pictures:
+                data, kind, _, _ = shown_picture(answer.candidates[index].data, WIDTH)
+                display(Image(data, format=kind, width=WIDTH))
+
+
+def show_pictures(candidates: Sequence[Candidate]) -> None:
+    """Pictures beside one another, each below its label."""
+    stored = io.BytesIO()
+    picture_sheet(candidates).save(stored, format="png", optimize=True)
+    display(Image(stored.getvalue(), format="png"))
+
+
+def show_episode(episode: Episode) -> None:
+    """What a model is given: the question, the numbered sentences and the pictures it may place."""
+    lines = [f"**{escape_markdown(episode.question)}**", ""]
+    lines += [f"{number}. {escape_markdown(said)}" for number, said in enumerate(episode.sentences, start=1)]
+    display(Markdown("\n".join(lines)))
+    show_pictures(episode.candidates)

@@ -1,0 +1,62 @@
+"""All that a step of GRPO sampled, whatever became of it: what its metrics are of, and the samples that are shown."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from m2io_jax.parallel.exchange import gathered
+from m2io_jax.training.group_sampler import length_metrics
+from m2io_jax.training.groups import Group
+from m2io_jax.training.logging.samples import SampledGroup
+from m2io_jax.training.scoring import Row, Scores, joined, scored
+
+
+class Sampled:
+    """Of this process."""
+
+    def __init__(self):
+        self.rows: list[Row] = []
+        self.texts: list[Sequence[str]] = []
+        self.groups: list[Group] = []
+        self.scores: list[Scores] = []
+        self.done: list[Mapping[str, float]] = []
+
+    def add(
+        self,
+        rows: Sequence[Row],
+        texts: Sequence[Sequence[str]],
+        groups: Sequence[Group],
+        scores: Scores,
+        done: Mapping[str, float],
+    ) -> None:
+        """One round of sampling, and what the data side did with it."""
+        self.rows += rows
+        self.texts += texts
+        self.groups += groups
+        self.scores.append(scores)
+        self.done.append(done)
+
+    def metrics(self, stop: int) -> dict[str, float]:
+        """Of rewards and lengths, of all processes; of what the data side did, means over rounds."""
+        done = means(self.done) | {"rollout/rounds": float(len(self.done))}
+        return joined(self.scores).of_all().metrics() | length_metrics(self.groups, stop) | done
+
+    def shown(self, count: int, advantages: Callable) -> list[SampledGroup]:
+        """The first groups, with the advantages that their rewards have among all that is here.
+
+        Args:
+            advantages: of masks [rows, group, time] and rewards [rows, group].
+        """
+        scores = joined(self.scores)
+        found = np.asarray(advantages(np.stack([group.mask for group in self.groups]), scores.rewards))
+        shown = zip(self.rows[:count], self.texts, found, strict=False)
+        return [
+            SampledGroup(row.task.name, row.episode, scored(texts, scores, index, of_group))
+            for index, (row, texts, of_group) in enumerate(shown)
+        ]
+
+
+def means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each metric, over all that every process measured."""
+    every = [each for process in gathered(list(measured)) for each in process]
+    return {name: float(np.mean([each[name] for each in every])) for name in every[0]}
