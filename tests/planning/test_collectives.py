@@ -1,7 +1,5 @@
 """What is read from compiled programs, against programs that were counted by hand."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +11,8 @@ from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.planning.collectives import bytes_sent, group_size
 from m2io_jax.planning.hlo import read_program, shape_bytes
 
-# As libtpu writes them: a loop of 5 in one that runs on from 4 to 10 by 2; a gather beside products, which stands in two
-# fusions; a reduce-scatter; what is for other slices.
+# As libtpu writes them: a loop of 5, also in one that runs on from 4 to 10 by 2; a gather beside products, which stands
+# in two fusions; a reduce-scatter; what is for other slices.
 TPU = """HloModule jit_step, is_scheduled=true
 
 %add (a: f32[], b: f32[]) -> f32[] {
@@ -181,5 +179,3 @@ def test_a_program_of_this_machine_sends_what_was_written():
         "collective-permute": 6 * block,
     }
     assert bytes_sent(read_program(text), 8) == expected
-    unsaid = re.sub(r'"known_trip_count":\{[^}]*\},?', "", text)
-    assert bytes_sent(read_program(unsaid), 8) == expected

@@ -12,7 +12,7 @@ from small_model import STRUCTURE, mixed_rows, random_completions, small_params
 
 from m2io_jax.config import MeshConfig, OptimizerConfig, RunConfig
 from m2io_jax.episodes.batching import stack_prompts
-from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.parallel.mesh import make_mesh, on_mesh
 from m2io_jax.parallel.sharding import place, place_batch
 from m2io_jax.sampling.rollouts import Sampler
 from m2io_jax.sampling.sampler import SamplingConfig
@@ -51,7 +51,9 @@ def updates(mesh, config=CONFIG):
     """Parameters and metrics after a supervised and after a GRPO update, and the rollouts between, on a mesh."""
     shardings = state_shardings(small_params(), OPTIMIZER, mesh)
     prompts, targets = place_batch((eight_rows(), random_completions(8, 1)), mesh)
-    compiled = partial(jax.jit, out_shardings=(shardings, None))
+
+    def compiled(update):
+        return jax.jit(on_mesh(mesh, update), out_shardings=(shardings, None))
 
     params = jax.tree.map(np.asarray, small_params())
     moments = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(OPTIMIZER.init, params))
@@ -76,8 +78,15 @@ def on_one():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "sizes",
-    [dict(data=2, fsdp=2, tensor=2), dict(data=8), dict(data=1, fsdp=8), dict(data=1, tensor=2)],
-    ids=["2x2x2", "data", "fsdp", "tensor"],
+    [
+        dict(data=8),
+        dict(data=1, fsdp=8),
+        dict(data=2, fsdp=2, tensor=2),
+        dict(data=1, tensor=8),
+        dict(data=4, fsdp=2),
+        dict(slice=2, data=2, fsdp=2),
+    ],
+    ids=["8x1x1", "1x8x1", "2x2x2", "1x1x8", "4x2x1", "two slices of 2x2x1"],
 )
 def test_a_mesh_changes_nothing(on_one, sizes):
     count = int(np.prod(list(sizes.values())))
