@@ -22,7 +22,8 @@ FORBIDDEN = {
     "sampling": {"corpus", "retrieval", "episodes", "tasks", "rl", "training", "evaluation", "serving"},
     "rl": {"corpus", "retrieval", "episodes", "tasks", "models", "sampling", "training", "evaluation", "serving"},
     "parallel": {"corpus", "retrieval", "episodes", "tasks", "models", "rl", "training", "evaluation", "serving"},
-    "training": {"corpus", "retrieval", "evaluation", "serving"},
+    "training": {"corpus", "retrieval", "planning", "evaluation", "serving"},
+    "planning": {"corpus", "retrieval", "evaluation", "serving"},
 }
 ON_TOP = {"cli", "demo", "base"}
 

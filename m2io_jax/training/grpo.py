@@ -87,7 +87,8 @@ class GRPO:
             min_p=draw.min_p,
         )
         structure = policy.structure
-        self.sampler = Sampler(structure, self.sampling, mesh, constrained=draw.constrained)
+        gather = config.computation.dtype if draw.gather else None
+        self.sampler = Sampler(structure, self.sampling, mesh, constrained=draw.constrained, gather=gather)
         self.constraints = None
         if draw.constrained:
             self.constraints = Constraints(

@@ -47,7 +47,7 @@ def one_device():
     return make_mesh(MeshConfig(data=1), jax.devices()[:1])
 
 
-def updates(mesh, config=CONFIG):
+def updates(mesh, config=CONFIG, gather=None):
     """Parameters and metrics after a supervised and after a GRPO update, and the rollouts between, on a mesh."""
     shardings = state_shardings(small_params(), OPTIMIZER, mesh)
     prompts, targets = place_batch((eight_rows(), random_completions(8, 1)), mesh)
@@ -61,7 +61,7 @@ def updates(mesh, config=CONFIG):
     supervise = compiled(partial(supervised_update, STRUCTURE, OPTIMIZER, config))
     supervised = supervise(state, NOTHING, prompts, targets, RATE)
 
-    sampled = Sampler(STRUCTURE, SAMPLING, mesh)(state.params, prompts, jax.random.key(3))
+    sampled = Sampler(STRUCTURE, SAMPLING, mesh, gather=gather)(state.params, prompts, jax.random.key(3))
     rewards = np.random.default_rng(0).uniform(size=(8, 3)).astype(np.float32)
     reference = np.asarray(sampled.log_probs) - 0.1
     rewards, reference = place_batch((rewards, reference), mesh)
@@ -86,13 +86,12 @@ def on_one():
         dict(data=4, fsdp=2),
         dict(slice=2, data=2, fsdp=2),
     ],
-    ids=["8x1x1", "1x8x1", "2x2x2", "1x1x8", "4x2x1", "two slices of 2x2x1"],
+    ids=["8x1x1", "1x8x1", "2x2x2", "1x1x8", "4x2x1", "two slices of 2x2x1, gathered"],
 )
 def test_a_mesh_changes_nothing(on_one, sizes):
-    count = int(np.prod(list(sizes.values())))
-    (tuned, tuned_metrics), sampled, (improved, improved_metrics) = updates(
-        make_mesh(MeshConfig(**sizes), jax.devices()[:count])
-    )
+    mesh = make_mesh(MeshConfig(**sizes), jax.devices()[: int(np.prod(list(sizes.values())))])
+    gather = "float32" if mesh.shape["slice"] > 1 else None
+    (tuned, tuned_metrics), sampled, (improved, improved_metrics) = updates(mesh, gather=gather)
     (one_tuned, one_tuned_metrics), one_sampled, (one_improved, one_improved_metrics) = on_one
     np.testing.assert_array_equal(sampled.completions.tokens, one_sampled.completions.tokens)
     np.testing.assert_array_equal(sampled.completions.mask, one_sampled.completions.mask)
