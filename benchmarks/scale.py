@@ -31,7 +31,8 @@ BEGIN, END = "<!-- tables: python -m benchmarks.scale -->", "<!-- end of tables 
 
 def run_of(size: str, trained: str, topology: Topology):
     """The GRPO stage of a size's configuration, one prompt a device."""
-    given = [f"batch.prompts={topology.all_devices}", *(["lora=null"] if trained == "all weights" else [])]
+    given = [f"batch.prompts={topology.all_devices}", "rollout.gather=false"]
+    given += ["lora=null"] if trained == "all weights" else []
     return load_stages(ROOT / "configs" / f"inserter_r1_{size}.yaml", given).runs[-1]
 
 
@@ -79,17 +80,15 @@ def _fits(lines: list[dict]) -> list[str]:
 def _smallest_cell(lines: list[dict], size: str, trained: str, family: str) -> str:
     own = [line for line in lines if (line["size"], line["trained"]) == (size, trained)]
     by_name = {line["topology"]: line for line in own}
-    refused = ""
     for shape in FAMILIES[family].shapes:
         line = by_name.get(f"{family}:{shape}")
         if line is None:
-            return "not planned yet" if not refused else refused
+            return "not planned yet"
         if line["fits"]:
             most = max(line["programs"], key=lambda one: one["hbm_gib"])
             seconds = sum(one["step_s_estimate"] for one in line["programs"])
             return f"`{line['topology']}` {most['hbm_gib']:.1f} GiB ({most['program']}), {seconds:.2g} s"
-        refused = "libtpu refused" if "refused" in line else "more than any"
-    return refused
+    return "none up to 256 chips"
 
 
 def _chips(lines: list[dict]) -> list[str]:
@@ -122,28 +121,30 @@ def keep(line: dict) -> None:
     PAGE.write_text(before + BEGIN + "\n" + tables(kept()) + "\n" + END + rest.partition(END)[2])
 
 
+def missing(size: str, trained: str, parts: list[str], families: list[str]) -> Iterator[Topology]:
+    """What is still to be planned; asks again what is kept after each."""
+    if "chips" in parts:
+        for name in LADDER:
+            if not any((line["size"], line["trained"], line["topology"]) == (size, trained, name) for line in kept()):
+                yield find_topology(name)
+    if "fits" in parts:
+        for family in families:
+            while topology := next(smallest(kept(), size, trained, family), None):
+                yield topology
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default=",".join(SIZES))
+    parser.add_argument("--trained", default=",".join(TRAINED))
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--parts", default="fits,chips")
-    parser.add_argument("--trained", default=",".join(TRAINED))
     given = parser.parse_args()
     for size in given.sizes.split(","):
         for trained in given.trained.split(","):
-            if "chips" in given.parts:
-                done = {line["topology"] for line in kept() if (line["size"], line["trained"]) == (size, trained)}
-                for name in [name for name in LADDER if name not in done]:
-                    _plan_one(size, trained, find_topology(name))
-            if "fits" in given.parts:
-                for family in given.families.split(","):
-                    while topology := next(smallest(kept(), size, trained, family), None):
-                        _plan_one(size, trained, topology)
-
-
-def _plan_one(size: str, trained: str, topology: Topology) -> None:
-    print(f"{size}, {trained}, on {topology.name}", flush=True)
-    keep(planned(size, trained, topology))
+            for topology in missing(size, trained, given.parts.split(","), given.families.split(",")):
+                print(f"{size}, {trained}, on {topology.name}", flush=True)
+                keep(planned(size, trained, topology))
 
 
 if __name__ == "__main__":

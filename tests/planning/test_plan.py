@@ -87,7 +87,7 @@ def test_what_is_planned_are_the_programs_that_run(objective, planned, lowered):
 def test_a_device_holds_what_the_table_says(config, objective):
     found = arrays_of(config, abstract_mesh(config.mesh, 8, 1))
     state = begin(objective.begin, objective.optimizer, objective.mesh)
-    real = {"trained": state.params, "frozen": objective.frozen, "optimizer": state.opt_state}
+    real = {"trained": state.params, "frozen": objective.frozen, "optimizer": (state.opt_state, state.step)}
     for part, arrays in real.items():
         on_one = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(arrays))
         assert sum(lying.bytes for lying in found if lying.part == part) == on_one, part
