@@ -46,6 +46,8 @@ def planned(size: str, trained: str, topology: Topology) -> dict[str, Any]:
     try:
         programs = plan(config, topology, lambda one: print(f"  {one.program}: {one.compile_s:.0f} s", flush=True))
     except UserError as error:
+        if error.where == "topology":  # it is this machine that cannot plan
+            raise
         return line | {"fits": False, "refused": error.what, "programs": []}
     done = {one.program: one for one in programs}
     fits = {"decode", "update"} <= done.keys() and all(one.fits for one in programs)

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,11 +82,21 @@ def plan(config: RunConfig, topology: Topology, said: Callable[[Planned], None])
     objective = abstract_objective(config, mesh)
     state = abstract_state(objective.begin, objective.optimizer, mesh)
     run = _Run(config, topology, mesh, objective, state, said)
-    try:
+    with suppress(DoesNotFit), _nothing_kept():
         objective.compile(state, run)
-    except DoesNotFit:
-        pass
     return run.planned
+
+
+@contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """Between runs: what was compiled for devices that are not at hand could not be read back."""
+    name = "jax_enable_compilation_cache"
+    before = getattr(jax.config, name)
+    jax.config.update(name, False)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 class _Run(Ahead):

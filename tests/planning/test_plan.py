@@ -127,6 +127,19 @@ def test_what_does_not_fit_is_told_with_what_to_change(config, planned):
     assert not any("Try" in line for line in advice(config, planned))
 
 
+@pytest.mark.parametrize("used, gib", [("48.00G", 48.0), ("512.00M", 0.5)])
+def test_what_libtpu_says_of_too_large_a_program_is_read(config, monkeypatch, used, gib):
+    def refuse(self, name, function, *arguments):
+        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: Ran out of memory. Used {used} of 15.75G hbm. Exceeded")
+
+    monkeypatch.setattr(Ahead, "__call__", refuse)
+    monkeypatch.setattr(module, "topology_mesh", lambda config, _: make_mesh(config.mesh))
+    heard = []
+    (one,) = plan(config, CUBE, heard.append)
+    assert heard == [one] and not one.fits and one.hbm_gib == pytest.approx(gib, abs=0.01)
+    assert one.as_json()["collective_bytes"] is one.as_json()["step_s_estimate"] is None
+
+
 def test_without_libtpu_the_extra_is_named(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "libtpu", None)
     with pytest.raises(UserError, match="extra `tpu`"):
