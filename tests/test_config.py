@@ -107,6 +107,7 @@ def test_yaml_round_trip(write):
         ("", ["steps.more=3"], ["`steps`", "integer"]),
         ("", ["grpo.loss=gsop"], ["`grpo.loss` is 'gsop'", "'gspo'", "grpo.loss=gsop on the command line"]),
         ("grpo:\n  loss: gspo\n  dual_clip: 3\n", [], ["`grpo.dual_clip` is 3", "only loss clip", "line 6"]),
+        ("rollout:\n  gather: true\n", [], ["`rollout.gather` is true", "`mesh.fsdp` is 1", "line 5"]),
         ("", ["grpo.sapo_temperatures=[1, 2]"], ["`grpo.sapo_temperatures`", "only loss sapo"]),
         ("", ["grpo.advantage=none", "grpo.scale_rewards=false"], ["`grpo.scale_rewards`", "only advantage group"]),
         ("", ["checkpoint.keep_every=75"], ["`checkpoint.keep_every` is 75", "a multiple of every_steps, 50"]),

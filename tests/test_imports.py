@@ -22,7 +22,8 @@ FORBIDDEN = {
     "sampling": {"corpus", "retrieval", "episodes", "tasks", "rl", "training", "evaluation", "serving"},
     "rl": {"corpus", "retrieval", "episodes", "tasks", "models", "sampling", "training", "evaluation", "serving"},
     "parallel": {"corpus", "retrieval", "episodes", "tasks", "models", "rl", "training", "evaluation", "serving"},
-    "training": {"corpus", "retrieval", "evaluation", "serving", "sweeps"},
+    "training": {"corpus", "retrieval", "planning", "evaluation", "serving", "sweeps"},
+    "planning": {"corpus", "retrieval", "evaluation", "serving", "sweeps"},
     "evaluation": {"serving", "sweeps"},
 }
 ON_TOP = {"cli", "demo", "base", "reproduce", "notebook"}

@@ -13,6 +13,9 @@ class RolloutConfig(Section):
     fewest with a probability of `top_p` together, those with `min_p` of the likeliest's; `constrained`, from those
     that keep to the task's grammar. None of these is part of the policy: its log-probabilities are those without.
 
+    `gather`: the weights that `mesh.fsdp` splits are gathered once a rollout and not for every token; a device then
+    holds them whole, but for `mesh.tensor`, while it decodes.
+
     `prompts` are sampled a step (None: `batch.prompts`); the groups whose rewards differ most are trained on.
 
     `ahead`: how many steps before the update that learns from them completions are sampled, by the policy of then. The
@@ -25,6 +28,7 @@ class RolloutConfig(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
     constrained: bool = False
+    gather: bool = False
     ahead: Annotated[int, Field(ge=0)] = 0
 
 

@@ -98,6 +98,9 @@ class RunConfig(Section):
             sampled, rows = self.rollout.prompts, self.batch.prompts
             said = f"`rollout.prompts` is {sampled} but must be at least batch.prompts, {rows}: these are trained on"
             raise PydanticCustomError("rollout_prompts", said, {"key": "rollout.prompts"})
+        if self.rollout.gather and self.mesh.fsdp == 1:
+            said = "`rollout.gather` is true but `mesh.fsdp` is 1: there is nothing to gather"
+            raise PydanticCustomError("gather", said, {"key": "rollout.gather"})
         buffer, longest = self.grpo.overlong_buffer, self.batch.completion_length
         if self.grpo.overlong_penalty and buffer > longest:
             said = f"`grpo.overlong_buffer` is {buffer} but must be at most `batch.completion_length`, {longest}"
@@ -166,7 +169,7 @@ class RunConfig(Section):
         run's length may change only while neither the learning rate nor the KL penalty's weight depends on it.
         """
         free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate"}
-        free |= {"optimizer.micro_batches", "computation.attention", "computation.unroll"}
+        free |= {"optimizer.micro_batches", "computation.attention", "computation.unroll", "rollout.gather"}
         constant = self.optimizer.schedule == self.grpo.kl_schedule == "constant"
         if constant and self.optimizer.warmup == 0:
             free |= {"steps", "seconds"}

@@ -8,6 +8,7 @@ else in the project names a mesh axis. Two rules leave a dimension whole althoug
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -26,7 +27,9 @@ MeshAxes = str | tuple[str, ...] | None
 # The axes along which every device has the whole model, and rows of its own.
 COPIES = ("slice", "data")
 
-RULES: dict[str | None, MeshAxes] = {
+Rules = Mapping[str | None, MeshAxes]
+
+RULES: Rules = {
     "batch": ("slice", "data", "fsdp"),
     # Tokens of what passes between blocks, where nothing mixes them (arXiv 2205.05198).
     "sequence": "tensor",
@@ -39,10 +42,11 @@ RULES: dict[str | None, MeshAxes] = {
     "layers": None,
     None: None,
 }
+GATHERED: Rules = RULES | {"embed": None}  # nothing of a weight split over `fsdp`
 
 
 def partition_spec(
-    axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh
+    axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Rules = RULES
 ) -> PartitionSpec:
     """How an array with these logical axes lies on the mesh.
 
@@ -53,15 +57,15 @@ def partition_spec(
         raise ValueError(f"logical axes {axes} for an array of shape {shape}")
     taken: list[MeshAxes] = []
     for axis, size in zip(axes, shape, strict=True):
-        if axis not in RULES:
-            raise ValueError(f"no rule for the logical axis {axis!r}; parallel/sharding.py knows {list(RULES)}")
-        mesh_axes = RULES[axis]
+        if axis not in rules:
+            raise ValueError(f"no rule for the logical axis {axis!r}; parallel/sharding.py knows {list(rules)}")
+        mesh_axes = rules[axis]
         fits = mesh_axes is not None and mesh_axes not in taken and size % _ways(mesh_axes, mesh) == 0
         taken.append(mesh_axes if fits else None)
     return PartitionSpec(*taken)
 
 
-def param_shardings(params: nnx.State, mesh: Mesh | AbstractMesh) -> nnx.State:
+def param_shardings(params: nnx.State, mesh: Mesh | AbstractMesh, rules: Rules = RULES) -> nnx.State:
     """`params` (arrays or `jax.ShapeDtypeStruct`s) with a `NamedSharding` in place of every array.
 
     The structure is that of `params`, so it serves `jax.jit`'s `in_shardings` and `out_shardings` and `place`. Arrays
@@ -75,14 +79,16 @@ def param_shardings(params: nnx.State, mesh: Mesh | AbstractMesh) -> nnx.State:
         axes = param.get_metadata().get("axes")
         if axes is None:
             raise ValueError(f"{jax.tree_util.keystr(path)} was declared without logical axes")
-        return param.replace(jax.tree.map(lambda array: by_axes(axes, array.shape, mesh), param.get_value()))
+        return param.replace(jax.tree.map(lambda array: by_axes(axes, array.shape, mesh, rules), param.get_value()))
 
     return jax.tree_util.tree_map_with_path(shard, params, is_leaf=lambda node: isinstance(node, nnx.Variable))
 
 
-def by_axes(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> NamedSharding:
+def by_axes(
+    axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Rules = RULES
+) -> NamedSharding:
     """The place of an array with these logical axes. Raises ValueError as `partition_spec`."""
-    return NamedSharding(mesh, partition_spec(axes, shape, mesh))
+    return NamedSharding(mesh, partition_spec(axes, shape, mesh, rules))
 
 
 def spread(x: Float[Array, "..."], axes: tuple[str | None, ...]) -> Float[Array, "..."]:
@@ -92,6 +98,14 @@ def spread(x: Float[Array, "..."], axes: tuple[str | None, ...]) -> Float[Array,
     """
     mesh = _traced_for()
     return x if mesh is None else jax.lax.with_sharding_constraint(x, by_axes(axes, x.shape, mesh))
+
+
+def gathered(params: nnx.State) -> nnx.State:
+    """The weights with all that `fsdp` splits on every device; where there is no mesh (see `spread`), as they are."""
+    mesh = _traced_for()
+    if mesh is None:
+        return params
+    return jax.lax.with_sharding_constraint(params, param_shardings(params, mesh, GATHERED))
 
 
 def parts_of(axes: tuple[str | None, ...], shape: tuple[int, ...]) -> int:

@@ -63,8 +63,10 @@ def topology_mesh(config: RunConfig, topology: Topology) -> Mesh:
     Raises:
         UserError: there is no libtpu, it does not know the topology, or the mesh does not fit it.
     """
-    # Off Google Cloud there is no server to ask about the machine, and libtpu would wait for it.
+    # Off Google Cloud there is no server to ask about the machine, and libtpu would wait for it. Nor is a TPU claimed,
+    # which another program might want.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
     more = {"num_slices": topology.slices} if topology.slices > 1 else {}

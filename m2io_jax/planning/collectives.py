@@ -12,6 +12,7 @@ as the loop runs (planning/hlo.py).
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 
 from m2io_jax.planning.hlo import Computation, Instruction, Program
 
@@ -33,25 +34,27 @@ def bytes_sent(program: Program, devices: int) -> dict[str, float]:
         devices: of one slice.
     """
     sent: dict[str, float] = defaultdict(float)
-    for name, often in program.runs().items():
-        for kind, members, size in _collectives(program, name, devices):
-            sent[kind] += often * size * SHARES[kind](members)
+    for kind, often, members, size in _collectives(program, devices):
+        sent[kind] += often * size * SHARES[kind](members)
     return {kind: sent[kind] for kind in SHARES if sent[kind]}
 
 
-def _collectives(program: Program, computation: str, devices: int) -> list[tuple[str, int, int]]:
-    """Kind, devices taking part and bytes of each collective that one run of a computation does."""
-    found: dict[str, tuple[str, int, int]] = {}
-    for inside, instruction in program.instructions(computation):
-        kind = instruction.opcode.removesuffix("-start")
-        if kind in SHARES:
-            fused = inside.name != computation
+def _collectives(program: Program, devices: int) -> Iterable[tuple[str, float, int, int]]:
+    """Of each collective its kind, how often it is done, devices taking part, and bytes that each gives."""
+    found: dict[str, tuple[str, float, int, int]] = {}
+    for name, often in program.runs().items():
+        for inside, instruction in program.instructions(name):
+            kind = instruction.opcode.removesuffix("-start")
+            if kind not in SHARES:
+                continue
             # TPUs write a reduce-scatter so; and a collective that runs beside products once in each of their fusions,
-            # always with the same channel.
+            # in loops too that it outlasts, always with the same channel: it is done as often as it is begun.
             kind = "reduce-scatter" if inside.name.startswith("all-reduce-scatter") else kind
-            name = f"{kind} {instruction.attribute('channel_id')}" if fused else instruction.name
-            found[name] = (kind, group_size(instruction.attributes, devices), _given(inside, instruction))
-    return list(found.values())
+            fused = inside.name != name
+            one = f"{kind} {instruction.attribute('channel_id')}" if fused else f"{name} {instruction.name}"
+            times = min(often, found[one][1]) if one in found else often
+            found[one] = (kind, times, group_size(instruction.attributes, devices), _given(inside, instruction))
+    return found.values()
 
 
 def _given(inside: Computation, instruction: Instruction) -> int:

@@ -78,10 +78,11 @@ def advice(config: RunConfig, planned: list[Planned]) -> list[str]:
     lines = [f"{one.program} needs {one.hbm_gib:.1f} GiB of {one.topology.family.hbm_gib}." for one in large]
     lines += [f"Try {change}." for change in _smaller(config, planned[0].topology)] if large else []
     for one in planned:
-        if one.program == "decode" and one.estimate and one.estimate.bound == "network" and config.mesh.fsdp != 1:
+        waits = one.program == "decode" and one.estimate and one.estimate.bound == "network"
+        if waits and config.mesh.fsdp != 1 and not config.rollout.gather:
             lines.append(
-                "Decoding gathers the weights that fsdp splits for every token: split them by mesh.tensor instead, as "
-                "far as the key-value heads go, or raise rollout.group_size, for which they are gathered once."
+                "Decoding gathers the weights that fsdp splits for every token. rollout.gather=true gathers them once, "
+                "where a device has room for them; mesh.tensor splits them otherwise, as far as key-value heads go."
             )
     return lines
 

@@ -52,10 +52,14 @@ def estimate(topology: Topology, *, flops: float, memory_bytes: float, sent: Map
 
 @dataclass(frozen=True)
 class Work:
-    """Of one program, all devices together: operations of products with weights, of attention, and of the logits."""
+    """Of one pass, all devices together: operations of products with weights, of attention, and of the logits.
+
+    `last` are those of each block's last product, a part of `kernels`: no gradient needs its result again.
+    """
 
     kernels: float
     attention: float
+    last: float
     logits: float = 0.0
 
     @property
@@ -98,9 +102,10 @@ def _with_backward(config: RunConfig, work: Work, trained: str | None) -> float:
     again. Nothing but forward where no gradient is needed."""
     if trained is None:
         return work.forward
-    again = {"none": 0.0, "dots": work.attention, "full": work.kernels + work.attention}[config.computation.remat]
+    again = {"none": 0.0, "dots": work.attention, "full": work.kernels - work.last + work.attention}
     passes = 3 if trained == "kernels" else 2
-    return passes * (work.kernels + work.logits) + 3 * work.attention + again + work.logits
+    computed = passes * (work.kernels + work.logits) + 3 * work.attention
+    return computed + again[config.computation.remat] + work.logits
 
 
 def decode_bytes(config: RunConfig, model: ModelConfig, weights: float, rows: float, heads: float) -> float:
@@ -120,9 +125,13 @@ def _groups(config: RunConfig, model: ModelConfig, rows: int, group: int, comple
     shapes = dict(prompt=config.batch.prompt_length, group=group, completion=completion)
     kernels, attention = group_flops(model, rows=rows, **shapes)
     logits = 2.0 * rows * group * completion * model.text.hidden_size * model.text.vocab_size
-    return Work(kernels - logits, attention, logits)
+    tokens = rows * (config.batch.prompt_length + group * completion)
+    last = 2.0 * tokens * model.text.num_hidden_layers * model.text.intermediate_size * model.text.hidden_size
+    return Work(kernels - logits, attention, last, logits)
 
 
 def _pictures(config: RunConfig, model: ModelConfig, rows: int) -> Work:
-    batch = config.batch
-    return Work(*picture_flops(model, pictures=rows * batch.pictures, patches=batch.patches))
+    batch, vision = config.batch, model.vision
+    pictures = rows * batch.pictures
+    last = 2.0 * pictures * batch.patches * vision.depth * vision.intermediate_size * vision.hidden_size
+    return Work(*picture_flops(model, pictures=pictures, patches=batch.patches), last)

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from m2io_jax.config import RunConfig
+from m2io_jax.errors import UserError
 from m2io_jax.parallel.sharding import by_axes
 from m2io_jax.parallel.topologies import Topology
 from m2io_jax.planning.abstract import abstract_objective, as_on_tpu, model_of, topology_mesh
@@ -73,18 +75,28 @@ def plan(config: RunConfig, topology: Topology, said: Callable[[Planned], None])
     Where one does not fit, those that take what it gives are left out.
 
     Raises:
-        UserError: there is no libtpu, or the configuration does not suit the topology.
+        UserError: there is no libtpu, it cannot compile a program, or the configuration does not suit the topology.
     """
     config = as_on_tpu(config)
     mesh = topology_mesh(config, topology)
     objective = abstract_objective(config, mesh)
     state = abstract_state(objective.begin, objective.optimizer, mesh)
     run = _Run(config, topology, mesh, objective, state, said)
-    try:
+    with suppress(DoesNotFit), _nothing_kept():
         objective.compile(state, run)
-    except DoesNotFit:
-        pass
     return run.planned
+
+
+@contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """Between runs: what was compiled for devices that are not at hand could not be read back."""
+    name = "jax_enable_compilation_cache"
+    before = getattr(jax.config, name)
+    jax.config.update(name, False)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 class _Run(Ahead):
@@ -103,9 +115,11 @@ class _Run(Ahead):
         try:
             program = super().__call__(name, function, *arguments)
         except jax.errors.JaxRuntimeError as error:
-            found = _TOO_MUCH.search(str(error))
+            found, said = _TOO_MUCH.search(str(error)), str(error).partition("\n")[0]
             if not found:
-                raise
+                mend = "try other shapes of the batch or the mesh, or another version of libtpu"
+                what = f"libtpu cannot compile {name} for {self.topology.name}: {said}."
+                raise UserError(what, where="m2io plan", mend=mend) from error
             needed = beside + float(found["used"]) * _UNITS[found["unit"]]
             self._note(Planned(name, self.topology, needed / GIB, flops, None, None, float("nan")))
             raise DoesNotFit(name) from None

@@ -49,7 +49,8 @@ def arrays_of(config: RunConfig, mesh: jax.sharding.AbstractMesh) -> list[Lying]
     config = as_on_tpu(config)
     objective = abstract_objective(config, mesh)
     state = abstract_state(objective.begin, objective.optimizer, mesh)
-    parts = {"trained": state.params, "frozen": objective.frozen, "optimizer": state.opt_state}
+    optimizer = {"state": state.opt_state, "step": state.step}
+    parts = {"trained": state.params, "frozen": objective.frozen, "optimizer": optimizer}
     if config.objective == "grpo":
         kept = {id(leaf) for leaf in jax.tree.leaves(parts)}
         own = [(path, leaf) for path, leaf in _named(objective.reference) if id(leaf) not in kept]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
@@ -10,7 +11,7 @@ from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.language import KeysValues
 from m2io_jax.parallel.exchange import local_rows
 from m2io_jax.parallel.mesh import on_mesh
-from m2io_jax.parallel.sharding import COPIES, batch_sharding
+from m2io_jax.parallel.sharding import COPIES, batch_sharding, gathered
 from m2io_jax.sampling.constraints import Constraint
 from m2io_jax.sampling.sampler import Prefilled, Rollouts, SamplingConfig, decode, prefill
 
@@ -27,9 +28,19 @@ class Sampler:
 
     Args:
         constrained: every batch comes with a `Constraint`.
+        gather: weights that `fsdp` splits are gathered once before completions are decoded, in this dtype; None: for
+            every token.
     """
 
-    def __init__(self, structure: nnx.GraphDef, sampling: SamplingConfig, mesh: Mesh, *, constrained: bool = False):
+    def __init__(
+        self,
+        structure: nnx.GraphDef,
+        sampling: SamplingConfig,
+        mesh: Mesh,
+        *,
+        constrained: bool = False,
+        gather: str | None = None,
+    ):
         def encode(params, prompts: PromptBatch) -> jax.Array:
             return nnx.merge(structure, params).encode_pictures(prompts)
 
@@ -37,6 +48,7 @@ class Sampler:
             return prefill(nnx.merge(structure, params), prompts, pictures)
 
         def draw(params, prompts: PromptBatch, prefilled: Prefilled, key, constraint: Constraint | None) -> Rollouts:
+            params = params if gather is None else gathered(_floats_as(gather, params))
             return decode(nnx.merge(structure, params), prompts, prefilled, sampling, key=key, constraint=constraint)
 
         self.encode = _on_rows(encode, mesh, (WHOLE, ROWS), ROWS)
@@ -54,6 +66,11 @@ def _on_rows(function: Callable, mesh: Mesh, takes, gives) -> Callable:
         # Mapping the copies alone and leaving `fsdp` and `tensor` to the compiler aborts XLA (jaxlib of jax 0.10.2).
         return jax.jit(on_mesh(mesh, function), out_shardings=batch_sharding(mesh) if gives is ROWS else None)
     return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False))
+
+
+def _floats_as(dtype: str, params: nnx.State) -> nnx.State:
+    """The weights in the dtype that they are computed with; integers stay."""
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
 
 
 def completion_ids(completions: Completions) -> list[list[list[int]]]:

@@ -51,7 +51,8 @@ class GroupSampler:
             top_p=draw.top_p,
             min_p=draw.min_p,
         )
-        self.sampler = Sampler(policy.structure, self.sampling, mesh, constrained=draw.constrained)
+        gather = config.computation.dtype if draw.gather else None
+        self.sampler = Sampler(policy.structure, self.sampling, mesh, constrained=draw.constrained, gather=gather)
         self.constraints = None
         if draw.constrained:
             tokens = policy.codec.token_bytes()

@@ -10,7 +10,7 @@ from small_model import SMALL, STRUCTURE, mixed_rows, random_completions, small_
 from m2io_jax.config import MeshConfig, OptimizerConfig, RunConfig
 from m2io_jax.episodes.batching import stack_prompts
 from m2io_jax.models.inputs import Completions
-from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.parallel.mesh import make_mesh, on_mesh
 from m2io_jax.parallel.sharding import place, place_batch
 from m2io_jax.rl.losses import LOSSES
 from m2io_jax.sampling.sampler import Rollouts
@@ -75,7 +75,8 @@ def updated(config: RunConfig, devices: dict | None = None, likely: float = -4.2
     rollouts, rewards, reference, own = place_batch(given(likely), mesh)
     if config.grpo.updates_per_rollout == 1:
         own = None
-    update = jax.jit(partial(grpo_update, STRUCTURE, optimizer, config), out_shardings=(shardings, None))
+    update = on_mesh(mesh, partial(grpo_update, STRUCTURE, optimizer, config))
+    update = jax.jit(update, out_shardings=(shardings, None))
     state, metrics = update(state, frozen, prompts, None, rollouts, rewards, reference, own, 0.1, config.grpo.kl_beta)
     return jax.device_get((state.params, metrics))
 

@@ -12,7 +12,7 @@ from small_model import STRUCTURE, mixed_rows, random_completions, small_params
 
 from m2io_jax.config import MeshConfig, OptimizerConfig, RunConfig
 from m2io_jax.episodes.batching import stack_prompts
-from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.parallel.mesh import make_mesh, on_mesh
 from m2io_jax.parallel.sharding import place, place_batch
 from m2io_jax.sampling.rollouts import Sampler
 from m2io_jax.sampling.sampler import SamplingConfig
@@ -47,11 +47,13 @@ def one_device():
     return make_mesh(MeshConfig(data=1), jax.devices()[:1])
 
 
-def updates(mesh, config=CONFIG):
+def updates(mesh, config=CONFIG, gather=None):
     """Parameters and metrics after a supervised and after a GRPO update, and the rollouts between, on a mesh."""
     shardings = state_shardings(small_params(), OPTIMIZER, mesh)
     prompts, targets = place_batch((eight_rows(), random_completions(8, 1)), mesh)
-    compiled = partial(jax.jit, out_shardings=(shardings, None))
+
+    def compiled(update):
+        return jax.jit(on_mesh(mesh, update), out_shardings=(shardings, None))
 
     params = jax.tree.map(np.asarray, small_params())
     moments = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(OPTIMIZER.init, params))
@@ -59,7 +61,7 @@ def updates(mesh, config=CONFIG):
     supervise = compiled(partial(supervised_update, STRUCTURE, OPTIMIZER, config))
     supervised = supervise(state, NOTHING, prompts, targets, RATE)
 
-    sampled = Sampler(STRUCTURE, SAMPLING, mesh)(state.params, prompts, jax.random.key(3))
+    sampled = Sampler(STRUCTURE, SAMPLING, mesh, gather=gather)(state.params, prompts, jax.random.key(3))
     rewards = np.random.default_rng(0).uniform(size=(8, 3)).astype(np.float32)
     reference = np.asarray(sampled.log_probs) - 0.1
     rewards, reference = place_batch((rewards, reference), mesh)
@@ -76,14 +78,20 @@ def on_one():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "sizes",
-    [dict(data=2, fsdp=2, tensor=2), dict(data=8), dict(data=1, fsdp=8), dict(data=1, tensor=2)],
-    ids=["2x2x2", "data", "fsdp", "tensor"],
+    [
+        dict(data=8),
+        dict(data=1, fsdp=8),
+        dict(data=2, fsdp=2, tensor=2),
+        dict(data=1, tensor=8),
+        dict(data=4, fsdp=2),
+        dict(slice=2, data=2, fsdp=2),
+    ],
+    ids=["8x1x1", "1x8x1", "2x2x2", "1x1x8", "4x2x1", "two slices of 2x2x1, gathered"],
 )
 def test_a_mesh_changes_nothing(on_one, sizes):
-    count = int(np.prod(list(sizes.values())))
-    (tuned, tuned_metrics), sampled, (improved, improved_metrics) = updates(
-        make_mesh(MeshConfig(**sizes), jax.devices()[:count])
-    )
+    mesh = make_mesh(MeshConfig(**sizes), jax.devices()[: int(np.prod(list(sizes.values())))])
+    gather = "float32" if mesh.shape["slice"] > 1 else None
+    (tuned, tuned_metrics), sampled, (improved, improved_metrics) = updates(mesh, gather=gather)
     (one_tuned, one_tuned_metrics), one_sampled, (one_improved, one_improved_metrics) = on_one
     np.testing.assert_array_equal(sampled.completions.tokens, one_sampled.completions.tokens)
     np.testing.assert_array_equal(sampled.completions.mask, one_sampled.completions.mask)

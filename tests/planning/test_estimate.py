@@ -1,0 +1,128 @@
+"""Counted work against the products in the programs as JAX traces them; the roofline by hand."""
+
+import math
+
+import jax
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from m2io_jax.config import MeshConfig, RunConfig
+from m2io_jax.models import inserter, sizes
+from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.parallel.topologies import find_topology
+from m2io_jax.planning.abstract import abstract_objective, model_of
+from m2io_jax.planning.estimate import decode_bytes, estimate, program_flops
+from m2io_jax.training.compiling import Ahead
+from m2io_jax.training.state import abstract_state
+
+ROWS, PROMPT, GROUP, TIME = 2, 32, 3, 8
+
+
+def run(objective="grpo", remat="full", **more) -> RunConfig:
+    batch = {"prompts": ROWS, "prompt_length": PROMPT, "completion_length": TIME, "pictures": 2, "patches": 16}
+    computed = {"remat": remat, "unroll": False, "attention": "blocks"}
+    values = dict(name="x", objective=objective, steps=1, batch=batch, computation=computed, grpo={"kl_beta": 0})
+    return RunConfig(**values, rollout={"group_size": GROUP}, **more)
+
+
+def products(jaxpr, times: int = 1) -> float:
+    """Operations of every matrix product, those in loops as often as the loop runs."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            depth = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+            total += 2.0 * times * math.prod(equation.outvars[0].aval.shape) * depth
+        inside = equation.params["length"] if equation.primitive.name == "scan" else 1
+        total += sum(products(inner, times * inside) for inner in jaxprs_in_params(equation.params))
+    return total
+
+
+class Enough(Exception):
+    """What was asked for has been traced; nothing need be compiled."""
+
+
+class Traced(Ahead):
+    """Traces one of the programs that a run would compile."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name, self.found = name, None
+
+    def __call__(self, name, function, *arguments):
+        if name == "select":
+            return super().__call__(name, function, *arguments)
+        if name == "encode" and self.name == "prefill":
+            return None
+        if name == self.name:
+            self.found = function.trace(*arguments).jaxpr.jaxpr
+        raise Enough
+
+
+def traced(config: RunConfig, program: str):
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
+    objective, record = abstract_objective(config, mesh), Traced(program)
+    with pytest.raises(Enough):
+        objective.compile(abstract_state(objective.begin, objective.optimizer, mesh), record)
+    return record.found
+
+
+def masked_attention(model, passes: int) -> float:
+    """What is computed of attention although the mask hides it: half of each square of scores, which is not counted."""
+    text = model.text
+    hidden = ROWS * (PROMPT**2 / 2 + GROUP * TIME**2 / 2)
+    return passes * 4 * hidden * text.num_attention_heads * text.head_dim * text.num_hidden_layers
+
+
+@pytest.fixture(autouse=True)
+def logits_in_parts(monkeypatch):
+    monkeypatch.setattr(inserter, "MOST_LOGITS", 1)
+
+
+@pytest.mark.parametrize(("remat", "passes"), [("none", 3), ("dots", 4), ("full", 4)])
+def test_an_update_is_counted_with_what_it_computes_again(remat, passes):
+    config = run(remat=remat, freeze=(r"vision\..*",))
+    model = model_of(config)
+    counted = program_flops(config, model, {"language": "kernels"}, "update")
+    assert counted + masked_attention(model, passes) == pytest.approx(products(traced(config, "update")), rel=1e-6)
+
+
+def test_adapters_need_no_gradient_of_kernels():
+    config = run(lora={"rank": 1, "targets": ["language.blocks.k"]})
+    model = model_of(config)
+    counted = program_flops(config, model, {"language": "adapters"}, "update")
+    adapters = products(traced(config, "update")) - counted - masked_attention(model, 4)
+    inputs, outputs, tokens = model.text.hidden_size, 64, ROWS * (PROMPT + GROUP * TIME)
+    one = 2 * tokens * (inputs + outputs) * model.text.num_hidden_layers
+    assert adapters == pytest.approx(4 * one, rel=1e-6)
+
+
+def test_the_other_programs():
+    config = run()
+    model = sizes.SIZES["tiny"]
+    text, trained = model.text, {"language": "kernels", "vision": "kernels"}
+    of = {name: program_flops(config, model, trained, name) for name in ("prefill", "decode", "encode", "reference")}
+    assert of["prefill"] + of["decode"] + of["encode"] == pytest.approx(of["reference"])
+    last_logits = 2 * ROWS * text.hidden_size * text.vocab_size  # of the token after the prompt: counted with decoding
+    full = 4 * ROWS * PROMPT**2 / 2 * text.hidden_size * text.num_hidden_layers
+    assert of["prefill"] + full + last_logits == pytest.approx(products(traced(config, "prefill")), rel=1e-6)
+    assert program_flops(config, model, trained, "select") == 0
+
+
+def test_the_slowest_of_three_decides():
+    two = find_topology("2xv5e:2x2")
+    found = estimate(two, flops=197e12, memory_bytes=819e9 / 2, sent={"all-gather": 100e9, "send": 25e9 / 8 * 4})
+    assert (found.arithmetic, found.memory) == pytest.approx((1.0, 0.5))
+    assert found.network == pytest.approx(0.5 + 4.0) and found.seconds == found.network
+    assert found.bound == "network"
+    half = estimate(find_topology("tpu7x:1x1x1"), flops=2307e12, memory_bytes=0.0, sent={})
+    assert half.seconds == pytest.approx(2.0), "a device of tpu7x is half a chip"
+
+
+def test_decoding_reads_weights_and_caches_for_every_token():
+    config, text = run(), sizes.SIZES["tiny"].text
+    found = decode_bytes(config, sizes.SIZES["tiny"], weights=1000.0, rows=2, heads=1)
+    by_hand = sum(
+        1000 + 2 * 2 * text.num_hidden_layers * text.head_dim * 4 * (PROMPT + GROUP * TIME / 2) for _ in range(1, TIME)
+    )
+    assert found == pytest.approx(by_hand)

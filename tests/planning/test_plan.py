@@ -1,0 +1,170 @@
+"""Plans and tables of shardings against the run itself: the same programs, the same places, the same bytes."""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import pytest
+from killed_run import small_run
+from rich.console import Console
+
+from m2io_jax.config import MeshConfig, RunConfig
+from m2io_jax.errors import UserError
+from m2io_jax.models.policy import load_policy
+from m2io_jax.parallel.mesh import abstract_mesh, make_mesh
+from m2io_jax.parallel.topologies import find_topology
+from m2io_jax.planning import plan as module
+from m2io_jax.planning.abstract import as_on_tpu, topology_mesh
+from m2io_jax.planning.command import advice, plan_command
+from m2io_jax.planning.plan import plan
+from m2io_jax.planning.shardings import arrays_of
+from m2io_jax.training.compiling import Ahead
+from m2io_jax.training.grpo import GRPO
+from m2io_jax.training.run import prepared, weight_type
+from m2io_jax.training.state import begin
+
+KEYS = {"program", "topology", "hbm_gib", "hbm_limit_gib", "flops_per_chip", "collective_bytes", "step_s_estimate",
+        "fits"}  # fmt: skip
+PROGRAMS = {"select", "encode", "prefill", "decode", "reference", "update"}
+CUBE = find_topology("v5e:2x4")  # eight devices, as these tests have
+
+
+@pytest.fixture(scope="module")
+def config() -> RunConfig:
+    """Adapters, half precision, an eight-bit reference, on a mesh that splits everything; as TPUs run it."""
+    values = small_run("unused", "unused", "grpo+lora", 1).model_dump()
+    values |= {"computation": {"dtype": "bfloat16", "attention": "blocks", "unroll": False}, "int8": ["reference"]}
+    values |= {"batch": values["batch"] | {"prompts": 8}, "mesh": {"data": 2, "fsdp": 2, "tensor": 2}}
+    return RunConfig.model_validate(values)
+
+
+@pytest.fixture(scope="module")
+def objective(config):
+    """The trainer with weights."""
+    start = load_policy("random", size=config.model)
+    weights = jax.tree.map(lambda leaf: leaf.astype(weight_type(config)), start.params)
+    return GRPO(config, prepared(start.with_params(weights), config), make_mesh(config.mesh))
+
+
+@pytest.fixture(scope="module")
+def lowered() -> dict[str, tuple[str, jax.stages.Compiled]]:
+    """What is planned, as text before it is compiled, and compiled; `planned` fills it."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def planned(config, lowered):
+    """A plan by this machine's compiler in place of libtpu; that writes its loops in another way."""
+
+    def read_and_compile(self, name, function, *arguments):
+        program = function.lower(*arguments)
+        lowered[name], self.seconds[name] = (program.as_text(), program.compile()), 0.0
+        return lowered[name][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ahead, "__call__", read_and_compile)
+        patch.setattr(module, "bytes_sent", lambda program, devices: {"all-gather": 100.0 * devices})
+        patch.setattr(module, "topology_mesh", lambda config, _: make_mesh(config.mesh))
+        patch.setattr(module, "read_program", lambda text: None)
+        return plan(config, CUBE, lambda one: None)
+
+
+def test_what_is_planned_are_the_programs_that_run(objective, planned, lowered):
+    seen = set()
+
+    class Compared(Ahead):
+        def __call__(self, name, function, *arguments):
+            text, compiled = lowered[name]
+            assert function.lower(*arguments).as_text() == text, name
+            seen.add(name)
+            return compiled
+
+    objective.compile(begin(objective.begin, objective.optimizer, objective.mesh), Compared())
+    assert seen == PROGRAMS
+
+
+def test_a_device_holds_what_the_table_says(config, objective):
+    found = arrays_of(config, abstract_mesh(config.mesh, 8, 1))
+    state = begin(objective.begin, objective.optimizer, objective.mesh)
+    real = {"trained": state.params, "frozen": objective.frozen, "optimizer": (state.opt_state, state.step)}
+    for part, arrays in real.items():
+        on_one = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(arrays))
+        assert sum(lying.bytes for lying in found if lying.part == part) == on_one, part
+    shared = {id(leaf) for leaf in jax.tree.leaves(objective.frozen)}
+    own = [leaf for leaf in jax.tree.leaves(objective.reference) if id(leaf) not in shared]
+    on_one = sum(leaf.addressable_shards[0].data.nbytes for leaf in own)
+    assert sum(lying.bytes for lying in found if lying.part == "reference") == on_one
+    cache = [lying.array for lying in found if lying.name == "prompts.keys"]
+    assert cache[0].sharding.spec[1] == ("slice", "data", "fsdp")
+
+
+def test_a_plan_says_what_each_program_needs(config, planned, lowered):
+    found = {one.program: one for one in planned}
+    assert found.keys() == PROGRAMS
+    arrays = arrays_of(config, abstract_mesh(config.mesh, 8, 1))
+    held = {part: sum(each.bytes for each in arrays if each.part == part) for part in {each.part for each in arrays}}
+    weights = sum(size for part, size in held.items() if part not in ("cache", "batch"))
+    beside = {"select": weights, "update": held["reference"]}  # one takes no weights, one all but these
+    for name, one in found.items():
+        assert one.as_json().keys() == KEYS and json.dumps(one.as_json())
+        assert one.fits and one.hbm_gib * 2**30 > weights and one.estimate.seconds > 0, name
+        memory = lowered[name][1].memory_analysis()
+        own = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+        if name in beside:
+            assert one.hbm_gib * 2**30 == pytest.approx(own - memory.alias_size_in_bytes + beside[name])
+    assert found["update"].sent == {"all-gather": 800.0}
+    assert found["update"].flops > found["reference"].flops > found["prefill"].flops > 0
+
+
+def test_what_does_not_fit_is_told_with_what_to_change(config, planned):
+    small = dataclasses.replace(CUBE.family, hbm_gib=1e-6)
+    large = [dataclasses.replace(one, topology=dataclasses.replace(CUBE, family=small)) for one in planned]
+    assert not any(one.fits for one in large)
+    lines = "\n".join(advice(config, large))
+    assert "update needs" in lines and "computation.remat=full" in lines and "micro_batches=2" in lines
+    assert "lora=" not in lines and "int8" not in lines and "bfloat16" not in lines, "they are set already"
+    assert not any("Try" in line for line in advice(config, planned))
+
+
+@pytest.mark.parametrize("used, gib", [("48.00G", 48.0), ("512.00M", 0.5)])
+def test_what_libtpu_says_of_too_large_a_program_is_read(config, monkeypatch, used, gib):
+    def refuse(self, name, function, *arguments):
+        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: Ran out of memory. Used {used} of 15.75G hbm. Exceeded")
+
+    monkeypatch.setattr(Ahead, "__call__", refuse)
+    monkeypatch.setattr(module, "topology_mesh", lambda config, _: make_mesh(config.mesh))
+    heard = []
+    (one,) = plan(config, CUBE, heard.append)
+    assert heard == [one] and not one.fits and one.hbm_gib == pytest.approx(gib, abs=0.01)
+    assert one.as_json()["collective_bytes"] is one.as_json()["step_s_estimate"] is None
+
+
+def test_without_libtpu_the_extra_is_named(config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    with pytest.raises(UserError, match="extra `tpu`"):
+        topology_mesh(config, CUBE)
+
+
+def test_rows_that_do_not_divide_are_told_before_anything_is_compiled(config):
+    odd = config.model_copy(update={"mesh": MeshConfig(data=1, fsdp=3)})
+    with pytest.raises(UserError, match="8 rows cannot be shared out evenly to 3"):
+        arrays_of(odd, abstract_mesh(odd.mesh, 3, 1))
+
+
+def test_plans_are_of_what_tpus_run(config):
+    auto = config.model_copy(update={"computation": config.computation.model_copy(update={"attention": "auto"})})
+    assert as_on_tpu(auto).computation.attention == "blocks", "heads of 8 are too small for the kernel"
+    assert as_on_tpu(auto.model_copy(update={"model": "3b"})).computation.attention == "splash"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["v5e:1x1", "2xv5e:2x2", "tpu7x:1x1x1"])
+def test_libtpu_compiles_the_step_of_the_tiny_size(name, tmp_path, capsys):
+    pytest.importorskip("libtpu", reason="compiling for TPUs needs libtpu (pip install -e '.[tpu]')")
+    text = "name: x\nobjective: grpo\nsteps: 1\nbatch: {prompts: 8, prompt_length: 128, completion_length: 16}\n"
+    (tmp_path / "x.yaml").write_text(text)
+    plan_command(tmp_path / "x.yaml", [], name, True, Console(), Console(stderr=True))
+    found = {one["program"]: one for one in json.loads(capsys.readouterr().out)}
+    assert found.keys() == PROGRAMS and all(one["fits"] for one in found.values())
+    assert ("send" in found["update"]["collective_bytes"]) == name.startswith("2x")
