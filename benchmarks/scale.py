@@ -99,7 +99,7 @@ def _chips(lines: list[dict]) -> list[str]:
     for name in LADDER:
         for line in lines:
             if line["topology"] == name:
-                said += [_program_row(line, one) for one in line["programs"] if one["program"] != "select"]
+                said += [_program_row(line, one) for one in line["programs"]]
     return said
 
 

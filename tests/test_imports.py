@@ -24,7 +24,7 @@ FORBIDDEN = {
     "parallel": {"corpus", "retrieval", "episodes", "tasks", "models", "rl", "training", "evaluation", "serving"},
     "training": {"corpus", "retrieval", "planning", "evaluation", "serving", "sweeps"},
     "planning": {"corpus", "retrieval", "evaluation", "serving", "sweeps"},
-    "evaluation": {"serving", "sweeps"},
+    "evaluation": {"sweeps"},
 }
 ON_TOP = {"cli", "demo", "base", "reproduce", "notebook"}
 

@@ -83,15 +83,13 @@ def program_flops(config: RunConfig, model: ModelConfig, trained: Mapping[str, s
     encoded_before = grouped and "vision" not in trained and not config.int8
     text = _groups(config, model, rows, group, completion)
     prompt = _groups(config, model, rows, 0, 0)
-    if name in ("select", "advantages"):
-        return 0.0
     if name == "encode":
         return pictures.forward
     if name == "prefill":
         return prompt.forward
     if name == "decode":
         return text.forward - prompt.forward
-    if name in ("reference", "own"):
+    if name in ("reference", "own", "clean"):
         return text.forward + (0.0 if encoded_before else pictures.forward)
     seen = 0.0 if encoded_before else _with_backward(config, pictures, trained.get("vision"))
     return seen + _with_backward(config, text, trained.get("language", "passed through"))

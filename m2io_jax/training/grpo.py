@@ -71,7 +71,7 @@ class GRPO:
         blank = blank_group(blank, pictures, config.rollout.group_size, config.batch.completion_length)
         self.data = DataSide(config, blank)
         self._remembered = remembered(config.grpo)
-        self._last, self._advantages = Sampled(), jax.jit(partial(update_advantages, config))
+        self._last, self._advantages = None, jax.jit(partial(update_advantages, config))
 
     @property
     def memory(self) -> dict[str, Any]:
@@ -127,13 +127,13 @@ class GRPO:
             progress: 0 to 1, the run's.
         """
         timing, step, sampled = Stopwatch(), int(state.step), Sampled()
-        self._last = sampled
         while len(self.data.waiting) <= self.config.rollout.ahead:
             self.data.wait(self._sample(state, rows, step, progress, key, sampled, timing))
         groups, chosen = self.data.next_batch(step)
         rates = (learning_rate, configured_kl_weight(self.config.grpo, progress), self._remembered.get("entropy_coef"))
         state, learned = self.learner(state, groups, rates, timing)
         self.data.learned(learned)
+        self._last = sampled, groups
         metrics = sampled.metrics(self.codec.tokenizer.eos_token_id) | means([chosen]) | learned | self._remembered
         if self.config.data.noise:
             metrics["data/noise/step"] = float(self.sampler.noise_level(progress))
@@ -142,8 +142,8 @@ class GRPO:
         return state, metrics | timing.seconds
 
     def samples(self, count: int) -> list[SampledGroup]:
-        """The first groups that this process sampled in the last step, to be shown."""
-        return self._last.shown(count, self._advantages)
+        """The first groups that the last step sampled and learnt from, of this process, to be shown."""
+        return self._last[0].shown(count, self._last[1], self._advantages)
 
     def _sample(
         self,

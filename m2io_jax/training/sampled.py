@@ -41,18 +41,24 @@ class Sampled:
         done = means(self.done) | {"rollout/rounds": float(len(self.done))}
         return joined(self.scores).of_all().metrics() | length_metrics(self.groups, stop) | done
 
-    def shown(self, count: int, advantages: Callable) -> list[SampledGroup]:
-        """The first groups, with the advantages that their rewards have among all that is here.
+    def shown(self, count: int, learnt: Sequence[Group], advantages: Callable) -> list[SampledGroup]:
+        """The first of these groups that an update learnt from; not those that an earlier step had sampled.
 
         Args:
-            advantages: of masks [rows, group, time] and rewards [rows, group].
+            learnt: all that the update learnt from.
+            advantages: what it went by, of masks [rows, group, time] and rewards [rows, group].
         """
-        scores = joined(self.scores)
-        found = np.asarray(advantages(np.stack([group.mask for group in self.groups]), scores.rewards))
-        shown = zip(self.rows[:count], self.texts, found, strict=False)
+        scores, places = joined(self.scores), {id(row.prompt): place for place, row in enumerate(self.rows)}
+        mask, rewards = (np.stack([getattr(group, name) for group in learnt]) for name in ("mask", "rewards"))
+        found = [
+            (places[id(group.prompt)], of_group)
+            for group, of_group in zip(learnt, np.asarray(advantages(mask, rewards)), strict=True)
+            if id(group.prompt) in places
+        ]
         return [
-            SampledGroup(row.task.name, row.episode, scored(texts, scores, index, of_group))
-            for index, (row, texts, of_group) in enumerate(shown)
+            SampledGroup(row.task.name, row.episode, scored(self.texts[place], scores, place, of_group))
+            for place, of_group in found[:count]
+            for row in [self.rows[place]]
         ]
 
 

@@ -26,7 +26,7 @@ from m2io_jax.training.state import begin
 
 KEYS = {"program", "topology", "hbm_gib", "hbm_limit_gib", "flops_per_chip", "collective_bytes", "step_s_estimate",
         "fits"}  # fmt: skip
-PROGRAMS = {"select", "encode", "prefill", "decode", "reference", "update"}
+PROGRAMS = {"encode", "prefill", "decode", "reference", "update"}
 CUBE = find_topology("v5e:2x4")  # eight devices, as these tests have
 
 
@@ -105,7 +105,7 @@ def test_a_plan_says_what_each_program_needs(config, planned, lowered):
     arrays = arrays_of(config, abstract_mesh(config.mesh, 8, 1))
     held = {part: sum(each.bytes for each in arrays if each.part == part) for part in {each.part for each in arrays}}
     weights = sum(size for part, size in held.items() if part not in ("cache", "batch"))
-    beside = {"select": weights, "update": held["reference"]}  # one takes no weights, one all but these
+    beside = {"update": held["reference"]}  # it takes all weights but these
     for name, one in found.items():
         assert one.as_json().keys() == KEYS and json.dumps(one.as_json())
         assert one.fits and one.hbm_gib * 2**30 > weights and one.estimate.seconds > 0, name
@@ -135,9 +135,11 @@ def test_what_libtpu_says_of_too_large_a_program_is_read(config, monkeypatch, us
     monkeypatch.setattr(Ahead, "__call__", refuse)
     monkeypatch.setattr(module, "topology_mesh", lambda config, _: make_mesh(config.mesh))
     heard = []
-    (one,) = plan(config, CUBE, heard.append)
-    assert heard == [one] and not one.fits and one.hbm_gib == pytest.approx(gib, abs=0.01)
-    assert one.as_json()["collective_bytes"] is one.as_json()["step_s_estimate"] is None
+    found = plan(config, CUBE, heard.append)
+    assert heard == found and {one.program for one in found} == {"encode", "reference"}, "the first of each job"
+    for one in found:
+        assert not one.fits and one.hbm_gib == pytest.approx(gib, abs=0.01)
+        assert one.as_json()["collective_bytes"] is one.as_json()["step_s_estimate"] is None
 
 
 def test_without_libtpu_the_extra_is_named(config, monkeypatch):

@@ -18,6 +18,7 @@ from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import place_batch
 from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.training.checkpoints import Checkpoints
+from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.data_side import DataSide
 from m2io_jax.training.group_sampler import noisy_prompt
 from m2io_jax.training.groups import as_groups, batched, blank_group
@@ -199,10 +200,12 @@ def test_a_task_must_say_what_is_right():
 def started(episodes, **changes):
     """A small run with every method on: the objective, compiled; a state to begin with; and its rows."""
     config = RunConfig.model_validate(small_run(str(episodes), "unused", "grpo+data", 4).model_dump() | changes)
-    policy, _, _, rows = set_up(config)
+    many = {"prompts": 8}  # as many as there are devices
+    wide = {"batch": config.batch.model_copy(update=many), "rollout": config.rollout.model_copy(update=many)}
+    policy, _, _, rows = set_up(config.model_copy(update=wide))
     objective = GRPO(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
     state = begin(objective.begin, objective.optimizer, objective.mesh)
-    objective.compile(state)
+    objective.compile(state, Ahead())
     return objective, state, rows
 
 
