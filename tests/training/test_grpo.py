@@ -14,7 +14,7 @@ from m2io_jax.errors import UserError
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import place_batch
 from m2io_jax.training.grpo import GRPO
-from m2io_jax.training.run import set_up
+from m2io_jax.training.run import next_batch, set_up
 from m2io_jax.training.state import begin
 from m2io_jax.training.trained import join
 
@@ -43,7 +43,7 @@ def started(episodes, **changes):
     policy, _, _, rows = set_up(config.model_copy(update={"mesh": MeshConfig()}))
     objective = GRPO(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
     state = begin(objective.begin, objective.optimizer, objective.mesh)
-    return objective, state, [dataclasses.replace(row, task=Odd(row.task)) for row in next(rows)]
+    return objective, state, [dataclasses.replace(row, task=Odd(row.task)) for row in next_batch(config, rows)]
 
 
 def stepped(objective, state, rows):
