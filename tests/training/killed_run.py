@@ -1,5 +1,5 @@
 """One start of a small run, alone or as one of several processes, in which something happens:
-EPISODES RUN OBJECTIVE[+lora] STEPS DEED, where the deed is
+EPISODES RUN OBJECTIVE[+lora|+four] STEPS DEED, where the deed is
 
     never
     step N            dies by SIGKILL after step N
@@ -97,14 +97,15 @@ def get(number: signal.Signals) -> None:
 
 
 def small_run(episodes: str, folder: str, objective: str, steps: int) -> RunConfig:
-    """A run that takes a moment, with OBJECTIVE[+lora]."""
+    """A run that takes a moment, with OBJECTIVE[+lora|+four]; `four` is for as many processes."""
     tiny = sizes.SIZES["tiny"]
     vision = replace(tiny.vision, depth=1, hidden_size=16, num_heads=2, intermediate_size=16, out_hidden_size=16,
                      fullatt_block_indexes=(0,))  # fmt: skip
     text = replace(tiny.text, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
                    num_key_value_heads=1, head_dim=8, mrope_section=(1, 1, 2))  # fmt: skip
     sizes.SIZES["small"] = replace(tiny, vision=vision, text=text)
-    objective, _, lora = objective.partition("+")
+    objective, _, variant = objective.partition("+")
+    four = variant == "four"
     return RunConfig(
         name="killed",
         run=folder,
@@ -115,13 +116,13 @@ def small_run(episodes: str, folder: str, objective: str, steps: int) -> RunConf
         tasks={"look": 0.5, "inserter": 0.5},
         rewards={"format": 1.0, "seen": 1.0},
         steps=steps,
-        lora={"rank": 2, "alpha": 4.0} if lora else None,
-        batch={"prompts": 4, "prompt_length": 256, "completion_length": 64 if objective == "supervised" else 6,
+        lora={"rank": 2, "alpha": 4.0} if variant == "lora" else None,
+        batch={"prompts": 4 if four else 2, "prompt_length": 256, "completion_length": 64 if objective == "supervised" else 6,
                "pictures": 3},  # fmt: skip
         rollout={"group_size": 2},
         grpo={"kl_schedule": "grpo_d", "kl_beta": 0.02, "entropy_coef": 0.01, "entropy_target": 100.0},
-        # Adam would scale up a gradient that is zero but for rounding, such as that of a bias of keys
-        optimizer={"learning_rate": 1e-2, "schedule": "cosine", "eps": 1e-3},
+        # Adam would scale up a gradient that is zero but for rounding, such as that of a bias of keys: to be compared
+        optimizer={"learning_rate": 1e-2, "schedule": "cosine", "eps": 1e-3 if four else 1e-8},
         checkpoint={"every_steps": 2},
         logging={"tensorboard": False},
     )
