@@ -117,8 +117,8 @@ def small_run(episodes: str, folder: str, objective: str, steps: int) -> RunConf
         rewards={"format": 1.0, "seen": 1.0},
         steps=steps,
         lora={"rank": 2, "alpha": 4.0} if variant == "lora" else None,
-        batch={"prompts": 4 if four else 2, "prompt_length": 256, "completion_length": 64 if objective == "supervised" else 6,
-               "pictures": 3},  # fmt: skip
+        batch={"prompts": 4 if four else 2, "prompt_length": 256, "pictures": 3,
+               "completion_length": 64 if objective == "supervised" else 6},  # fmt: skip
         rollout={"group_size": 2},
         grpo={"kl_schedule": "grpo_d", "kl_beta": 0.02, "entropy_coef": 0.01, "entropy_target": 100.0},
         # Adam would scale up a gradient that is zero but for rounding, such as that of a bias of keys: to be compared
