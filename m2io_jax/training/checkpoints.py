@@ -86,7 +86,8 @@ class Checkpoints:
             metrics = None if measured is None else {MEASURED: measured}
             self._under_way = step, writer.save_checkpointables_async(step, items, force=True, metrics=metrics)
         except (OSError, ValueError) as error:
-            raise self._unwritten(step, error) from error
+            self._tell_refusal(step, error)
+            raise
 
     def wait(self) -> None:
         """Returns when what was saved last is complete. Raises UserError as `save`."""
@@ -96,7 +97,8 @@ class Checkpoints:
         try:
             response.result()
         except (OSError, ValueError) as error:
-            raise self._unwritten(step, error) from error
+            self._tell_refusal(step, error)
+            raise
         self._newest = step
 
     def _refuse_older(self, step: int) -> None:
@@ -104,17 +106,19 @@ class Checkpoints:
             what = f"Checkpoint {step} would be older than checkpoint {self._newest}, which is already there."
             raise UserError(what, where=str(self.directory), mend="resume from the newest, or move the later ones away")
 
-    def _unwritten(self, step: int, error: OSError | ValueError) -> Exception:
+    def _tell_refusal(self, step: int, error: OSError | ValueError) -> None:
+        """Raises UserError where the operating system refused to write."""
         self._writer, newest = None, self._newest
         if not isinstance(error, OSError) and _REFUSED not in str(error):
-            return error
-        kept = f"checkpoint {newest} is whole and the run resumes from it"
-        kept = "none was saved before" if newest is None else kept
-        return UserError(
+            return
+        kept = "none was saved before"
+        if newest is not None:
+            kept = f"checkpoint {newest} is whole and the run resumes from it"
+        raise UserError(
             f"Checkpoint {step} cannot be written ({kept}): {_reason(error)}",
             where=str(self.directory / str(step)),
             mend="make room or allow writing there, then run the same command again",
-        )
+        ) from error
 
     def extra(self, step: int) -> dict[str, Any]:
         """What `save` was given as `extra`, read alone: look at it before making a state to restore into.

@@ -1,5 +1,5 @@
 """One start of a small run, alone or as one of several processes, in which something happens:
-EPISODES RUN OBJECTIVE[+lora|+data] STEPS DEED, where the deed is
+EPISODES RUN OBJECTIVE[+lora|+data|+four] STEPS DEED, where the deed is
 
     never
     step N            dies by SIGKILL after step N
@@ -81,7 +81,7 @@ def arrange(words: str) -> None:
         Checkpoints.save = die_while_saving
     elif kind == "moment":
         draw = random.Random(number)
-        at, share = draw.randint(1, 4), draw.uniform(0, 1.5)
+        at, share = draw.randint(1, 3), draw.uniform(0, 1.5)
         before_step(lambda n, took: soon(share * took) if n == at else None)
     elif kind != "never":
         deeds = {"in": die, "raise": fail}
@@ -129,7 +129,7 @@ ALL_DATA = dict(
 
 
 def small_run(episodes: str, folder: str, objective: str, steps: int) -> RunConfig:
-    """A run that takes a moment, with OBJECTIVE[+lora|+data]."""
+    """A run that takes a moment, with OBJECTIVE[+lora|+data|+four]; `four` is for as many processes."""
     tiny = sizes.SIZES["tiny"]
     vision = replace(tiny.vision, depth=1, hidden_size=16, num_heads=2, intermediate_size=16, out_hidden_size=16,
                      fullatt_block_indexes=(0,))  # fmt: skip
@@ -138,6 +138,7 @@ def small_run(episodes: str, folder: str, objective: str, steps: int) -> RunConf
     sizes.SIZES["small"] = replace(tiny, vision=vision, text=text)
     tasks.TASKS["sums"] = Sums()
     objective, _, variant = objective.partition("+")
+    four = variant == "four"
     values = dict(
         name="killed",
         run=folder,
@@ -149,13 +150,12 @@ def small_run(episodes: str, folder: str, objective: str, steps: int) -> RunConf
         rewards={"format": 1.0, "seen": 1.0},
         steps=steps,
         lora={"rank": 2, "alpha": 4.0} if variant == "lora" else None,
-        batch={"prompts": 2 if variant == "data" else 4, "prompt_length": 256,
-               "completion_length": 64 if objective == "supervised" else 6,
-               "pictures": 3},  # fmt: skip
+        batch={"prompts": 4 if four else 2, "prompt_length": 256, "pictures": 3,
+               "completion_length": 64 if objective == "supervised" else 6},  # fmt: skip
         rollout={"group_size": 2},
         grpo={"kl_schedule": "grpo_d", "kl_beta": 0.02, "entropy_coef": 0.01, "entropy_target": 100.0},
-        # Adam would scale up a gradient that is zero but for rounding, such as that of a bias of keys
-        optimizer={"learning_rate": 1e-2, "schedule": "cosine", "eps": 1e-3},
+        # Adam would scale up a gradient that is zero but for rounding, such as that of a bias of keys: to be compared
+        optimizer={"learning_rate": 1e-2, "schedule": "cosine", "eps": 1e-3 if four else 1e-8},
         checkpoint={"every_steps": 2},
         logging={"tensorboard": False},
     )

@@ -17,7 +17,7 @@ STEPS = 6
 def train(episodes: Path, run: Path, deeds: list[str], objective: str = "grpo", devices: int = 1) -> list[Ended]:
     """One start of a run in as many processes as there are deeds; see killed_run.py."""
     extra = {"JAX_COMPILATION_CACHE_DIR": str(run.parent / "compiled"), "JAX_NUM_CPU_DEVICES": str(devices)}
-    words = [[str(episodes), str(run), objective, str(STEPS), deed] for deed in deeds]
+    words = [[str(episodes), str(run), f"{objective}+four", str(STEPS), deed] for deed in deeds]
     return run_together(Path(PROGRAM), words, extra)
 
 

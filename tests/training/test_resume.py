@@ -128,7 +128,7 @@ def test_25_kills_at_random_moments_of_60_steps(tmp_path, episodes, undisturbed)
     draw, steps, run = random.Random(25), 60, tmp_path / "killed"
     whole = undisturbed("grpo", steps)
     # a checkpoint every second step, each written beside the steps that follow
-    kills = [f"moment {number}" for number in range(17)] + [f"saving {draw.uniform(0, 0.05):.3f}" for _ in range(8)]
+    kills = [f"moment {number}" for number in range(19)] + [f"saving {draw.uniform(0, 0.03):.3f}" for _ in range(6)]
     cut = 0
     for kill in draw.sample(kills, len(kills)):
         assert start(episodes, run, "grpo", kill, steps) == -9, f"{kill}: it came to its end"
