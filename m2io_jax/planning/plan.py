@@ -126,7 +126,7 @@ class _Run(Ahead):
         memory = program.memory_analysis()
         given = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
         needed = beside + given + memory.temp_size_in_bytes
-        sent = bytes_sent(read_program(program.as_text()), self.topology.chips * self.topology.family.devices_a_chip)
+        sent = bytes_sent(read_program(_text(program)), self.topology.chips * self.topology.family.devices_a_chip)
         touched = self._decoded_bytes(arguments[0]) if name == "decode" else given + 2 * memory.temp_size_in_bytes
         took = estimate(self.topology, flops=flops, memory_bytes=touched, sent=sent)
         self._note(Planned(name, self.topology, needed / GIB, flops, sent, took, self.seconds[name]))
@@ -154,6 +154,16 @@ class _Run(Ahead):
         shape = (self.config.prompts_a_step, text.num_key_value_heads)
         rows, heads = by_axes(axes, shape, self.mesh).shard_shape(shape)
         return decode_bytes(self.config, self.model, weights=whole, rows=rows, heads=heads)
+
+
+def _text(program: jax.stages.Compiled) -> str:
+    """The program as XLA prints it. Raises UserError: this JAX cannot read what this libtpu wrote."""
+    try:
+        return program.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        what = f"JAX {jax.__version__} cannot read what this libtpu compiled: {str(error).splitlines()[0]}."
+        mend = "install the libtpu that belongs to this JAX, as the extra `tpu` does"
+        raise UserError(what, where="topology", mend=mend) from error
 
 
 def bytes_on_device(shape: jax.ShapeDtypeStruct) -> int:
