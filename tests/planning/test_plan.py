@@ -1,8 +1,10 @@
 """Plans and tables of shardings against the run itself: the same programs, the same places, the same bytes."""
 
 import dataclasses
+import io
 import json
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -18,7 +20,7 @@ from m2io_jax.planning import plan as module
 from m2io_jax.planning.abstract import as_on_tpu, topology_mesh
 from m2io_jax.planning.command import advice, plan_command
 from m2io_jax.planning.plan import plan
-from m2io_jax.planning.shardings import arrays_of
+from m2io_jax.planning.shardings import arrays_of, shardings_command
 from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.grpo import GRPO
 from m2io_jax.training.run import prepared, weight_type
@@ -26,6 +28,8 @@ from m2io_jax.training.state import begin
 
 KEYS = {"program", "topology", "hbm_gib", "hbm_limit_gib", "flops_per_chip", "collective_bytes", "step_s_estimate",
         "fits"}  # fmt: skip
+CONFIGS = Path(__file__).parents[2] / "configs"
+PARTS = {"trained", "frozen", "optimizer", "reference", "cache", "batch"}
 PROGRAMS = {"select", "encode", "prefill", "decode", "reference", "update"}
 CUBE = find_topology("v5e:2x4")  # eight devices, as these tests have
 
@@ -125,6 +129,19 @@ def test_what_does_not_fit_is_told_with_what_to_change(config, planned):
     assert "update needs" in lines and "computation.remat=full" in lines and "micro_batches=2" in lines
     assert "lora=" not in lines and "int8" not in lines and "bfloat16" not in lines, "they are set already"
     assert not any("Try" in line for line in advice(config, planned))
+
+
+def test_the_table_of_the_3b_on_sixteen_chips():
+    """With nothing but the configuration: no weights, no devices, no libtpu."""
+    out = Console(record=True, width=200, file=io.StringIO())
+    shardings_command(CONFIGS / "inserter_r1_3b.yaml", [], "v5e:4x4", out)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.export_text().splitlines()]
+    found = {row[0]: row[1:] for row in rows if len(row) == 5}
+    mib = 36 * 2048 * 11008 * 2 / 16 / 2**20
+    assert found["language.blocks.mlp.gate.kernel"] == ["bfloat16", "36 x 2048 x 11008", "-, fsdp, -", f"{mib:.1f}"]
+    assert found["prompts.keys"][1:3] == ["36 x 16 x 2 x 2048 x 128", "-, fsdp, -, -, -"]
+    total = sum(float(cells[3].replace(",", "")) for name, cells in found.items() if name in PARTS)
+    assert float(found["all"][3].replace(",", "")) == pytest.approx(total, abs=0.3)
 
 
 @pytest.mark.parametrize("used, gib", [("48.00G", 48.0), ("512.00M", 0.5)])
