@@ -176,12 +176,11 @@ def test_plans_are_of_what_tpus_run(config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["v5e:1x1", "2xv5e:2x2", "tpu7x:1x1x1"])
-def test_libtpu_compiles_the_step_of_the_tiny_size(name, tmp_path, capsys):
+def test_libtpu_compiles_the_step_of_the_tiny_size(tmp_path, capsys):
     pytest.importorskip("libtpu", reason="compiling for TPUs needs libtpu (pip install -e '.[tpu]')")
     text = "name: x\nobjective: grpo\nsteps: 1\nbatch: {prompts: 8, prompt_length: 128, completion_length: 16}\n"
     (tmp_path / "x.yaml").write_text(text)
-    plan_command(tmp_path / "x.yaml", [], name, True, Console(), Console(stderr=True))
+    plan_command(tmp_path / "x.yaml", [], "v5e:1x1", True, Console(), Console(stderr=True))
     found = {one["program"]: one for one in json.loads(capsys.readouterr().out)}
     assert found.keys() == PROGRAMS and all(one["fits"] for one in found.values())
-    assert ("send" in found["update"]["collective_bytes"]) == name.startswith("2x")
+    assert not any(one["collective_bytes"] for one in found.values()), "one chip has nobody to send to"
