@@ -119,6 +119,10 @@ def kept() -> list[dict]:
 def keep(line: dict) -> None:
     with KEPT.open("a") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def write_page() -> None:
+    """Draws the tables of all that is kept."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(before + BEGIN + "\n" + tables(kept()) + "\n" + END + rest.partition(END)[2])
 
@@ -140,13 +144,15 @@ def main() -> None:
     parser.add_argument("--sizes", default=",".join(SIZES))
     parser.add_argument("--trained", default=",".join(TRAINED))
     parser.add_argument("--families", default=",".join(FAMILIES))
-    parser.add_argument("--parts", default="fits,chips")
+    parser.add_argument("--parts", default="fits,chips", help="`tables` draws them again and plans nothing")
     given = parser.parse_args()
     for size in given.sizes.split(","):
         for trained in given.trained.split(","):
             for topology in missing(size, trained, given.parts.split(","), given.families.split(",")):
                 print(f"{size}, {trained}, on {topology.name}", flush=True)
                 keep(planned(size, trained, topology))
+                write_page()
+    write_page()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from m2io_jax.parallel.sharding import by_axes
 from m2io_jax.parallel.topologies import Topology
 from m2io_jax.planning.abstract import abstract_objective, as_on_tpu, model_of, topology_mesh
 from m2io_jax.planning.collectives import bytes_sent
-from m2io_jax.planning.estimate import Estimate, decode_bytes, estimate, program_flops
+from m2io_jax.planning.estimate import BYTES, Estimate, decode_bytes, estimate, program_flops
 from m2io_jax.planning.hlo import read_program
 from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.state import abstract_state
@@ -107,7 +107,7 @@ class _Run(Ahead):
         self.config, self.topology, self.mesh, self.said = config, topology, mesh, said
         self.model, self.planned = model_of(config), []
         self.trained = _trained_towers(objective.begin)
-        self.held = jax.tree.leaves((state, objective.frozen, getattr(objective, "reference", None)))
+        self.held = jax.tree.leaves((state, objective.frozen, objective.reference))
 
     def __call__(self, name: str, function: Callable, *arguments: Any) -> jax.stages.Compiled:
         beside = self._held_beside(arguments)
@@ -126,7 +126,7 @@ class _Run(Ahead):
         memory = program.memory_analysis()
         given = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
         needed = beside + given + memory.temp_size_in_bytes
-        sent = bytes_sent(read_program(program.as_text()), self.topology.chips * self.topology.family.devices_a_chip)
+        sent = bytes_sent(read_program(_text(program)), self.topology.chips * self.topology.family.devices_a_chip)
         touched = self._decoded_bytes(arguments[0]) if name == "decode" else given + 2 * memory.temp_size_in_bytes
         took = estimate(self.topology, flops=flops, memory_bytes=touched, sent=sent)
         self._note(Planned(name, self.topology, needed / GIB, flops, sent, took, self.seconds[name]))
@@ -144,13 +144,26 @@ class _Run(Ahead):
 
     def _decoded_bytes(self, weights: nnx.State) -> float:
         """For every token a device reads the language model, what `fsdp` splits of it gathered, and its caches."""
-        tensor = self.mesh.shape["tensor"]
-        split = [(leaf, leaf.sharding.spec) for leaf in jax.tree.leaves(weights["language"])]
-        whole = sum(leaf.size * leaf.dtype.itemsize / (tensor if "tensor" in spec else 1) for leaf, spec in split)
+        language, tensor = weights["language"], self.mesh.shape["tensor"]
+        looked_up = "head" in language  # of a table of embeddings that is not the head too, a few rows are read
+        read = jax.tree.leaves([part for name, part in language.items() if name != "embedding" or not looked_up])
+        most = BYTES[self.config.computation.dtype] if self.config.rollout.gather else 4
+        split = [(leaf.size * min(leaf.dtype.itemsize, most), "tensor" in leaf.sharding.spec) for leaf in read]
+        whole = sum(size / (tensor if is_split else 1) for size, is_split in split)
         axes, text = ("batch", "kv_heads"), self.model.text
         shape = (self.config.prompts_a_step, text.num_key_value_heads)
         rows, heads = by_axes(axes, shape, self.mesh).shard_shape(shape)
         return decode_bytes(self.config, self.model, weights=whole, rows=rows, heads=heads)
+
+
+def _text(program: jax.stages.Compiled) -> str:
+    """The program as XLA prints it. Raises UserError: this JAX cannot read what this libtpu wrote."""
+    try:
+        return program.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        what = f"JAX {jax.__version__} cannot read what this libtpu compiled: {str(error).splitlines()[0]}."
+        mend = "install the libtpu that belongs to this JAX, as the extra `tpu` does"
+        raise UserError(what, where="topology", mend=mend) from error
 
 
 def bytes_on_device(shape: jax.ShapeDtypeStruct) -> int:

@@ -44,6 +44,7 @@ class Supervised:
         self.config, self.mesh = config, mesh
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
         self.memory = {}  # a step leaves nothing to the next beside the state
+        self.reference = None  # nothing is compared with the policy that it began with
         self.optimizer = make_optimizer(config.optimizer)
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
         shardings = state_shardings(self.begin, self.optimizer, mesh)
