@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ def _made(stage: RunConfig) -> tuple[int, float]:
     return steps, steps * sum(times) / len(times)
 
 
+@cache
 def _parameters(size: str) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(declared(model_config(size))))
 

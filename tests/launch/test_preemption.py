@@ -62,7 +62,7 @@ class Cloud:
 
     def launch(self, verb: str, *words: str, status: int = 0) -> str:
         command = ["launch/tpu_vm.sh", verb, *OPTIONS, *words]
-        ran = subprocess.run(command, cwd=self.tree, env=self.environment, capture_output=True, text=True, timeout=60)
+        ran = subprocess.run(command, cwd=self.tree, env=self.environment, capture_output=True, text=True, timeout=300)
         assert ran.returncode == status, ran.stderr
         return ran.stdout + ran.stderr
 

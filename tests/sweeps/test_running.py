@@ -48,7 +48,7 @@ def plan(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def plan(**more):
-        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"name": "s", "config": "c.yaml"} | more))
+        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"name": "s", "config": "c.yaml"} | more, sort_keys=False))
         return load_sweep(tmp_path / "sweep.yaml")
 
     return plan
