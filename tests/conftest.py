@@ -1,11 +1,16 @@
 """What all tests share: JAX on eight virtual CPU devices, and the folder of shared data where there is one."""
 
 import os
+import tempfile
 from pathlib import Path
 
 # JAX reads these when it is first imported, which any test module may do.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+# Tests compile the same small programs again and again: all workers and the commands they run share them.
+PROGRAMS = None if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.TemporaryDirectory(prefix="m2io-programs-")
+if PROGRAMS:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS.name
 
 import pytest  # noqa: E402
 

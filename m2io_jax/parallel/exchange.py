@@ -39,14 +39,16 @@ def gathered(value: T) -> list[T]:
     return [json.loads(row[:size].tobytes()) for row, size in zip(every, sizes, strict=True)]
 
 
-def local_rows(array: jax.Array) -> np.ndarray:
-    """This process's rows of an array whose rows are spread over the mesh, in their order."""
+def local_rows(array: jax.Array | np.ndarray) -> np.ndarray:
+    """This process's rows of an array whose rows are spread over the mesh, in their order; all of one on the host."""
+    if isinstance(array, np.ndarray):
+        return array
     parts = {shard.index[0].start or 0: shard for shard in array.addressable_shards}
     return np.concatenate([np.asarray(parts[start].data) for start in sorted(parts)])
 
 
-def whole(array: jax.Array) -> np.ndarray:
+def whole(array: jax.Array | np.ndarray) -> np.ndarray:
     """The whole array on the host, although some of it may lie with another process."""
-    if array.is_fully_addressable or array.is_fully_replicated:
+    if isinstance(array, np.ndarray) or array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -109,7 +109,7 @@ def as_json(plan: Plan, measured: Sequence[Measured], claims: Sequence[Judged]) 
             for name, arm in plan.arms.items()
         },
         "claims": [
-            asdict(each.claim)
+            each.claim.model_dump()
             | {name: asdict(found) | {"verdict": found.verdict} for name, found in each.found.items()}
             for each in claims
         ],

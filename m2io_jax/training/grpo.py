@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,13 +21,13 @@ from m2io_jax.episodes.pipeline import RowIterator
 from m2io_jax.models.int8 import quantizer
 from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.exchange import gathered
-from m2io_jax.parallel.sharding import param_shardings, place
+from m2io_jax.parallel.sharding import local_count, param_shardings, place
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.compiling import Ahead, side_by_side
 from m2io_jax.training.data_side import Carried, DataSide
 from m2io_jax.training.group_sampler import GroupSampler
-from m2io_jax.training.groups import Group, blank_group
+from m2io_jax.training.groups import Group, blank_group, stack_groups
 from m2io_jax.training.learner import Learner, update_advantages
 from m2io_jax.training.logging.samples import SampledGroup
 from m2io_jax.training.objective import configured_kl_weight, remembered
@@ -109,6 +109,9 @@ class GRPO:
         sampling = partial(self.sampler.compile, ahead, self._sampling_weights(own), own, self.encoder)
         training = self.learner.compile(ahead, state, self.data.blank, self._remembered.get("entropy_coef"))
         side_by_side(sampling, *training)
+        if self.config.logging.samples_every_steps:
+            groups = stack_groups([replace(self.data.blank, prompt=None)] * local_count(self.config.batch.prompts))
+            self._advantages = self._advantages.lower(groups.mask, groups.rewards).compile()
         return ahead.seconds
 
     def step(

@@ -17,13 +17,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from m2io_jax.config import RunConfig, load_config, parse_config, parse_override, read_settings, set_setting
 from m2io_jax.errors import UserError, unknown_name
 from m2io_jax.parallel.exchange import is_first
 from m2io_jax.training.checkpoints import Checkpoints
-from m2io_jax.training.run import Finished, check, open_sources, progress_of, train
+from m2io_jax.training.run import Finished, check, open_sources, progress_of, say, train
 
 OF_THE_WHOLE = ("name", "run", "model", "init")  # a stage has the name it is given and starts where the last one ended
 GIVEN_WHOLE = ("tasks", "rewards", "episodes")
@@ -96,7 +94,7 @@ def train_stages(stages: Stages) -> Finished:
     _require_ready(stages)
     steps, seconds, already = 0, 0.0, True
     for number, config in enumerate(stages.runs, 1):
-        Console(stderr=True).print(f"stage {number} of {len(stages.runs)}: {config.run.name}", highlight=False)
+        say(f"stage {number} of {len(stages.runs)}: {config.run.name}")
         finished = None  # these weights are on disk: they need not lie in memory beside the next stage's
         finished = train(config)
         steps, seconds, already = steps + finished.steps, seconds + finished.seconds, already and finished.already

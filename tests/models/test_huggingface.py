@@ -18,8 +18,8 @@ def test_our_sizes_are_those_that_were_published(size, form, tmp_path):
     assert read_config(tmp_path) == SIZES[size]
 
 
-def test_every_size_is_published_but_the_one_that_ships():
-    assert set(SIZES) == {"tiny", *PUBLISHED}
+def test_every_size_is_published_but_the_one_that_ships_and_what_grows_from_it():
+    assert set(SIZES) == {"tiny", "deep", *PUBLISHED}
 
 
 @pytest.mark.parametrize("size", SIZES)

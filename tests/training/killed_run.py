@@ -74,9 +74,9 @@ def arrange(words: str) -> None:
     elif kind == "saving":
         save = Checkpoints.save
 
-        def die_while_saving(self, *arguments):
+        def die_while_saving(self, *arguments, **named):
             soon(float(number))
-            save(self, *arguments)
+            save(self, *arguments, **named)
 
         Checkpoints.save = die_while_saving
     elif kind == "moment":
