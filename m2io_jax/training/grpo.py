@@ -161,10 +161,11 @@ class GRPO:
         """Groups for one update; while some are missing that other prompts may bring, those are sampled too."""
         kept: list[Group] = []
         own = join(state.params, self.frozen)
+        weights = self._sampling_weights(own)
         for _ in range(self.data.rounds):
             prompts = self.data.admitted(rows, self.config.prompts_a_step)
             timing.lap("data")
-            given = (prompts, self._sampling_weights(own), own, key)  # one key: each prompt has a seed of its own
+            given = (prompts, weights, own, key)  # one key: each prompt has a seed of its own
             groups = self.sampler(*given, step=step, progress=progress, timing=timing)
             texts = [[self.codec.decode(ids) for ids in group.completions()] for group in groups]
             scores = score_completions(prompts, texts, self.config.rewards)

@@ -44,11 +44,11 @@ class Scores:
     def of_all(self) -> "Scores":
         """Those of every process together, in the order of the processes. All call it together."""
         own = {"parts": self.parts, "rewards": self.rewards.tolist(), "unverified": self.unverified}
-        every = gathered(own)
-        return Scores(
-            parts=[row for each in every for row in each["parts"]],
-            rewards=np.array([row for each in every for row in each["rewards"]], np.float32),
-            unverified=sum((Counter(each["unverified"]) for each in every), Counter()),
+        return joined(
+            [
+                Scores(each["parts"], np.array(each["rewards"], np.float32), Counter(each["unverified"]))
+                for each in gathered(own)
+            ]
         )
 
     def metrics(self) -> dict[str, float]:

@@ -8,10 +8,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Self
 
-import jax
-
 from m2io_jax.config import LoggingConfig, RunConfig
 from m2io_jax.errors import UserError
+from m2io_jax.parallel.exchange import is_first
 from m2io_jax.training.logging.samples import SampledGroup, Samples
 from m2io_jax.training.logging.sink import Guarded
 from m2io_jax.training.metrics import METRICS_FILE, MetricsLog
@@ -61,7 +60,7 @@ class RunLog:
 
     def __init__(self, config: RunConfig):
         self._settings, self._sinks = config.logging, list[Guarded]()
-        if jax.process_index() == 0:
+        if is_first():
             require_libraries(config.logging)
             self._sinks.append(Guarded(METRICS_FILE, MetricsLog(config.run)))
             for kind in KINDS:
