@@ -360,7 +360,9 @@ def _write_files(folder: Path, makers: Mapping[str, tuple[int, Callable[[], np.n
 
 def _their_tensor(param: nnx.Variable, match: Match, layer: int, kind: np.dtype) -> np.ndarray:
     value = param.get_value()
-    # NumPy casts: JAX would compile a program for every shape.
+    # NumPy cuts and casts: JAX would compile a program for every shape. But a device's memory is not read whole.
+    if isinstance(value, jax.Array) and [device.platform for device in value.devices()] == ["cpu"]:
+        value = np.asarray(value)  # no copy
     with np.errstate(over="ignore"):  # what does not fit is said when it is written
         return match.view(whole(value[layer] if match.stacked else value).astype(kind, copy=False))
 
