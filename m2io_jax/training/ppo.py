@@ -79,10 +79,8 @@ class Estimates:
 
 
 class ActorCritic(Learner):
-    """Updates the policy by advantages that its critic gives, and the critic by what it should have said.
-
-    Args:
-        as `Learner`.
+    """Updates the policy by advantages that its critic gives, and the critic by what it should have said. Its arguments
+    are `Learner`'s.
     """
 
     def __init__(
@@ -120,7 +118,7 @@ class ActorCritic(Learner):
         rates: tuple[float, float, float | None],
         timing: Stopwatch,
     ) -> tuple[PPOState, dict[str, float]]:
-        """The updates of one step; arguments as of `Learner`."""
+        """The updates of one step; its arguments are `Learner`'s."""
         rate, kl_beta, entropy_coef = rates
         length, inputs, rewards, weights = self._placed(groups, timing)
         prompts, pictures, rollouts = inputs

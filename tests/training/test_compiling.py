@@ -40,7 +40,7 @@ CORRECTED = dict(rollout_correction="truncate", updates_per_rollout=2)
 @pytest.mark.parametrize(
     "objective, settings, names",
     [("supervised", {}, ["update"]), ("grpo", {}, GRPO), ("grpo", CORRECTED, [*GRPO, "own"]),
-     ("ppo", {}, [*GRPO, "values", "advantages", "critic"])],
+     pytest.param("ppo", {}, [*GRPO, "values", "advantages", "critic"], marks=pytest.mark.slow)],
     ids=["supervised", "grpo", "corrected", "ppo"],
 )
 def test_steps_compile_nothing(objective, settings, names, tmp_path, episodes, compiled, capsys):

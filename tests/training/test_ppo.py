@@ -23,7 +23,7 @@ from small_model import (
 
 from m2io_jax.config import MeshConfig, OptimizerConfig, RunConfig
 from m2io_jax.episodes.batching import stack_prompts
-from m2io_jax.models.critic import VALUE, Critic, critic_start, critic_structure
+from m2io_jax.models.critic import VALUE, critic_start, critic_structure
 from m2io_jax.models.inserter import Inserter
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.parallel.mesh import make_mesh
@@ -37,7 +37,7 @@ from m2io_jax.training.optimizer import apply, make_optimizer
 from m2io_jax.training.ppo import ActorCritic, PPOState
 from m2io_jax.training.state import begin
 from m2io_jax.training.stopwatch import Stopwatch
-from m2io_jax.training.trained import split
+from m2io_jax.training.trained import join, split
 
 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 RATE, BETA, GAMMA, LAMBDA = 0.01, 0.3, 0.9, 0.8
@@ -116,14 +116,13 @@ def one_step(trainer, groups):
     return stepped(trainer, groups)
 
 
-def test_values_are_read_where_the_policy_reads_logits():
+def test_values_are_read_where_the_policy_reads_logits(trainer):
     """A critic whose head is a token's row of the embedding has that token's logits for values."""
     flat = dict(nnx.to_flat_state(critic_start(small_params(), SMALL)))
     token, path = 23, (VALUE, "kernel")
     flat[path] = flat[path].replace(small_params()["language"]["embedding"][...][token][:, None])
-    completions = random_completions()
-    model = nnx.merge(critic_structure(SMALL), nnx.from_flat_state(list(flat.items())))
-    found = nnx.jit(Critic.values)(model, stack_prompts(mixed_rows()), completions)
+    prompts, completions = stack_prompts([*mixed_rows(), *mixed_rows()]), random_completions(8, 3)
+    found = np.asarray(trainer.value[6](nnx.from_flat_state(list(flat.items())), prompts, None, completions))
     for row, parts in enumerate(PARTS):
         for place_, (ids, mask) in enumerate(zip(completions.tokens[row], completions.mask[row], strict=True)):
             expected = reference_logits(parts, ids[mask].tolist())[:-1, token]
@@ -142,7 +141,7 @@ def test_a_critic_begins_as_the_policy_with_a_head_that_expects_nothing_in_place
     assert dict(nnx.to_flat_state(needed)).keys() == start.keys()
 
 
-def estimates(groups):
+def estimates(groups, trainer):
     """Advantages before and after they are whitened, returns, values and mask, by the papers' sums in float64."""
     prompts = stack_prompts([group.prompt for group in groups])
     names = ("tokens", "mask", "log_probs")
@@ -150,8 +149,8 @@ def estimates(groups):
     rewards = np.stack([group.rewards for group in groups])
     completions = dataclasses.replace(random_completions(8, 3), tokens=tokens, mask=mask)
     theirs = np.asarray(log_probs(reference_params(), prompts, completions)[0])
-    model = nnx.merge(critic_structure(SMALL), critic_params(), parts()[1])
-    values = np.asarray(nnx.jit(Critic.values)(model, prompts, completions), np.float64)
+    critic = join(critic_params(), parts()[1])
+    values = np.asarray(trainer.value[6](critic, prompts, None, completions), np.float64)
     mask = mask & ~np.isnan(rewards)[..., None]
     kl, advantages = np.where(mask, drawn - theirs, 0), np.zeros(mask.shape)
     for where in np.argwhere(mask.any(-1)):
@@ -167,9 +166,9 @@ def estimates(groups):
     return advantages, white, returns, values, kl, dataclasses.replace(completions, mask=mask), prompts
 
 
-def test_a_step_is_what_the_equations_say(groups, one_step):
+def test_a_step_is_what_the_equations_say(groups, trainer, one_step):
     (policy, critic), metrics, shown = one_step
-    advantages, white, returns, values, kl, completions, prompts = estimates(groups)
+    advantages, white, returns, values, kl, completions, prompts = estimates(groups, trainer)
     mask, lengths = completions.mask, completions.mask.sum(-1)
     optimizer = make_optimizer(config().optimizer)
 
@@ -231,23 +230,24 @@ def test_a_critic_learns_what_completions_earn(groups, trainer):
         told.append(metrics)
     assert told[-1]["loss/value_avg"] < told[0]["loss/value_avg"] / 10
     assert told[-1]["critic/values/mean"] == pytest.approx(told[-1]["critic/returns/mean"], abs=0.05)
-    assert told[-1]["critic/vf_explained_var"] > 0.5 > told[0]["critic/vf_explained_var"]
 
 
 @pytest.fixture(scope="module")
 def finished(episodes, tmp_path_factory):
-    """A run of four steps as it was started, and where it lies."""
-    started = small_run(str(episodes), str(tmp_path_factory.mktemp("whole") / "run"), "ppo", 4)
-    batch = started.batch.model_copy(update={"prompts": jax.device_count()})
-    started = started.model_copy(update={"batch": batch})
-    run.train(started)
-    return started
+    """The configuration of a run of four steps, which came to its end: on one device, pictures encoded once a step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "make_mesh", lambda _: make_mesh(MeshConfig(data=1), jax.devices()[:1]))
+        started = small_run(str(episodes), str(tmp_path_factory.mktemp("whole") / "run"), "ppo", 4)
+        logging = started.logging.model_copy(update={"samples_every_steps": 2})
+        started = started.model_copy(update={"freeze": (r"vision\..*",), "logging": logging})
+        run.train(started)
+        yield started
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
     again = finished.model_copy(update={"run": tmp_path / "again"})
 
-    class Killed(Exception):
+    class Killed(BaseException):  # what logging would not catch
         pass
 
     write = MetricsLog.write
@@ -276,5 +276,6 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(finished, tmp_path, mon
 def test_the_policy_it_leaves_is_one_as_any_other(finished):
     """Its folder has no critic; what reads a policy reads it."""
     policy = load_policy(str(finished.run), size="small")
+    assert [page.name for page in sorted((finished.run / "samples").glob("*.html"))] == ["2.html", "4.html"]
     names = {path for path, _ in nnx.to_flat_state(policy.params)}
     assert names == {path for path, _ in nnx.to_flat_state(load_policy("random", size="small").params)}
