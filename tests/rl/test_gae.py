@@ -115,7 +115,7 @@ def errors_of(values, old, returns, mask, clip):
     total, clipped = 0.0, 0
     for where in np.argwhere(mask):
         v, o, r = (each[tuple(where)] for each in (values, old, returns))
-        error, other = (v - r) ** 2, (o + min(max(v - o, -clip), clip) - r) ** 2
+        error, other = (v - r) ** 2, (min(max(v, o - clip), o + clip) - r) ** 2
         total, clipped = total + max(error, other) / 2, clipped + (other > error)
     return total, clipped
 
