@@ -128,6 +128,18 @@ def test_yaml_round_trip(write):
         ("", ["data.single.decay_min=0.97"], ["`data.single.decay_min` is 0.97", "decay_max, 0.96"]),
         ("", ["data={single: {}, filter: {}}", "grpo.advantage=batch", "rollout.group_size=1"],
          ["`data.filter`", "`rollout.group_size` is 1"]),
+        ("", ["ppo.whiten=false"], ["`ppo` is set", "`objective` is 'grpo'"]),
+        ("", ["objective=ppo", "grpo.advantage=none"], ["`grpo.advantage` is none", "critic's", "advantage=none on"]),
+        ("", ["objective=ppo", "grpo.scale_rewards=false"], ["`grpo.scale_rewards` is False", "the critic's"]),
+        ("", ["objective=ppo", "grpo.kl_estimator=k1+"], ["`grpo.kl_estimator` is k1+", "in the reward"]),
+        ("", ["objective=ppo", "grpo.loss=gspo"], ["`grpo.loss` is gspo", "share one advantage"]),
+        ("", ["objective=ppo", "data.single={}", "grpo.advantage=batch"], ["`grpo.advantage` is batch"]),
+        ("", ["objective=ppo", "ppo.lambda=1"], ["`ppo.lambda`", "`ppo.gae_lambda`"]),
+        ("", ["objective=ppo", "ppo.discount=1.1"], ["`ppo.discount` is 1.1", "less than or equal to 1"]),
+        ("", ["objective=ppo", "rollout.group_size=1", "data.replay={}"],
+         ["`data.replay`", "`rollout.group_size` is 1"]),
+        ("", ["objective=ppo", "rollout.group_size=1", "rollout.prompts=20"],
+         ["`rollout.prompts`", "how rewards differ"]),
         ("", ["rollout.ahead=-1"], ["`rollout.ahead` is -1", "greater than or equal to 0"]),
         ("steps: 30\n", [], ["`steps` is set twice, in lines 3 and 4"]),
         ("batch: [1\n", [], ["not valid YAML", "line"]),
@@ -212,6 +224,16 @@ def test_one_rollout_a_prompt_is_allowed_with_a_baseline_of_its_own(write):
     config = load_config(write(MINIMAL), ["rollout.group_size=1", "data.single={}", "grpo.advantage=batch"])
     assert config.rollout.group_size == 1 and config.data.single.decay_min == 0.875
     assert load_config(write(config.to_yaml())) == config
+
+
+def test_ppo_needs_no_group_and_a_run_from_before_there_was_ppo_goes_on(write):
+    config = load_config(write(MINIMAL), ["objective=ppo", "rollout.group_size=1", "ppo.gae_lambda=0.95"])
+    assert (config.rollout.group_size, config.ppo.gae_lambda, config.ppo.discount) == (1, 0.95, 1.0)
+    assert load_config(write(config.to_yaml())) == config
+    with pytest.raises(UserError, match="ppo.gae_lambda: was 0.95, is now 1.0"):
+        require_resumable(config.resume_key(), load_config(write(config.to_yaml()), ["ppo.gae_lambda=1"]))
+    plain = load_config(write(MINIMAL))
+    require_resumable({name: x for name, x in plain.resume_key().items() if not name.startswith("ppo.")}, plain)
 
 
 def test_a_run_with_methods_of_the_data_side_goes_on_and_not_with_others(write):

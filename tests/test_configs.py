@@ -76,7 +76,8 @@ def test_names_what_there_is(name):
         assert config.name == (name if stages.are_one_run else f"{name}-{config.run.name}")
         assert config.model in SIZES
         tasks = [find_task(task) for task in config.tasks]
-        assert {part for task in tasks for part in task.rewards} & set(config.rewards) or config.objective != "grpo"
+        rewarded = {part for task in tasks for part in task.rewards} & set(config.rewards)
+        assert rewarded or config.objective == "supervised"
         assert config.batch.patches % model_config(config.model).vision.merge_unit == 0
         # no picture within the limit of pixels is dropped for its patches
         assert config.batch.max_pixels <= config.batch.patches * 14**2
@@ -101,7 +102,8 @@ def test_makes_a_step(name, episodes, programs, tmp_path):
         (row,) = read_metrics(config.run)
         assert np.isfinite(row["loss"]) and row["grad_norm"] >= 0
         scored = {f"rewards/{part}/mean" for task in config.tasks for part in find_task(task).rewards}
-        assert (scored <= set(row)) == (config.objective == "grpo")
+        assert (scored <= set(row)) == (config.objective != "supervised")
+        assert ("loss/value_avg" in row) == (config.objective == "ppo")
 
 
 @pytest.mark.parametrize(
@@ -124,6 +126,16 @@ def test_lmm_r1_trains_its_first_stage_once():
     for name in ("lmm_r1_mgt_geo", "lmm_r1_mgt_perce_reason"):
         first = load_stages(CONFIGS[name]).runs[0]
         assert first.run == alone.run and first.resume_key() == alone.resume_key()
+
+
+def test_lmm_r1_trains_its_geometry_by_ppo_with_the_papers_settings():
+    """Table A7: lambda = gamma = 1; the critic's learning rate, which is here relative to the policy's."""
+    config = load_stages(CONFIGS["lmm_r1_mgt_geo"]).runs[-1]
+    assert config.objective == "ppo" and (config.ppo.discount, config.ppo.gae_lambda) == (1.0, 1.0)
+    assert config.ppo.critic_learning_rate == 9e-6
+    by_the_table = ["objective=ppo", "grpo={kl_beta: 0.001}", "ppo.critic_learning_rate=9e-6"]
+    text = load_config(CONFIGS["lmm_r1_fre_text"], by_the_table)
+    assert text.ppo == config.ppo and text.grpo == config.grpo
 
 
 def test_lmm_r1_has_the_papers_table():

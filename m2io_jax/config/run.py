@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from m2io_jax.config.data import DataConfig
 from m2io_jax.config.grpo import GRPOConfig, RolloutConfig
+from m2io_jax.config.ppo import PPOConfig
 from m2io_jax.config.section import Count, NotNegative, Positive, Section
 from m2io_jax.config.sections import (
     BatchConfig,
@@ -47,13 +48,14 @@ class RunConfig(Section):
     model: str = "tiny"
     init: str = "base"
     episodes: Path | dict[str, Path] | None = None
-    objective: Literal["supervised", "grpo"]
+    objective: Literal["supervised", "grpo", "ppo"]
     tasks: dict[str, NotNegative] = {"inserter": 1.0}
     steps: Count | None = None
     seconds: Positive | None = None
     batch: BatchConfig = BatchConfig()
     rollout: RolloutConfig = RolloutConfig()
     grpo: GRPOConfig = GRPOConfig()
+    ppo: PPOConfig = PPOConfig()
     data: DataConfig = DataConfig()
     rewards: dict[str, NotNegative] = {"format": 0.1, "selection": 0.4, "placement": 0.4, "order": 0.1}
     lora: LoraSection | None = None
@@ -129,6 +131,34 @@ class RunConfig(Section):
         if single is not None and advantage not in ("batch", "none"):
             said = f"`grpo.advantage` is '{advantage}' but must be 'batch' or 'none': `data.single` is the baseline"
             raise PydanticCustomError("baseline", said, {"key": "grpo.advantage"})
+        return self
+
+    @model_validator(mode="after")
+    def _ppo_fits(self) -> Self:
+        if self.objective == "grpo" and self.ppo != PPOConfig():
+            said = "`ppo` is set but `objective` is 'grpo': a critic is what `objective: ppo` has"
+            raise PydanticCustomError("unread", said, {"key": "ppo"})
+        if self.objective != "ppo":
+            return self
+        grpo, fresh = self.grpo, GRPOConfig()
+        unfit = {
+            "loss": grpo.loss in ("gspo", "gmpo") and "a completion's tokens share one advantage there",
+            "advantage": grpo.advantage != fresh.advantage and "advantages are the critic's",
+            "scale_rewards": not grpo.scale_rewards and "advantages are the critic's (see ppo.whiten)",
+            "kl_estimator": grpo.kl_estimator != fresh.kl_estimator and "the KL is in the reward there, as k1",
+        }
+        for name, reason in unfit.items():
+            if reason:
+                said = f"`grpo.{name}` is {getattr(grpo, name)} but `objective` is 'ppo': {reason}"
+                raise PydanticCustomError("ppo", said, {"key": f"grpo.{name}"})
+        if self.data.single is not None:
+            said = "`data.single` is a baseline, but with `objective: ppo` the critic is: leave it out"
+            raise PydanticCustomError("baseline", said, {"key": "data.single"})
+        chosen = {"data.replay": self.data.replay is not None, "rollout.prompts": self.rollout.prompts is not None}
+        for name, is_set in chosen.items():
+            if is_set and self.rollout.group_size < 2:
+                said = f"`{name}` goes by how rewards differ in a group, but `rollout.group_size` is 1"
+                raise PydanticCustomError("of_groups", said, {"key": name})
         return self
 
     def episodes_of(self, task: str) -> Path:

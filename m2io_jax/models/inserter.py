@@ -67,7 +67,14 @@ class Inserter(nnx.Module):
         temperature: float = 1.0,
         pictures: Float[Array, "rows media size"] | None = None,
     ) -> tuple[Float[Array, "rows group time"], Float[Array, "rows group time"]]:
-        """Log-probability of every completion token, and the entropy of the distribution it was drawn from, in nats.
+        """Log-probability of every completion token, and the entropy of the distribution it was drawn from, in nats."""
+        hidden = self.before_tokens(prompts, completions, pictures)
+        return self._scores(hidden, completions.tokens, temperature)
+
+    def before_tokens(
+        self, prompts: PromptBatch, completions: Completions, pictures: Float[Array, "rows media size"] | None = None
+    ) -> Float[Array, "rows group time size"]:
+        """The hidden state that each completion token is drawn from: that of the token before it.
 
         The prompt runs once for its whole group: one sequence [prompt | c1 | ... | cG] a row.
         """
@@ -85,8 +92,7 @@ class Inserter(nnx.Module):
         last = jnp.broadcast_to(last[:, None], (rows, group, 1, hidden.shape[-1]))
         by_completion = "rows (group time) size -> rows group time size"
         own_hidden = rearrange(hidden[:, layout.prompt :], by_completion, group=group)
-        predicts = jnp.concatenate([last, own_hidden[:, :, :-1]], axis=2)
-        return self._scores(predicts, completions.tokens, temperature)
+        return jnp.concatenate([last, own_hidden[:, :, :-1]], axis=2)
 
     def _scores(self, hidden: Float[Array, "rows group time size"], tokens: Int[Array, "rows group time"], temperature):
         """`token_log_probs` of what the hidden states predict, without holding more than about `MOST_LOGITS` logits."""

@@ -99,7 +99,7 @@ def _smaller(config: RunConfig, topology: Topology) -> list[str]:
     if config.optimizer.micro_batches < config.batch.prompts:
         more = 2 * config.optimizer.micro_batches
         changes.append(f"optimizer.micro_batches={more}, as long as every device has a row of each")
-    if config.objective == "grpo" and config.grpo.kl_beta and "reference" not in config.int8:
+    if config.objective != "supervised" and config.grpo.kl_beta and "reference" not in config.int8:
         changes.append("int8=[reference]")
     if config.lora is None:
         changes.append("lora={rank: 64, alpha: 128}: adapters need moments and gradients, the weights none")

@@ -11,7 +11,7 @@ A roofline: the slowest of three that are each taken to run at their published p
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from m2io_jax.config import RunConfig
 from m2io_jax.models.flops import group_flops, picture_flops
@@ -68,14 +68,15 @@ class Work:
 
 
 def program_flops(config: RunConfig, model: ModelConfig, trained: Mapping[str, str], program: str) -> float:
-    """Floating-point operations of a program of `GRPO.compile` or `Supervised.compile`, all devices together.
+    """Floating-point operations of a program of a trainer's `compile`, all devices together. Values,
+    one number a token, and what is made of them are not counted.
 
     Args:
         trained: for each tower with trained weights, "kernels" or "adapters".
         program: its name; what follows " of " is the completions' length.
     """
     name, _, length = program.partition(" of ")
-    batch, grouped = config.batch, config.objective == "grpo"
+    batch, grouped = config.batch, config.objective != "supervised"
     group = config.rollout.group_size if grouped else 1
     rows = config.prompts_a_step if name in ("encode", "prefill", "decode") else batch.prompts
     completion = int(length) if length else batch.completion_length
@@ -91,6 +92,12 @@ def program_flops(config: RunConfig, model: ModelConfig, trained: Mapping[str, s
         return text.forward - prompt.forward
     if name in ("reference", "own", "clean"):
         return text.forward + (0.0 if encoded_before else pictures.forward)
+    if name == "values":
+        return text.forward - text.logits + (0.0 if encoded_before else pictures.forward)
+    if name == "advantages":
+        return 0.0
+    if name == "critic":
+        text = replace(text, logits=0.0)
     seen = 0.0 if encoded_before else _with_backward(config, pictures, trained.get("vision"))
     return seen + _with_backward(config, text, trained.get("language", "passed through"))
 

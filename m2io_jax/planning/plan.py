@@ -80,7 +80,7 @@ def plan(config: RunConfig, topology: Topology, said: Callable[[Planned], None])
     config = as_on_tpu(config)
     mesh = topology_mesh(config, topology)
     objective = abstract_objective(config, mesh)
-    state = abstract_state(objective.begin, objective.optimizer, mesh)
+    state = objective.state(abstract_state)
     run = _Run(config, topology, mesh, objective, state, said)
     with suppress(DoesNotFit), _nothing_kept():
         objective.compile(state, run)

@@ -48,10 +48,12 @@ def arrays_of(config: RunConfig, mesh: jax.sharding.AbstractMesh) -> list[Lying]
     """
     config = as_on_tpu(config)
     objective = abstract_objective(config, mesh)
-    state = abstract_state(objective.begin, objective.optimizer, mesh)
+    state = objective.state(abstract_state)
     optimizer = {"state": state.opt_state, "step": state.step}
     parts = {"trained": state.params, "frozen": objective.frozen, "optimizer": optimizer}
-    if config.objective == "grpo":
+    if config.objective == "ppo":
+        parts["critic"] = {"params": state.critic.params, "state": state.critic.opt_state, "step": state.critic.step}
+    if config.objective != "supervised":
         kept = {id(leaf) for leaf in jax.tree.leaves(parts)}
         own = [(path, leaf) for path, leaf in _named(objective.reference) if id(leaf) not in kept]
         parts |= {"reference": dict(own), "cache": caches(config, model_of(config), mesh)}

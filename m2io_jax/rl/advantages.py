@@ -78,6 +78,14 @@ ADVANTAGES: dict[str, Callable] = {
 }
 
 
+def of_tokens(
+    advantages: Float[Array, "*batch"] | Float[Array, "*batch time"], mask: Bool[Array, "*batch time"]
+) -> Float[Array, "*batch time"]:
+    """Advantages of completions as those of their tokens (their last dimension is then 1); those of tokens as they
+    are."""
+    return advantages if advantages.ndim == mask.ndim else advantages[..., None]
+
+
 def zero_variance(rewards: Float[Array, "*rows group"]) -> Bool[Array, "*rows"]:
     """Which groups have no signal: every completion that was scored got the same reward. NaN: not scored."""
     unscored = jnp.isnan(rewards)

@@ -17,7 +17,7 @@ Weight = float | Float[Array, ""]
 def policy_objective(
     log_probs: Float[Array, "*batch time"],
     old_log_probs: Float[Array, "*batch time"],
-    advantages: Float[Array, "*batch"],
+    advantages: Float[Array, "*batch"] | Float[Array, "*batch time"],
     mask: Bool[Array, "*batch time"],
     *,
     loss: PolicyLoss,
@@ -40,7 +40,7 @@ def policy_objective(
     Args:
         log_probs: of the completions' tokens under the policy, in nats; the gradient flows through these and `entropy`.
         old_log_probs: under the policy that the trust region is around.
-        advantages: of each completion (`rl/advantages.py`).
+        advantages: of each completion (`rl/advantages.py`), or of each token (`rl/gae.py`).
         mask: True where a completion has a token. What lies elsewhere is never looked at, be it NaN.
         loss: one of `rl/losses` with its settings.
         aggregation: how tokens are weighed (`rl/aggregation.py`).

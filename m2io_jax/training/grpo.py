@@ -3,12 +3,11 @@
     prompts ──sample──▶ G completions each ──score──▶ rewards ──data side──▶ groups to learn from ──update──▶ policy
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -21,14 +20,14 @@ from m2io_jax.episodes.pipeline import RowIterator
 from m2io_jax.models.int8 import quantizer
 from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.exchange import gathered
-from m2io_jax.parallel.sharding import local_count, param_shardings, place
+from m2io_jax.parallel.sharding import param_shardings, place
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.compiling import Ahead, side_by_side
 from m2io_jax.training.data_side import Carried, DataSide
 from m2io_jax.training.group_sampler import GroupSampler
-from m2io_jax.training.groups import Group, blank_group, stack_groups
-from m2io_jax.training.learner import Learner, update_advantages
+from m2io_jax.training.groups import Group, blank_group
+from m2io_jax.training.learner import Learner
 from m2io_jax.training.logging.samples import SampledGroup
 from m2io_jax.training.objective import configured_kl_weight, remembered
 from m2io_jax.training.optimizer import make_optimizer
@@ -51,6 +50,8 @@ class GRPORow:
 class GRPO:
     """Trains by reinforcement with verifiable rewards. Pictures are encoded and prompts run once per group."""
 
+    learns = Learner
+
     def __init__(self, config: RunConfig, policy: Policy, mesh: Mesh):
         self.config, self.mesh, self.codec = config, mesh, policy.codec
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
@@ -65,13 +66,17 @@ class GRPO:
         same = not trains_vision and not config.int8
         self.sampler = GroupSampler(config, policy, mesh, keeps_pictures=same)
         starts = (self.optimizer, self.begin, self.frozen, self.reference)
-        self.learner = Learner(config, policy, mesh, *starts, takes_pictures=same)
+        self.learner = self.learns(config, policy, mesh, *starts, takes_pictures=same)
         blank = self.encoder.blank()
         pictures = self.sampler.encoded(join(self.begin, self.frozen), blank) if same else None
         blank = blank_group(blank, pictures, config.rollout.group_size, config.batch.completion_length)
         self.data = DataSide(config, blank)
         self._remembered = remembered(config.grpo)
-        self._last, self._advantages = None, jax.jit(partial(update_advantages, config))
+        self._last = None
+
+    def state(self, make: Callable) -> TrainState:
+        """What a step takes and returns; `make` is `state.begin`, or `state.abstract_state` for shapes alone."""
+        return make(self.begin, self.optimizer, self.mesh)
 
     @property
     def memory(self) -> dict[str, Any]:
@@ -110,8 +115,7 @@ class GRPO:
         training = self.learner.compile(ahead, state, self.data.blank, self._remembered.get("entropy_coef"))
         side_by_side(sampling, *training)
         if self.config.logging.samples_every_steps:
-            groups = stack_groups([replace(self.data.blank, prompt=None)] * local_count(self.config.batch.prompts))
-            self._advantages = self._advantages.lower(groups.mask, groups.rewards).compile()
+            self.learner.compile_advantages(self.data.blank)
         return ahead.seconds
 
     def step(
@@ -146,7 +150,8 @@ class GRPO:
 
     def samples(self, count: int) -> list[SampledGroup]:
         """The first groups that the last step sampled and learnt from, of this process, to be shown."""
-        return self._last[0].shown(count, self._last[1], self._advantages)
+        sampled, groups = self._last
+        return sampled.shown(count, groups, self.learner.advantages(groups))
 
     def _sample(
         self,

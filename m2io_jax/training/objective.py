@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from m2io_jax.config import GRPOConfig, SingleConfig
+from m2io_jax.models.inputs import Completions
 from m2io_jax.rl.advantages import ADVANTAGES, group_advantages
 from m2io_jax.rl.aggregation import over_tokens
 from m2io_jax.rl.entropy import adapted_coefficient, shaping_weights
@@ -54,12 +55,18 @@ def remembered(settings: GRPOConfig, memory: Mapping[str, float] | None = None, 
     return {"entropy_coef": adapted_coefficient(memory["entropy_coef"], entropy, **rule)}
 
 
+def learnt_from(settings: GRPOConfig, completions: Completions, stop: int) -> Bool[Array, "rows group time"]:
+    """The tokens that an update learns from: all, or those of completions that came to their stop token."""
+    mask = completions.mask
+    return mask & finished(completions.tokens, mask, stop)[..., None] if settings.overlong_filter else mask
+
+
 def configured_objective(
     settings: GRPOConfig,
     log_probs: Float[Array, "rows group time"],
     entropy: Float[Array, "rows group time"],
     rollouts: Rollouts,
-    advantages: Float[Array, "rows group"],
+    advantages: Float[Array, "rows group"] | Float[Array, "rows group time"],
     *,
     own_log_probs: Float[Array, "rows group time"] | None,
     reference_log_probs: Float[Array, "rows group time"] | None,
@@ -76,6 +83,7 @@ def configured_objective(
 
     Args:
         log_probs, entropy: of the policy that is trained.
+        advantages: of completions or of tokens; `shaping` is of the first.
         entropy_coef: weight of the entropy bonus where it adapts; None where it is constant.
         max_length: longest completion there may be, in tokens.
         stop: the token that a completion that was not cut off ends with.
@@ -92,9 +100,7 @@ def configured_objective(
         bounds = dict(weight=shaping.entropy_weight, bound=shaping.entropy_bound)
         shaped = shaping_weights(advantages, entropy, **bounds)
         weights = shaped if weights is None else weights * shaped
-    mask = completions.mask
-    if settings.overlong_filter:
-        mask = mask & finished(completions.tokens, mask, stop)[..., None]
+    mask = learnt_from(settings, completions, stop)
     total, denominator, metrics = policy_objective(
         log_probs,
         old,

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import jax
 from flax import nnx
-from jax.sharding import Mesh
 from rich.console import Console
 
 from m2io_jax.config import RunConfig, require_resumable
@@ -40,12 +39,13 @@ from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.grpo import GRPO
 from m2io_jax.training.logging.run_log import RunLog, require_libraries
 from m2io_jax.training.optimizer import learning_rate
+from m2io_jax.training.ppo import PPO
 from m2io_jax.training.state import TrainState, abstract_state, begin
 from m2io_jax.training.stopping import Stopped, StopSignals
 from m2io_jax.training.supervised import Supervised
 from m2io_jax.training.trained import join
 
-OBJECTIVES = {"supervised": Supervised, "grpo": GRPO}
+OBJECTIVES = {"supervised": Supervised, "grpo": GRPO, "ppo": PPO}
 SHOWN = {
     "supervised": {"loss": "loss", "grad_norm": "grad norm"},
     "grpo": {
@@ -56,6 +56,7 @@ SHOWN = {
         "completions/mean_length": "tokens",
     },
 }
+SHOWN["ppo"] = SHOWN["grpo"]
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,13 @@ def train(config: RunConfig) -> Finished:
     """
     check(config)
     folder = claim(config)
-    policy, objective, mesh, rows = set_up(config)
+    policy, objective, _, rows = set_up(config)
     with (
         StopSignals() as stop,
         Checkpoints(config.checkpoints, config.checkpoint) as checkpoints,
         RunLog(config) as log,
     ):
-        state, elapsed = resume(config, checkpoints, objective, mesh, rows)
+        state, elapsed = resume(config, checkpoints, objective, rows)
         policy, objective.begin = policy.with_params(nnx.State({})), None  # the state has a copy of its own
         log.truncate_after(int(state.step))
         if is_first():
@@ -110,8 +111,8 @@ def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
         UserError: as `train`.
     """
     check(config)
-    objective, mesh, rows = set_up(config)[1:]
-    state, key = begin(objective.begin, objective.optimizer, mesh), jax.random.key(config.seed)
+    _, objective, _, rows = set_up(config)
+    state, key = objective.state(begin), jax.random.key(config.seed)
     objective.begin = None
     announce(objective.compile(state, Ahead()))
     state, _ = objective.step(state, rows, learning_rate=0.0, progress=0.0, key=key)
@@ -293,14 +294,14 @@ def save(
 
 
 def resume(
-    config: RunConfig, checkpoints: Checkpoints, objective, mesh: Mesh, rows: RowIterator
+    config: RunConfig, checkpoints: Checkpoints, objective, rows: RowIterator
 ) -> tuple[TrainState, float]:
     """The newest checkpoint's state, with the data where it stood; the objective's beginning, where there is none."""
-    newest, start = gathered(checkpoints.latest())[0], (objective.begin, objective.optimizer, mesh)
+    newest = gathered(checkpoints.latest())[0]
     if newest is None:
-        return begin(*start), 0.0
+        return objective.state(begin), 0.0
     require_resumable(checkpoints.extra(newest)["resume_key"], config)
-    state, extra = checkpoints.restore(newest, abstract_state(*start))
+    state, extra = checkpoints.restore(newest, objective.state(abstract_state))
     # What all dropped together is counted on by one of them, however many they are now.
     rows.set_state(extra["data"] if is_first() else extra["data"] | {"dropped": {}})
     objective.memory |= extra.get("memory", {})  # there was none before objectives remembered
@@ -342,7 +343,7 @@ def check(config: RunConfig) -> None:
     for task in config.episodes if isinstance(config.episodes, dict) else config.tasks:
         config.episodes_of(find_task(task).name)
     parts = {name for task in config.tasks for name in find_task(task).rewards}
-    if config.objective == "grpo" and not any(config.rewards.get(name) for name in parts):
+    if config.objective != "supervised" and not any(config.rewards.get(name) for name in parts):
         mend = f"give one of these a weight: {', '.join(sorted(parts))}"
         raise UserError("No reward part of the chosen tasks has a weight.", where="rewards", mend=mend)
     require_libraries(config.logging)

@@ -1,8 +1,9 @@
 """All that a step of GRPO sampled, whatever became of it: what its metrics are of, and the samples that are shown."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from m2io_jax.parallel.exchange import gathered
 from m2io_jax.training.group_sampler import length_metrics
@@ -41,18 +42,19 @@ class Sampled:
         done = means(self.done) | {"rollout/rounds": float(len(self.done))}
         return joined(self.scores).of_all().metrics() | length_metrics(self.groups, stop) | done
 
-    def shown(self, count: int, learnt: Sequence[Group], advantages: Callable) -> list[SampledGroup]:
+    def shown(
+        self, count: int, learnt: Sequence[Group], advantages: Float[np.ndarray, "rows group"]
+    ) -> list[SampledGroup]:
         """The first of these groups that an update learnt from; not those that an earlier step had sampled.
 
         Args:
             learnt: all that the update learnt from.
-            advantages: what it went by, of masks [rows, group, time] and rewards [rows, group].
+            advantages: what it went by.
         """
         scores, places = joined(self.scores), {id(row.prompt): place for place, row in enumerate(self.rows)}
-        mask, rewards = (np.stack([getattr(group, name) for group in learnt]) for name in ("mask", "rewards"))
         found = [
             (places[id(group.prompt)], of_group)
-            for group, of_group in zip(learnt, np.asarray(advantages(mask, rewards)), strict=True)
+            for group, of_group in zip(learnt, advantages, strict=True)
             if id(group.prompt) in places
         ]
         return [

@@ -1,6 +1,6 @@
 """Supervised training: the negative log-likelihood of target completions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -50,6 +50,10 @@ class Supervised:
         shardings = state_shardings(self.begin, self.optimizer, mesh)
         update = partial(supervised_update, policy.structure, self.optimizer, config)
         self._update = jax.jit(on_mesh(mesh, update), donate_argnums=0, out_shardings=(shardings, None))
+
+    def state(self, make: Callable) -> TrainState:
+        """What a step takes and returns; `make` is `state.begin`, or `state.abstract_state` for shapes alone."""
+        return make(self.begin, self.optimizer, self.mesh)
 
     def rollouts(self) -> None:
         """Nothing that later steps learn from."""

@@ -61,7 +61,7 @@ def traced(config: RunConfig, program: str):
     mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     objective, record = abstract_objective(config, mesh), Traced(program)
     with pytest.raises(Enough):
-        objective.compile(abstract_state(objective.begin, objective.optimizer, mesh), record)
+        objective.compile(objective.state(abstract_state), record)
     return record.found
 
 
@@ -83,6 +83,18 @@ def test_an_update_is_counted_with_what_it_computes_again(remat, passes):
     model = model_of(config)
     counted = program_flops(config, model, {"language": "kernels"}, "update")
     assert counted + masked_attention(model, passes) == pytest.approx(products(traced(config, "update")), rel=1e-6)
+
+
+def test_a_critic_is_counted_without_logits():
+    config = run("ppo", freeze=(r"vision\..*",))
+    model, tokens = model_of(config), ROWS * GROUP * TIME
+    names = ("values", "critic", "update")
+    counted = {name: program_flops(config, model, {"language": "kernels"}, name) for name in names}
+    head = 2 * tokens * model.text.hidden_size
+    found = products(traced(config, "values"))
+    assert counted["values"] + head + masked_attention(model, 1) == pytest.approx(found, rel=1e-6)
+    # forward, two ways back, and once more in parts
+    assert counted["update"] - counted["critic"] == pytest.approx(4 * head * model.text.vocab_size)
 
 
 def test_adapters_need_no_gradient_of_kernels():

@@ -103,6 +103,15 @@ def test_a_device_holds_what_the_table_says(config, objective):
     assert cache[0].sharding.spec[1] == ("slice", "data", "fsdp")
 
 
+def test_a_critic_lies_as_its_policy_does(config):
+    ppo = RunConfig.model_validate(config.model_dump() | {"objective": "ppo"})
+    found = arrays_of(ppo, abstract_mesh(config.mesh, 8, 1))
+    held = {part: sum(each.bytes for each in found if each.part == part) for part in PARTS | {"critic"}}
+    head = 4 * (16 / 2 + 1)  # the kernel split over fsdp, the bias whole; moments of both
+    assert held["critic"] == held["trained"] + held["optimizer"] + 3 * head
+    assert held["reference"] > 0 and held["cache"] > 0
+
+
 def test_a_plan_says_what_each_program_needs(config, planned, lowered):
     found = {one.program: one for one in planned}
     assert found.keys() == PROGRAMS

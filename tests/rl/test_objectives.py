@@ -89,6 +89,22 @@ def test_its_gradient_equals_finite_differences(name, aggregation):
     assert not gradient[1].any() and gradient[0].any() and gradient[2].any()
 
 
+@pytest.mark.parametrize("name", ["clip", "clip_dual", "cispo", "sapo"])
+def test_advantages_of_tokens_are_as_those_of_completions_of_one_token(name):
+    new, (old, _, mask), _ = parts(rollouts(1))
+    advantages = np.random.default_rng(5).normal(size=new.shape)
+
+    def of_tokens(x):
+        return ours(x, (old, advantages, mask), name, "token_mean")[0]
+
+    def alone(x):
+        return ours(x[..., None], (old[..., None], advantages, mask[..., None]), name, "token_mean")[0]
+
+    for one, other in zip(*(jax.value_and_grad(function)(new) for function in (of_tokens, alone)), strict=True):
+        close(one, other)
+    assert not np.allclose(of_tokens(new), ours(new, (old, advantages.mean(-1), mask), name, "token_mean")[0])
+
+
 @pytest.mark.parametrize("estimator", VALUES)
 def test_the_penalty_its_gradient_the_weights_and_the_bonus(estimator):
     data = rollouts(1)

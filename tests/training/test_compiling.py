@@ -39,8 +39,9 @@ CORRECTED = dict(rollout_correction="truncate", updates_per_rollout=2)
 
 @pytest.mark.parametrize(
     "objective, settings, names",
-    [("supervised", {}, ["update"]), ("grpo", {}, GRPO), ("grpo", CORRECTED, [*GRPO, "own"])],
-    ids=["supervised", "grpo", "corrected"],
+    [("supervised", {}, ["update"]), ("grpo", {}, GRPO), ("grpo", CORRECTED, [*GRPO, "own"]),
+     pytest.param("ppo", {}, [*GRPO, "values", "advantages", "critic"], marks=pytest.mark.slow)],
+    ids=["supervised", "grpo", "corrected", "ppo"],
 )
 def test_steps_compile_nothing(objective, settings, names, tmp_path, episodes, compiled, capsys):
     config = small_run(str(episodes), str(tmp_path / "run"), objective, 4)
@@ -54,7 +55,7 @@ def test_steps_compile_nothing(objective, settings, names, tmp_path, episodes, c
     assert first - ahead <= 4, "more than keys, metrics and the like was compiled in the first step"
     said = capsys.readouterr().err
     assert all(f"{name} in" in said for name in names)
-    if objective == "grpo":
+    if objective != "supervised":
         for row in read_metrics(tmp_path / "run"):  # sampler and trainer are one model
             ratios = [row[f"sampling/importance_sampling_ratio/{which}"] for which in ("min", "mean", "max")]
             assert ratios == sorted(ratios) and ratios == pytest.approx([1, 1, 1], abs=1e-4)

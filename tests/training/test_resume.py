@@ -106,7 +106,7 @@ def test_a_run_with_every_data_side_method_goes_on_as_if_it_had_not_been_killed(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["supervised", "grpo", "grpo+lora"])
+@pytest.mark.parametrize("objective", ["supervised", "grpo", "grpo+lora", "ppo", "ppo+lora"])
 def test_a_storm_of_kills(tmp_path, episodes, undisturbed, objective):
     whole = undisturbed(objective)
     draw = random.Random(objective)

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from m2io_jax.rl.advantages import of_tokens
 from m2io_jax.rl.kl import log_ratio
 
 
 def cispo(
     log_probs: Float[Array, "*batch time"],
     old_log_probs: Float[Array, "*batch time"],
-    advantages: Float[Array, "*batch"],
+    advantages: Float[Array, "*batch"] | Float[Array, "*batch time"],
     mask: Bool[Array, "*batch time"],
     *,
     low: float,
@@ -26,4 +27,4 @@ def cispo(
     """
     ratio = jnp.exp(log_ratio(log_probs, old_log_probs))
     weight = jax.lax.stop_gradient(jnp.clip(ratio, 1 - low, 1 + high))
-    return -weight * advantages[..., None] * log_probs, {"low": ratio < 1 - low, "high": ratio > 1 + high}
+    return -weight * of_tokens(advantages, mask) * log_probs, {"low": ratio < 1 - low, "high": ratio > 1 + high}

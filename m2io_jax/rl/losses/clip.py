@@ -3,13 +3,14 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from m2io_jax.rl.advantages import of_tokens
 from m2io_jax.rl.kl import log_ratio
 
 
 def clip(
     log_probs: Float[Array, "*batch time"],
     old_log_probs: Float[Array, "*batch time"],
-    advantages: Float[Array, "*batch"],
+    advantages: Float[Array, "*batch"] | Float[Array, "*batch time"],
     mask: Bool[Array, "*batch time"],
     *,
     low: float,
@@ -29,7 +30,7 @@ def clip(
         dual: the largest ratio that counts where A < 0; above 1, usually 3. None: any.
     """
     ratio = jnp.exp(log_ratio(log_probs, old_log_probs))
-    advantages = advantages[..., None]
+    advantages = of_tokens(advantages, mask)
     surrogate = jnp.minimum(ratio * advantages, jnp.clip(ratio, 1 - low, 1 + high) * advantages)
     clipped = {"low": (ratio < 1 - low) & (advantages < 0), "high": (ratio > 1 + high) & (advantages > 0)}
     if dual is not None:

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from m2io_jax.rl.advantages import of_tokens
 from m2io_jax.rl.kl import log_ratio
 
 
 def sapo(
     log_probs: Float[Array, "*batch time"],
     old_log_probs: Float[Array, "*batch time"],
-    advantages: Float[Array, "*batch"],
+    advantages: Float[Array, "*batch"] | Float[Array, "*batch time"],
     mask: Bool[Array, "*batch time"],
     *,
     temperatures: tuple[float, float],
@@ -26,6 +27,6 @@ def sapo(
             goes to all other tokens, which is the less stable direction.
     """
     ratio = jnp.exp(log_ratio(log_probs, old_log_probs))
-    advantages = advantages[..., None]
+    advantages = of_tokens(advantages, mask)
     tau = jnp.where(advantages > 0, *temperatures)
     return -4 / tau * jax.nn.sigmoid(tau * (ratio - 1)) * advantages, {}
