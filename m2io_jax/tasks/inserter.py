@@ -184,7 +184,7 @@ def order_reward(placed: tuple[Placement, ...], gold: tuple[Placement, ...]) -> 
 
 
 class InserterTask:
-    """Place the pictures (design.md, decisions 5 and 6).
+    """Place the pictures (docs/decisions.md, 5 and 6).
 
     Args:
         name: of the task.
