@@ -41,7 +41,8 @@ notebooks: $(NOTEBOOKS_STAMP)
 test: $(STAMP)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
 
-test-all: $(STAMP)
+# The notebooks are executed too.
+test-all: $(NOTEBOOKS_STAMP)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 lint: $(STAMP)

@@ -1,16 +1,42 @@
-"""What notebooks show: answers, episodes and pictures as outputs of cells, in kinds that every viewer knows."""
+"""What notebooks show: answers, episodes and pictures as outputs of cells, in kinds that every viewer knows.
+
+And where they find the source tree: configurations lie beside the package, and are not installed with it.
+"""
 
 import io
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from IPython.display import Image, Markdown, display
 
+import m2io_jax
 from m2io_jax.episodes.episode import Candidate, Episode
+from m2io_jax.errors import UserError
 from m2io_jax.pages import picture_sheet, shown_picture
 from m2io_jax.serving.answer import Answer, TextPart, by_slot, parts
 from m2io_jax.serving.rendering import escape_markdown
 
 WIDTH = 160  # pixels, of a picture in an answer
+FETCHED = Path("m2io-source")
+
+
+def source_tree(address: str) -> Path:
+    """The tree that the package is imported from; where it was installed, one that git fetches from `address`, once.
+
+    Raises:
+        UserError: git cannot fetch it.
+    """
+    tree = Path(m2io_jax.__file__).parents[1]
+    if (tree / "configs").is_dir():
+        return tree
+    if not FETCHED.is_dir():
+        try:
+            subprocess.run(["git", "clone", "--quiet", "--depth", "1", address, str(FETCHED)], check=True)
+        except (OSError, subprocess.CalledProcessError):
+            mend = "give the address of this project's repository, which git can reach"
+            raise UserError("The source tree cannot be fetched.", where=address, mend=mend) from None
+    return FETCHED
 
 
 def show_answer(answer: Answer) -> None:

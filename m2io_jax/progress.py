@@ -1,5 +1,6 @@
 """Progress of a long piece of work: a bar on a terminal, a plain line now and then elsewhere."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Self
@@ -40,8 +41,9 @@ class Progress:
     ):
         self.title, self.steps, self.seconds, self.shown = title, steps, seconds, dict(shown or {})
         self._done_steps, self._done_seconds, self._plain_seconds = done_steps, done_seconds, plain_seconds
-        # In a notebook, too, progress is no part of a cell's result.
-        self._console = console or Console(stderr=True, force_jupyter=False)
+        # In a notebook, too, progress is no part of a cell's result; and FORCE_COLOR, which notebooks and CI set,
+        # makes no terminal of a log.
+        self._console = console or Console(stderr=True, force_jupyter=False, force_terminal=sys.stderr.isatty())
         self._clock = clock
         self._begun = clock()
         self._printed: float | None = None

@@ -15,7 +15,7 @@ from nbclient.exceptions import CellExecutionError
 from traitlets.config import Config
 
 FOLDER = Path(__file__).resolve().parent
-LIMIT_S = 900  # for one cell; a machine may be slow
+LIMIT_S = 900  # for one cell, or for the kernel to start; a machine may be slow
 
 
 def execute(path: Path) -> float:
@@ -31,7 +31,8 @@ def execute(path: Path) -> float:
         # The kernel is spoken to by files, which are ours alone, and not over a network that others may listen to.
         kernel = Config(KernelManager={"transport": "ipc", "ip": str(Path(folder) / "kernel")})
         resources = {"metadata": {"path": str(work)}}
-        NotebookClient(notebook, timeout=LIMIT_S, resources=resources, config=kernel).execute()
+        limits = {"timeout": LIMIT_S, "startup_timeout": LIMIT_S}
+        NotebookClient(notebook, resources=resources, config=kernel, **limits).execute()
     seconds = time.monotonic() - began
     nbformat.write(tidied(notebook), path)
     return seconds

@@ -1,11 +1,14 @@
 """What notebooks show, as the displays that a cell gets."""
 
 import io
+import subprocess
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
+from m2io_jax.errors import UserError
 from m2io_jax.serving.answer import Answer
 
 pytest.importorskip("IPython", reason="IPython is not installed (the extra `notebooks`)")
@@ -58,3 +61,26 @@ def test_an_episode_is_its_question_numbered_sentences_and_pictures(shown):
     text, (size, _) = shown
     assert text.splitlines() == ["**How?**", "", "1. One.", r"2. \# Two."]
     assert size[0] == 2 * 128
+
+
+def test_the_source_tree_is_the_one_imported_from():
+    assert (notebook.source_tree("nowhere") / "configs" / "sweeps" / "inserter_sizes.yaml").is_file()
+
+
+def test_without_one_git_fetches_it_once(tmp_path, monkeypatch):
+    def git(*words, at):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a", *words], cwd=at, check=True)
+
+    repository = tmp_path / "repository"
+    (repository / "configs").mkdir(parents=True)
+    (repository / "configs" / "one.yaml").write_text("name: one\n")
+    git("init", "--quiet", at=repository)
+    git("add", ".", at=repository)
+    git("commit", "--quiet", "-m", "one", at=repository)
+    monkeypatch.setattr(notebook.m2io_jax, "__file__", str(tmp_path / "installed" / "m2io_jax" / "__init__.py"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="cannot be fetched"):
+        notebook.source_tree(str(tmp_path / "nowhere"))
+    for address in (repository.as_uri(), "nowhere"):  # it is there the second time
+        tree = notebook.source_tree(address)
+        assert tree == Path("m2io-source") and (tree / "configs" / "one.yaml").is_file()

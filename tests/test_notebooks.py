@@ -3,8 +3,11 @@
 import ast
 import importlib.util
 import json
+import os
 import re
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LARGEST = 300_000  # bytes
-PLACES = re.compile(r"(?<![\w.])/(?:home|root|Users|tmp|work|mnt|workspace|opt|usr|var|content)/\w|\w+@\w+|localhost")
+PLACES = re.compile(
+    r"(?<![\w.])/(?:home|root|Users|tmp|work|mnt|workspace|opt|usr|var|content)/\w"
+    r"|\w+@\w+|localhost|\b\d{1,3}(?:\.\d{1,3}){3}\b"
+)
 
 
 def cells(path: Path, kind: str) -> list[dict]:
@@ -30,7 +36,7 @@ def words(cell: dict) -> str:
 
 def test_there_are_notebooks():
     assert [path.name[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(1, len(NOTEBOOKS) + 1)]
-    assert len(NOTEBOOKS) >= 3
+    assert len(NOTEBOOKS) >= 4
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -54,9 +60,29 @@ def test_a_committed_notebook_is_small_and_tells_nothing_of_the_machine(path):
 def test_all_begin_alike_with_their_own_badge():
     firsts = {"".join(cells(path, "code")[0]["source"]) for path in NOTEBOOKS}
     assert len(firsts) == 1, "the project's address is one, and installing it too"
-    assert "google.colab" in firsts.pop()
     for path in NOTEBOOKS:
         assert f"notebooks/{path.name})" in "".join(cells(path, "markdown")[0]["source"])
+
+
+@pytest.mark.parametrize(
+    ("variables", "gpu", "extra"),
+    [({}, False, ""), ({"TPU_ACCELERATOR_TYPE": "v5e-1"}, False, "tpu"), ({}, True, "cuda")],
+    ids=["cpu", "tpu", "gpu"],
+)
+def test_the_first_cell_installs_in_colab_and_nowhere_else(variables, gpu, extra, monkeypatch):
+    asked, first = [], "".join(cells(NOTEBOOKS[0], "code")[0]["source"])
+    # IPython fills in {names} as an f-string does.
+    first = re.sub(r"%pip install (.*)", r"pip(f'\1')", first)
+    for name in [name for name in os.environ if "TPU" in name]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os.path, "exists", lambda path: gpu)
+    exec(first, {"pip": asked.append})
+    assert asked == []
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    exec(first, {"pip": asked.append})
+    assert len(asked) == 1 and asked[0].startswith(f'-q "m2io_jax[{extra}] @ git+')
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,13 @@ def test_bar_on_a_terminal():
     assert "step 2, 1:32 left, reward 0.25" in said and "hidden" not in said
 
 
+def test_colours_that_are_forced_make_no_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Progress("grpo", steps=2) as progress:
+        progress.update(1)
+    assert capsys.readouterr().err.splitlines()[0].startswith("grpo: step 1/2")
+
+
 def test_the_nearer_end_counts():
     assert seconds_left(10, 30, 50.0, 60.0, steps_per_second=0.5) == 10.0
     assert seconds_left(10, 30, 50.0, 600.0, steps_per_second=0.5) == 40.0

@@ -1,6 +1,6 @@
 """`m2io inspect shardings`: every array of a run, where it lies on a topology, and what of it a device holds."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,27 +85,31 @@ def shardings_command(config: Path, settings: Iterable[str], topology: str, out:
     mesh = abstract_mesh(stage.mesh, place.all_devices, place.slices)
     arrays = arrays_of(stage, mesh)
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-    drawn = Table(title=f"{stage.name} on {place.name}: {axes}", title_justify="left")
-    for column in ("array", "type", "shape", "spec", "MiB a device"):
-        drawn.add_column(column, justify="right" if column.startswith("MiB") else "left", overflow="fold")
-    for part in dict.fromkeys(lying.part for lying in arrays):
-        for cells in _rows(part, [lying for lying in arrays if lying.part == part]):
-            drawn.add_row(*cells)
-        drawn.add_section()
-    total = sum(lying.bytes for lying in arrays)
-    drawn.add_row("all", "", "", "", _mib(total))
-    out.print(drawn)
-    limit = place.family.hbm_gib
+    out.print(table(f"{stage.name} on {place.name}: {axes}", arrays))
+    total, limit = sum(lying.bytes for lying in arrays), place.family.hbm_gib
     out.print(f"{total / 2**30:.2f} GiB of {limit} on a device, before what programs hold while they run (m2io plan).")
 
 
-def _rows(part: str, arrays: list[Lying]) -> Iterator[tuple[str, ...]]:
+def table(title: str, arrays: Sequence[Lying], largest: int = LARGEST) -> Table:
+    """A row an array: the `largest` of each part, whose others are added up in one row."""
+    drawn = Table(title=title, title_justify="left")
+    for column in ("array", "type", "shape", "spec", "MiB a device"):
+        drawn.add_column(column, justify="right" if column.startswith("MiB") else "left", overflow="fold")
+    for part in dict.fromkeys(lying.part for lying in arrays):
+        for cells in _rows(part, [lying for lying in arrays if lying.part == part], largest):
+            drawn.add_row(*cells)
+        drawn.add_section()
+    drawn.add_row("all", "", "", "", _mib(sum(lying.bytes for lying in arrays)))
+    return drawn
+
+
+def _rows(part: str, arrays: list[Lying], largest: int) -> Iterator[tuple[str, ...]]:
     arrays = sorted(arrays, key=lambda lying: -lying.bytes)
     yield f"[bold]{part}", "", "", "", f"[bold]{_mib(sum(lying.bytes for lying in arrays))}"
-    for lying in arrays[:LARGEST]:
+    for lying in arrays[:largest]:
         shape = " x ".join(map(str, lying.array.shape))
         yield f"  {lying.name}", str(lying.array.dtype), shape, _spec(lying.array.sharding), _mib(lying.bytes)
-    if rest := arrays[LARGEST:]:
+    if rest := arrays[largest:]:
         yield f"  {len(rest)} more", "", "", "", _mib(sum(lying.bytes for lying in rest))
 
 

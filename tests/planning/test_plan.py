@@ -20,7 +20,7 @@ from m2io_jax.planning import plan as module
 from m2io_jax.planning.abstract import as_on_tpu, topology_mesh
 from m2io_jax.planning.command import advice, plan_command
 from m2io_jax.planning.plan import plan
-from m2io_jax.planning.shardings import arrays_of, shardings_command
+from m2io_jax.planning.shardings import arrays_of, shardings_command, table
 from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.grpo import GRPO
 from m2io_jax.training.run import prepared, weight_type
@@ -151,6 +151,17 @@ def test_the_table_of_the_3b_on_sixteen_chips():
     assert found["prompts.keys"][1:3] == ["36 x 16 x 2 x 2048 x 128", "-, fsdp, -, -, -"]
     total = sum(float(cells[3].replace(",", "")) for name, cells in found.items() if name in PARTS)
     assert float(found["all"][3].replace(",", "")) == pytest.approx(total, abs=0.3)
+
+
+def test_what_is_not_drawn_of_a_part_is_added_up(config):
+    arrays = [each for each in arrays_of(config, abstract_mesh(config.mesh, 8, 1)) if each.part == "frozen"]
+    drawn = table("some", arrays, largest=2)
+    names, *_, sizes = [list(column.cells) for column in drawn.columns]
+    assert names[0] == "[bold]frozen" and names[3:] == [f"  {len(arrays) - 2} more", "all"]
+    assert {name.strip() for name in names[1:3]} <= {each.name for each in arrays}
+    rest = sorted(each.bytes for each in arrays)[:-2]
+    assert float(sizes[3]) == pytest.approx(sum(rest) / 2**20, rel=0.05)
+    assert float(sizes[4]) == pytest.approx(sum(each.bytes for each in arrays) / 2**20, rel=0.05)
 
 
 @pytest.mark.parametrize("used, gib", [("48.00G", 48.0), ("512.00M", 0.5)])
