@@ -244,6 +244,7 @@ def finished(episodes, tmp_path_factory):
         yield started
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
     again = finished.model_copy(update={"run": tmp_path / "again"})
 
@@ -273,6 +274,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(finished, tmp_path, mon
     assert told[0][3]["critic/values/mean"] != 0, "the critic had learnt before it was saved"
 
 
+@pytest.mark.slow
 def test_the_policy_it_leaves_is_one_as_any_other(finished):
     """Its folder has no critic; what reads a policy reads it."""
     policy = load_policy(str(finished.run), size="small")
