@@ -136,14 +136,25 @@ def seeds(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
     """The demo and its controls for several seeds, each in a folder of its own; prints mean and range."""
     runs = []
     for seed in SEEDS:
-        settings = [*overrides, f"seed={seed}", f"run=runs/demo-seed{seed}"]
-        demo(config_path, settings, say)
-        controls(config_path, settings, say)
-        runs.append(Results.read(Path(f"runs/demo-seed{seed}") / "results.json"))
+        run = Path(f"runs/demo-seed{seed}")
+        settings = [*overrides, f"seed={seed}", f"run={run}"]
+        if not _is_complete(run, load_config(config_path, settings)):
+            demo(config_path, settings, say)
+            controls(config_path, settings, say)
+        runs.append(Results.read(run / "results.json"))
     out = Path("runs") / "demo-seeds.md"
     write_at_once(out, spread(runs), what="table of seeds")
     say.print(out.read_text(), markup=False, highlight=False)
     return out
+
+
+def _is_complete(run: Path, config: RunConfig) -> bool:
+    """Whether this demo and its controls have been made."""
+    if not (run / "results.json").is_file():
+        return False
+    results = Results.read(run / "results.json")
+    made = dict(results.config, episodes=str(config.episodes) if config.episodes else None)
+    return "sft_same_time" in results.scores and made == config.model_dump(mode="json")
 
 
 def spread(runs: Sequence[Results]) -> str:

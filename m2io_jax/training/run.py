@@ -84,7 +84,7 @@ def train(config: RunConfig) -> Finished:
     """
     check(config)
     folder = claim(config)
-    policy, objective, _, rows = set_up(config)
+    policy, objective, rows = set_up(config)
     with (
         StopSignals() as stop,
         Checkpoints(config.checkpoints, config.checkpoint) as checkpoints,
@@ -111,7 +111,7 @@ def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
         UserError: as `train`.
     """
     check(config)
-    _, objective, _, rows = set_up(config)
+    _, objective, rows = set_up(config)
     state, key = objective.state(begin), jax.random.key(config.seed)
     objective.begin = None
     announce(objective.compile(state, Ahead()))
@@ -125,7 +125,7 @@ def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
 
 
 def set_up(config: RunConfig):
-    """The policy to start from, the objective, the mesh, and the rows of a run."""
+    """The policy to start from, the objective, and the rows of a run."""
     sources, mesh = open_sources(config), make_mesh(config.mesh)
     start = load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh, dtype=weight_type(config))
     policy = prepared(start, config)
@@ -136,7 +136,7 @@ def set_up(config: RunConfig):
         batch_of=config.prompts_a_step,
         shard=(jax.process_index(), jax.process_count()),
     )
-    return policy, objective, mesh, rows
+    return policy, objective, rows
 
 
 def open_sources(config: RunConfig) -> list[tuple[EpisodeSource, dict[str, float]]]:

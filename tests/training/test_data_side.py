@@ -202,7 +202,7 @@ def started(episodes, **changes):
     config = RunConfig.model_validate(small_run(str(episodes), "unused", "grpo+data", 4).model_dump() | changes)
     many = {"prompts": 8}  # as many as there are devices
     wide = {"batch": config.batch.model_copy(update=many), "rollout": config.rollout.model_copy(update=many)}
-    policy, _, _, rows = set_up(config.model_copy(update=wide))
+    policy, _, rows = set_up(config.model_copy(update=wide))
     objective = GRPO(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
     state = begin(objective.begin, objective.optimizer, objective.mesh)
     objective.compile(state, Ahead())
