@@ -38,8 +38,9 @@ base: $(STAMP)
 notebooks: $(NOTEBOOKS_STAMP)
 	@$(BIN)/python notebooks/execute.py
 
+# Quick tests compile for longer than they run: XLA leaves most of its optimisations out. `make test-all` has them all.
 test: $(STAMP)
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
+	@JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
 
 # The notebooks are executed too.
 test-all: $(NOTEBOOKS_STAMP)
