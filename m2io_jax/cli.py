@@ -293,8 +293,10 @@ def _with(config, settings, section: str):
 
 def _read_as(kind: type, setting: str, text: str):
     """The value of a setting whose default is of the type `kind`."""
+    from m2io_jax.config.text import read_yaml
+
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except yaml.YAMLError:
         value = text
     if kind is float and type(value) is int:
