@@ -25,7 +25,7 @@ from rich.console import Console
 from m2io_jax.config import RunConfig, require_resumable
 from m2io_jax.episodes.dataset import EpisodeSource, open_episodes
 from m2io_jax.episodes.pipeline import Portion, RowIterator, episode_pipeline
-from m2io_jax.errors import UserError, unknown_name
+from m2io_jax.errors import UserError, nearest, unknown_name
 from m2io_jax.models.lora import adapted_modules
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.models.sizes import Computation, LoraConfig
@@ -338,15 +338,26 @@ def check(config: RunConfig) -> None:
     """What the configuration alone cannot know.
 
     Raises:
-        UserError: a task or reward that does not exist, no episodes, or nothing installed to log with as asked.
+        UserError: a task that does not exist, rewards that are not those of the tasks, no episodes, or nothing
+            installed to log with as asked.
     """
     for task in config.episodes if isinstance(config.episodes, dict) else config.tasks:
         config.episodes_of(find_task(task).name)
+    if config.objective != "supervised":
+        _require_rewards(config)
+    require_libraries(config.logging)
+
+
+def _require_rewards(config: RunConfig) -> None:
+    """Raises UserError where a reward part that has a weight is none of the tasks', or none of theirs has one."""
     parts = {name for task in config.tasks for name in find_task(task).rewards}
-    if config.objective != "supervised" and not any(config.rewards.get(name) for name in parts):
+    weighed = {name for name, weight in config.rewards.items() if weight}
+    if not parts & weighed:
         mend = f"give one of these a weight: {', '.join(sorted(parts))}"
         raise UserError("No reward part of the chosen tasks has a weight.", where="rewards", mend=mend)
-    require_libraries(config.logging)
+    for name in sorted(weighed - parts):
+        what = f"`rewards.{name}` has a weight, but none of the chosen tasks has that part: nothing would read it."
+        raise UserError(what, where="rewards", mend=nearest(name, parts, "rewards."))
 
 
 def host_memory_gb() -> float:
