@@ -255,7 +255,7 @@ def announce(compiled: Mapping[str, float]) -> None:
 def say(words: str) -> None:
     """To standard error, once for all processes."""
     if is_first():
-        Console(stderr=True, force_jupyter=False).print(words, highlight=False)
+        Console(stderr=True, force_jupyter=False).print(words, highlight=False, soft_wrap=True)
 
 
 def progress_of(config: RunConfig, step: int, seconds: float) -> float:
