@@ -16,7 +16,7 @@ from m2io_jax.evaluation.curves import DARK, LIGHT, Curve, draw_curves, read_cur
 from m2io_jax.evaluation.pictures import picture_scores, reading_order
 from m2io_jax.evaluation.results import METRICS, Results, heading, rows, write_at_once
 from m2io_jax.pages import environment, picture_view
-from m2io_jax.serving.answer import PicturePart, by_slot, parts
+from m2io_jax.serving.answer import TextPart, by_slot, parts
 
 # Verdict on a picture: its symbol and what it says. Colour alone would not reach everybody.
 VERDICTS = {
@@ -127,9 +127,10 @@ def sample_view(sample: Sample) -> dict[str, Any]:
     missing = {placement.picture for placement in missed}
     reading = []
     for part in parts(episode.sentences, by_slot([*placed, *missed], len(episode.sentences))):
-        if isinstance(part, PicturePart):
-            part = {"pictures": [_judged(episode, i, part.slot, gold, missing) for i in part.pictures]}
-        reading.append(part)
+        if isinstance(part, TextPart):
+            reading.append({"text": part.text, "verbatim": part.verbatim})
+            continue
+        reading.append({"pictures": [_judged(episode, i, part.slot, gold, missing) for i in part.pictures]})
     unused = [i for i in range(len(episode.candidates)) if i not in chosen and i not in gold]
     return {
         "question": episode.question,
