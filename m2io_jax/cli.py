@@ -37,7 +37,7 @@ def import_markdown_tree(source: Path, folder: Path):
     """Import a tree of Markdown files with their pictures."""
     from m2io_jax.corpus.importing import import_markdown
 
-    out.print(import_markdown(source, folder).summary(), markup=False)
+    _tell(import_markdown(source, folder).summary())
 
 
 @import_app.command("kitchen")
@@ -46,7 +46,7 @@ def import_generated_kitchen(folder: Path, settings: Overrides = None):
     from m2io_jax.corpus.importing import import_kitchen
     from m2io_jax.corpus.kitchen import KitchenConfig
 
-    out.print(import_kitchen(_with(KitchenConfig(), settings, "kitchen"), folder).summary(), markup=False)
+    _tell(import_kitchen(_with(KitchenConfig(), settings, "kitchen"), folder).summary())
 
 
 @app.command()
@@ -56,7 +56,7 @@ def index(corpus: Path):
     from m2io_jax.retrieval.search import build_index, index_folder
 
     manifest = build_index(Corpus.open(corpus), index_folder(corpus))
-    out.print(f"index of {corpus}: {json.dumps(manifest)}", markup=False)
+    _tell(f"index of {corpus}: {json.dumps(manifest)}")
 
 
 @app.command()
@@ -70,7 +70,7 @@ def episodes(corpus: Path, folder: Path, settings: Overrides = None):
     documents = Corpus.open(corpus)
     retriever = Retriever.open(index_folder(corpus), documents)
     manifest = make_episodes(documents, retriever, folder, _with(EpisodeConfig(), settings, "episodes"))
-    out.print(f"{folder}: {_counts(manifest)}; dropped: {manifest['report']['dropped'] or 'none'}", markup=False)
+    _tell(f"{folder}: {_counts(manifest)}; dropped: {manifest['report']['dropped'] or 'none'}")
 
 
 @app.command()
@@ -81,7 +81,7 @@ def generate(task: str, folder: Path, settings: Overrides = None, count: int = 2
 
     generator = _with(find_generated(task), settings, f"generate {task}")
     manifest = make_generated(task, generator, folder, count=count, seed=seed)
-    out.print(f"{folder}: {_counts(manifest)}", markup=False)
+    _tell(f"{folder}: {_counts(manifest)}")
 
 
 @read_app.command("rows")
@@ -90,7 +90,7 @@ def read_rows(source: Path, folder: Path, settings: Overrides = None):
     from m2io_jax.episodes.published.draft import ReadConfig
     from m2io_jax.episodes.published.making import make_read
 
-    out.print(make_read("rows", source, folder, _with(ReadConfig(), settings, "read rows")).summary(), markup=False)
+    _tell(make_read("rows", source, folder, _with(ReadConfig(), settings, "read rows")).summary())
 
 
 @read_app.command("clevr")
@@ -99,7 +99,7 @@ def read_clevr(source: Path, folder: Path, settings: Overrides = None):
     from m2io_jax.episodes.published.draft import ReadConfig
     from m2io_jax.episodes.published.making import make_read
 
-    out.print(make_read("clevr", source, folder, _with(ReadConfig(), settings, "read clevr")).summary(), markup=False)
+    _tell(make_read("clevr", source, folder, _with(ReadConfig(), settings, "read clevr")).summary())
 
 
 @app.command()
@@ -112,9 +112,9 @@ def train(config: Path, settings: Overrides = None):
     with together(find_place()):
         finished = train_stages(stages)
     if finished.already:
-        out.print("The run had come to its end before; nothing was trained.")
+        _tell("The run had come to its end before; nothing was trained.")
     took = f"{finished.steps} steps in {finished.seconds:.0f} s"
-    out.print(f"{took}; policy in {finished.folder / 'model'}", markup=False)
+    _tell(f"{took}; policy in {finished.folder / 'model'}")
 
 
 @app.command()
@@ -137,7 +137,7 @@ def profile(config: Path, folder: Path, settings: Overrides = None, steps: int =
     from m2io_jax.config import load_config
     from m2io_jax.training import run
 
-    out.print(f"trace in {run.trace(load_config(config, settings or []), folder, steps)}", markup=False)
+    _tell(f"trace in {run.trace(load_config(config, settings or []), folder, steps)}")
 
 
 @app.command()
@@ -211,7 +211,7 @@ def convert_import(
     from m2io_jax.models.conversion import import_folder
 
     import_folder(source, folder, adapter=adapter, dtype=_weight_type(dtype))
-    out.print(f"policy: {folder}", markup=False)
+    _tell(f"policy: {folder}")
 
 
 @convert_app.command("export")
@@ -225,7 +225,7 @@ def convert_export(
     from m2io_jax.models.conversion import export_folder
 
     written = export_folder(run, folder, adapter=adapter, dtype=_weight_type(dtype))
-    out.print(f"{'PEFT' if adapter else 'Hugging Face'} folder: {written}", markup=False)
+    _tell(f"{'PEFT' if adapter else 'Hugging Face'} folder: {written}")
 
 
 @app.command()
@@ -264,7 +264,12 @@ def base(
     """Make the base model again: tokenizer and lessons, one after another."""
     from m2io_jax.base import make_base
 
-    out.print(f"base model: {make_base(lessons, settings or [], say, folder)}", markup=False)
+    _tell(f"base model: {make_base(lessons, settings or [], say, folder)}")
+
+
+def _tell(words: str) -> None:
+    """Prints a result; a line stays a line, so that a path in it can be copied and a log searched."""
+    out.print(words, markup=False, soft_wrap=True)
 
 
 def _counts(manifest) -> str:
@@ -293,8 +298,10 @@ def _with(config, settings, section: str):
 
 def _read_as(kind: type, setting: str, text: str):
     """The value of a setting whose default is of the type `kind`."""
+    from m2io_jax.config.text import read_yaml
+
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except yaml.YAMLError:
         value = text
     if kind is float and type(value) is int:
@@ -315,20 +322,20 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except UserError as error:
-        say.print(f"[bold red]error:[/] {_escaped(error)}", highlight=False)
+        _tell_error(error)
         sys.exit(1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         mend = "make room, then give the same command again: a training run goes on from its last checkpoint"
         full = UserError("The disk is full.", where=error.filename and str(error.filename), mend=mend)
-        say.print(f"[bold red]error:[/] {_escaped(full)}", highlight=False)
+        _tell_error(full)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _escaped(error: UserError) -> str:
+def _tell_error(error: UserError) -> None:
     from rich.markup import escape
 
-    return escape(str(error))
+    say.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)

@@ -100,7 +100,7 @@ def conclude(config: RunConfig, results: Results, judged: Sequence[Judged], say:
     write_curves(config.run / "curves.png", config.run)
     report = write_report(config.run / "report.html", results, samples(judged), courses)
     say.print(table(results, narrow=say.width < WIDE))
-    say.print(f"\nresults  {config.run / 'results.json'}\nreport   {report}")
+    say.print(f"\nresults  {config.run / 'results.json'}\nreport   {report}", markup=False, soft_wrap=True)
     return report
 
 
@@ -144,7 +144,7 @@ def seeds(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
         runs.append(Results.read(run / "results.json"))
     out = Path("runs") / "demo-seeds.md"
     write_at_once(out, spread(runs), what="table of seeds")
-    say.print(out.read_text(), markup=False, highlight=False)
+    say.print(out.read_text(), markup=False, highlight=False, soft_wrap=True)
     return out
 
 

@@ -41,6 +41,10 @@ def m2io(monkeypatch, capsys, tmp_path):
         (("train", "config.yaml"), ("episodes=FOLDER",)),
         (("train", "config.yaml", "episodes=none", "init=random"), ("none", "m2io episodes")),
         (("train", "config.yaml", "tasks.insrter=1", "episodes=none"), ("insrter", "inserter")),
+        (("train", "config.yaml", "objective=grpo", "episodes=none", "rewards.selecton=1"),
+         ("rewards.selecton", "did you mean `rewards.selection`")),
+        (("train", "config.yaml", "objective=grpo", "episodes=none", "tasks={counting: 1}"),
+         ("rewards.order", "accuracy, format")),
         (("evaluate", "nowhere"), ("nowhere", "m2io train")),
         (("evaluate", "rules"), ("--gold",)),
         (("answer", "one", "two", "three"), ("One question",)),
@@ -92,6 +96,13 @@ def test_markup_in_a_name_is_shown_as_it_is(m2io):
     assert status == 1 and "[bold]run" in said
 
 
+def test_a_long_path_stays_on_its_line(m2io):
+    run = "/".join(["folder"] * 30)
+    assert f"where: {run}/config.yaml\n" in m2io("evaluate", run)[1]
+    (status, said), folder = m2io("generate", "arithmetic", run, "--count", "20"), run
+    assert status == 0 and f"{folder}: 16 train, 1 validation, 3 test\n" in said
+
+
 def test_a_full_disk_is_told(m2io, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.jsonl")
@@ -127,6 +138,14 @@ def test_problems_are_generated_and_published_rows_are_read(m2io, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"problem": "Q?", "answer": "3"}\n{"problem": "Q?"}\n')
     status, said = m2io("read", "rows", "rows.jsonl", "read", "train=1", "validation=0")
     assert status == 0 and "2 rows read, 1 kept" in said and "1 left out: no answer" in said
+
+
+def test_a_run_on_problems_has_no_documents_to_answer_from(m2io, tmp_path):
+    m2io("generate", "arithmetic", "made", "--count", "20")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(CONFIG + "tasks: {arithmetic: 1}\nepisodes: made\n")
+    status, said = m2io("answer", "run", "How many?")
+    assert status == 1 and "made" in said and "--corpus FOLDER" in said and "Traceback" not in said
 
 
 def test_settings_of_a_section_take_the_type_of_their_default():

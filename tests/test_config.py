@@ -42,6 +42,13 @@ def test_a_setting_that_is_true_false_or_empty(write):
         assert load_config(write(MINIMAL), [f"computation.unroll={text}"]).computation.unroll is value
 
 
+def test_what_looks_like_a_date_is_text(write):
+    named = load_config(write("name: 2026-11-22\nobjective: grpo\nsteps: 1\n"), ["episodes=2026-11-23"])
+    assert (named.name, named.run, named.episodes) == ("2026-11-22", Path("runs/2026-11-22"), Path("2026-11-23"))
+    assert load_config(write(named.to_yaml())) == named
+    assert load_config(write(MINIMAL), ["name=2024-13-45"]).name == "2024-13-45"  # which is no date at all
+
+
 def test_exponent_without_a_point_is_a_number(write):
     # YAML 1.1 reads 1e-3 as text.
     assert load_config(write(MINIMAL + "optimizer: {learning_rate: 1e-3}\n")).optimizer.learning_rate == 0.001
@@ -143,6 +150,11 @@ def test_yaml_round_trip(write):
         ("", ["rollout.ahead=-1"], ["`rollout.ahead` is -1", "greater than or equal to 0"]),
         ("steps: 30\n", [], ["`steps` is set twice, in lines 3 and 4"]),
         ("batch: [1\n", [], ["not valid YAML", "line"]),
+        ("batch: &a {more: *a}\n", [], ["holds itself"]),
+        ("batch: " + "[" * 3000, [], ["not valid YAML"]),
+        ("seed: " + "9" * 5000 + "\n", [], ["not valid YAML", "digits"]),
+        ("", ["freeze=['(']"], ["`freeze.0` is '('", "regular expression", "freeze=['('] on the command line"]),
+        ("lora: {targets: ['*']}\n", [], ["`lora.targets.0` is '*'", "regular expression", "line 4"]),
         ("", ["steps"], ["`steps` is not an override", "key=value"]),
     ],
 )

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from m2io_jax.config.errors import as_user_error, key_lines
 from m2io_jax.config.run import RunConfig
+from m2io_jax.config.text import Loader, read_yaml
 from m2io_jax.errors import UserError
 
 _EXAMPLE = "give a YAML file of `key: value`, such as configs/tiny.yaml"
@@ -50,8 +51,10 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"The configuration cannot be read: {reason}.", where=str(path), mend=_EXAMPLE) from None
     try:
-        lines = key_lines(yaml.compose(text, Loader=yaml.SafeLoader), path)
-        data = yaml.safe_load(text)
+        data = read_yaml(text)
+        lines = key_lines(yaml.compose(text, Loader=Loader), path)
+    except RecursionError:
+        raise UserError("The configuration holds itself, by an alias.", where=str(path), mend=_EXAMPLE) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
@@ -70,7 +73,7 @@ def parse_override(override: str) -> tuple[list[str], Any]:
         mend = "write key=value, such as steps=20 or rollout.group_size=4"
         raise UserError(f"`{override}` is not an override.", where="the command line", mend=mend)
     try:
-        return keys, yaml.safe_load(text)
+        return keys, read_yaml(text)
     except yaml.YAMLError:
         return keys, text
 

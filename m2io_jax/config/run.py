@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from m2io_jax.config.data import DataConfig
 from m2io_jax.config.grpo import GRPOConfig, RolloutConfig
 from m2io_jax.config.ppo import PPOConfig
-from m2io_jax.config.section import Count, NotNegative, Positive, Section
+from m2io_jax.config.section import Count, NotNegative, Pattern, Positive, Section
 from m2io_jax.config.sections import (
     BatchConfig,
     CheckpointConfig,
@@ -59,7 +59,7 @@ class RunConfig(Section):
     data: DataConfig = DataConfig()
     rewards: dict[str, NotNegative] = {"format": 0.1, "selection": 0.4, "placement": 0.4, "order": 0.1}
     lora: LoraSection | None = None
-    freeze: tuple[str, ...] = ()
+    freeze: tuple[Pattern, ...] = ()
     int8: tuple[Literal["reference", "rollouts"], ...] = ()
     computation: ComputationSection = ComputationSection()
     optimizer: OptimizerConfig = OptimizerConfig()

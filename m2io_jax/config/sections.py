@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from m2io_jax.config.section import Count, Fraction, NotNegative, Positive, Section
+from m2io_jax.config.section import Count, Fraction, NotNegative, Pattern, Positive, Section
 
 
 class BatchConfig(Section):
@@ -71,7 +71,7 @@ class LoraSection(Section):
 
     rank: Count = 16
     alpha: Positive = 32.0
-    targets: tuple[str, ...] = (r"language\.blocks\.(q|k|v|o|mlp\.(gate|up|down))",)
+    targets: tuple[Pattern, ...] = (r"language\.blocks\.(q|k|v|o|mlp\.(gate|up|down))",)
 
 
 class ComputationSection(Section):

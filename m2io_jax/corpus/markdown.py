@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 
 from rich.console import Console
 from rich.progress import track
@@ -114,9 +115,11 @@ class _Import:
     def _read(self, file: Path) -> str:
         if not file.resolve().is_relative_to(self.tree):
             raise ValueError("a link that leads out of the imported tree")
-        size = file.stat().st_size
-        if size > MAX_TEXT_BYTES:
-            raise ValueError(f"{size:,} bytes, more than the {MAX_TEXT_BYTES:,} allowed")
+        found = file.stat()
+        if not S_ISREG(found.st_mode):
+            raise ValueError("no file: reading it might never end")
+        if found.st_size > MAX_TEXT_BYTES:
+            raise ValueError(f"{found.st_size:,} bytes, more than the {MAX_TEXT_BYTES:,} allowed")
         return file.read_bytes().decode("utf-8-sig")
 
     def _new_id(self, source: str) -> str:

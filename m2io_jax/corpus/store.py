@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -183,7 +184,8 @@ class CorpusWriter:
 
     def _discard(self) -> None:
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):  # on a full disk, what is still to be written fails once more
+                file.close()
         shutil.rmtree(self._draft, ignore_errors=True)
 
 

@@ -172,18 +172,26 @@ class EpisodeSource:
         split: its name.
     """
 
-    def __init__(self, records: Any, split: str):
-        self._records, self.split = records, split
+    def __init__(self, records: Any, split: str, folder: Path):
+        self._records, self.split, self._folder = records, split, folder
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Episode:
-        """Raises IndexError past either end; negative indices count from the end, as in a list."""
+        """Negative indices count from the end, as in a list.
+
+        Raises:
+            IndexError: past either end.
+            UserError: the file is damaged there; it is opened, and found to be cut short, no earlier.
+        """
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
             raise IndexError(f"episode {index} of {len(self)} in {self.split}")
-        return from_example(self._records[int(position)])
+        try:
+            return from_example(self._records[int(position)])
+        except Exception as error:  # ArrayRecord and TFDS raise many types on damaged files
+            raise _unreadable(self._folder, error) from error
 
     def __iter__(self) -> Iterator[Episode]:
         return (self[index] for index in range(len(self)))
@@ -208,11 +216,9 @@ def open_episodes(folder: str | Path, split: str) -> EpisodeSource:
     try:
         with _quiet():
             builder = tfds.builder_from_directory(str(data))
-            return EpisodeSource(builder.as_data_source(split), split)
+            return EpisodeSource(builder.as_data_source(split), split, data)
     except Exception as error:  # TFDS raises many types on missing and damaged files
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        what = f"The data set cannot be read: {first_line}"
-        raise UserError(what, where=str(data), mend="Build the episodes again.") from error
+        raise _unreadable(data, error) from error
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -283,6 +289,12 @@ def _clear(out: Path) -> None:
                 shutil.rmtree(out / name)
     except OSError as error:
         raise _unwritable(out, error) from error
+
+
+def _unreadable(data: Path, error: Exception) -> UserError:
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    mend = "Copy it again, whole, or build the episodes again."
+    return UserError(f"The data set cannot be read: {first_line}", where=str(data), mend=mend)
 
 
 def _unwritable(out: Path, error: OSError) -> UserError:

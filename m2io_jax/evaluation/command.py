@@ -60,7 +60,7 @@ def evaluate_run(run: Path, split: str, as_json: bool, out: Console) -> None:
         shown = "" if list(sections) == [WITH_RULES] else name
         out.print(table(section, find_task(name).metrics, task=shown, narrow=out.width < WIDE))
         _tell_left_out(name, judged[name], len(episodes[name]), out)
-    out.print(f"results {run / 'results.json'}", markup=False)
+    out.print(f"results {run / 'results.json'}", markup=False, soft_wrap=True)
 
 
 def held_out(config: RunConfig, task: str, split: str = "test") -> list[Episode]:
@@ -93,7 +93,7 @@ def _tell_left_out(name: str, judged: Judgement, asked: int, out: Console) -> No
     """What no figure counts."""
     too = ", of the rules too" if name == WITH_RULES else ""
     for reason, count in judged.dropped.items():
-        out.print(f"left out{too}: {count} of {asked} episodes: {reason}", markup=False)
+        out.print(f"left out{too}: {count} of {asked} episodes: {reason}", markup=False, soft_wrap=True)
     for decoding, rows in judged.rows.items():
         if unscored := Counter(row.rewards is None for row in rows)[True]:
             out.print(f"left out: {unscored} of {len(rows)} {decoding} completions that nobody can verify")

@@ -76,17 +76,25 @@ def _rope(text: Mapping[str, Any]) -> Mapping[str, Any]:
     return text.get("rope_parameters") or text.get("rope_scaling") or {}
 
 
+def _size(found: Mapping[str, Any], key: str, otherwise: int | None = None) -> int:
+    """A dimension; without one `otherwise`, where that is given. Raises KeyError or ValueError: it is none."""
+    value = found[key] if otherwise is None else found.get(key, otherwise)
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{key} is {value!r} but must be a whole number above 0")
+    return value
+
+
 def _text(text: Mapping[str, Any]) -> TextConfig:
-    heads, rope = text["num_attention_heads"], _rope(text)
+    heads, rope = _size(text, "num_attention_heads"), _rope(text)
     return TextConfig(
-        vocab_size=text["vocab_size"],
-        hidden_size=text["hidden_size"],
-        intermediate_size=text["intermediate_size"],
-        num_hidden_layers=text["num_hidden_layers"],
+        vocab_size=_size(text, "vocab_size"),
+        hidden_size=_size(text, "hidden_size"),
+        intermediate_size=_size(text, "intermediate_size"),
+        num_hidden_layers=_size(text, "num_hidden_layers"),
         num_attention_heads=heads,
-        num_key_value_heads=text["num_key_value_heads"],
+        num_key_value_heads=_size(text, "num_key_value_heads"),
         mrope_section=tuple(rope["mrope_section"]),
-        head_dim=text["hidden_size"] // heads,
+        head_dim=_size(text, "hidden_size") // heads,
         rms_norm_eps=text["rms_norm_eps"],
         rope_theta=rope.get("rope_theta") or text["rope_theta"],
         tie_word_embeddings=text.get("tie_word_embeddings", False),
@@ -97,29 +105,29 @@ def _text(text: Mapping[str, Any]) -> TextConfig:
 
 def _vision(family: str, vision: Mapping[str, Any]) -> VisionConfig:
     common = dict(
-        depth=vision["depth"],
-        num_heads=vision["num_heads"],
-        patch_size=vision["patch_size"],
-        temporal_patch_size=vision.get("temporal_patch_size", 2),
-        spatial_merge_size=vision.get("spatial_merge_size", 2),
+        depth=_size(vision, "depth"),
+        num_heads=_size(vision, "num_heads"),
+        patch_size=_size(vision, "patch_size"),
+        temporal_patch_size=_size(vision, "temporal_patch_size", 2),
+        spatial_merge_size=_size(vision, "spatial_merge_size", 2),
         in_channels=vision.get("in_channels") or vision.get("in_chans") or 3,
     )
     if family == "qwen2_vl":  # whose `hidden_size` is what comes out
         return VisionConfig(
-            hidden_size=vision["embed_dim"],
-            intermediate_size=int(vision["embed_dim"] * vision.get("mlp_ratio", 4)),
-            out_hidden_size=vision["hidden_size"],
-            fullatt_block_indexes=tuple(range(vision["depth"])),
+            hidden_size=_size(vision, "embed_dim"),
+            intermediate_size=int(_size(vision, "embed_dim") * vision.get("mlp_ratio", 4)),
+            out_hidden_size=_size(vision, "hidden_size"),
+            fullatt_block_indexes=tuple(range(_size(vision, "depth"))),
             norm="layer",
             mlp="quick_gelu",
             **common,
         )
     return VisionConfig(
-        hidden_size=vision["hidden_size"],
-        intermediate_size=vision["intermediate_size"],
-        out_hidden_size=vision["out_hidden_size"],
+        hidden_size=_size(vision, "hidden_size"),
+        intermediate_size=_size(vision, "intermediate_size"),
+        out_hidden_size=_size(vision, "out_hidden_size"),
         fullatt_block_indexes=tuple(vision["fullatt_block_indexes"]),
-        window_size=vision["window_size"],
+        window_size=_size(vision, "window_size"),
         **common,
     )
 
@@ -130,7 +138,7 @@ def _special(found: Mapping[str, Any]) -> SpecialTokens:
     def first(otherwise: int, *keys: str) -> int:
         for key in keys:
             value = found.get(key)
-            if value is not None:
+            if value is not None and value != []:
                 return value[0] if isinstance(value, list) else value
         return otherwise
 

@@ -89,11 +89,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a model folder.
 
     Raises:
-        UserError: the folder has none.
+        UserError: the folder has none, or it is damaged.
     """
     if not (folder / "tokenizer.json").is_file():
         raise UserError("There is no tokenizer here.", where=str(folder / "tokenizer.json"))
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    except Exception as error:  # transformers and tokenizers raise many types on files that are cut short
+        what, mend = f"The tokenizer cannot be read: {type(error).__name__}: {error}", "take its files again, whole"
+        raise UserError(what, where=str(folder), mend=mend) from error
 
 
 class TextCodec:

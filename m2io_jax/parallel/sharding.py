@@ -100,7 +100,7 @@ def spread(x: Float[Array, "..."], axes: tuple[str | None, ...]) -> Float[Array,
     return x if mesh is None else jax.lax.with_sharding_constraint(x, by_axes(axes, x.shape, mesh))
 
 
-def gathered(params: nnx.State) -> nnx.State:
+def gathered_weights(params: nnx.State) -> nnx.State:
     """The weights with all that `fsdp` splits on every device; where there is no mesh (see `spread`), as they are."""
     mesh = _traced_for()
     if mesh is None:

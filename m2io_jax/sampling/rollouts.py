@@ -11,7 +11,7 @@ from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.language import KeysValues
 from m2io_jax.parallel.exchange import local_rows
 from m2io_jax.parallel.mesh import on_mesh
-from m2io_jax.parallel.sharding import COPIES, batch_sharding, gathered
+from m2io_jax.parallel.sharding import COPIES, batch_sharding, gathered_weights
 from m2io_jax.sampling.constraints import Constraint
 from m2io_jax.sampling.sampler import Prefilled, Rollouts, SamplingConfig, decode, prefill
 
@@ -48,7 +48,7 @@ class Sampler:
             return prefill(nnx.merge(structure, params), prompts, pictures)
 
         def draw(params, prompts: PromptBatch, prefilled: Prefilled, key, constraint: Constraint | None) -> Rollouts:
-            params = params if gather is None else gathered(_floats_as(gather, params))
+            params = params if gather is None else gathered_weights(_floats_as(gather, params))
             return decode(nnx.merge(structure, params), prompts, prefilled, sampling, key=key, constraint=constraint)
 
         self.encode = _on_rows(encode, mesh, (WHOLE, ROWS), ROWS)

@@ -83,7 +83,11 @@ def _placer(inserter: str, run: Path | None, retriever: Retriever) -> Placer:
 
 def _corpus_of(run: Path | None) -> Path:
     if run is not None:
-        return Path(read_manifest(run_config(run).episodes_of("inserter"))["corpus"]["path"])
+        episodes = run_config(run).episodes_of("inserter")
+        if (made_of := read_manifest(episodes).get("corpus")) is None:
+            what, mend = "The run's episodes are not made of documents.", "name some with --corpus FOLDER"
+            raise UserError(what, where=str(episodes), mend=mend)
+        return Path(made_of["path"])
     folder = user_cache_path("m2io_jax") / "kitchen"
     if not (folder / "corpus.json").is_file():
         import_kitchen(KitchenConfig(documents=200), folder)

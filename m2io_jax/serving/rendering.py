@@ -16,6 +16,8 @@ from m2io_jax.tasks.task import label
 
 _MARKDOWN_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~!&])")
 # "1." or "-" begin a list only at the start of a line.
+# What steers a terminal, which Markdown is printed to: of foreign text it would clear the screen, or worse.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LIST_MARK = re.compile(r"^(\s*)(?:([-+=])|(\d+)([.)]))(?=\s|$)")
 
 
@@ -31,7 +33,7 @@ def to_html(answer: Answer) -> str:
 
 
 def to_markdown(answer: Answer, picture_dir: str | Path | None = None) -> str:
-    """CommonMark. Text shows as it was written: its marks are escaped.
+    """CommonMark. Text shows as it was written: its marks are escaped, control characters become U+FFFD.
 
     Args:
         picture_dir: folder to write the placed pictures to; references to them are relative to the folder's parent,
@@ -49,7 +51,7 @@ def to_markdown(answer: Answer, picture_dir: str | Path | None = None) -> str:
     if answer.sources:
         lines = [f"- {escape_markdown(s.title or s.document)}" + _where(s.path, s.line) for s in answer.sources]
         blocks.append("\n".join(["Sources:", "", *lines]))
-    return "\n\n".join(blocks) + "\n"
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", "\n\n".join(blocks) + "\n")
 
 
 def to_json(answer: Answer) -> dict[str, Any]:

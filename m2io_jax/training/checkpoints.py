@@ -10,6 +10,7 @@ always complete; what a killed run left half written is cleared away when the ne
 depends on the processes or devices that wrote it, so another number of them can go on.
 """
 
+import logging
 import os
 from typing import Any, TypeVar
 
@@ -172,6 +173,7 @@ class Checkpoints:
     def _open_writer(self) -> ocp.training.Checkpointer:
         # Only a writer may clear away what is half written: a reader would take it from under a running trainer.
         if self._writer is None:
+            logging.getLogger("absl").addFilter(_is_not_told_here)
             self._newest = self.latest()
             policy = _policy(self._kept)
             self._writer = ocp.training.Checkpointer(
@@ -195,6 +197,12 @@ class Checkpoints:
                 where=str(where),
                 mend=f"if the settings are those it was saved with, it is damaged: move it away, and {on}",
             ) from error
+
+
+def _is_not_told_here(record: logging.LogRecord) -> bool:
+    """Orbax logs what was raised in each of its threads, hundreds of lines of one full disk; it also raises it, and
+    the first cause is what `Checkpoints` tells."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _policy(kept: CheckpointConfig) -> ocp.training.preservation_policies.PreservationPolicy:

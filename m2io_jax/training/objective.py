@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from inspect import signature
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +22,15 @@ from m2io_jax.sampling.sampler import Rollouts
 
 
 def configured_loss(settings: GRPOConfig) -> PolicyLoss:
-    """The loss of tokens, with its settings given."""
-    clip = dict(low=settings.clip_epsilon, high=settings.clip_epsilon_high or settings.clip_epsilon)
-    given = {"clip": clip | dict(dual=settings.dual_clip), "sapo": dict(temperatures=settings.sapo_temperatures)}
-    return partial(LOSSES[settings.loss], **given.get(settings.loss, clip))
+    """The loss of tokens, given those of the settings that it takes."""
+    known = dict(
+        low=settings.clip_epsilon,
+        high=settings.clip_epsilon_high or settings.clip_epsilon,
+        dual=settings.dual_clip,
+        temperatures=settings.sapo_temperatures,
+    )
+    loss = LOSSES[settings.loss]
+    return partial(loss, **{name: known[name] for name in signature(loss).parameters if name in known})
 
 
 def configured_advantages(settings: GRPOConfig, rewards: Float[Array, "rows group"]) -> Float[Array, "rows group"]:

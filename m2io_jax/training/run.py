@@ -7,6 +7,7 @@ In several processes (parallel/hosts.py) each calls `train`, and the first of th
     runs/NAME/samples/         what was sampled, a page now and then
     runs/NAME/checkpoints/     everything that makes the next step, unless the configuration puts it elsewhere
     runs/NAME/model/           the policy it ended with
+    runs/NAME/.lock            held while it is at work
 """
 
 import math
@@ -25,7 +26,7 @@ from rich.console import Console
 from m2io_jax.config import RunConfig, require_resumable
 from m2io_jax.episodes.dataset import EpisodeSource, open_episodes
 from m2io_jax.episodes.pipeline import Portion, RowIterator, episode_pipeline
-from m2io_jax.errors import UserError, unknown_name
+from m2io_jax.errors import UserError, nearest, unknown_name
 from m2io_jax.models.lora import adapted_modules
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.models.sizes import Computation, LoraConfig
@@ -35,6 +36,7 @@ from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
 from m2io_jax.training.checkpoints import Checkpoints
+from m2io_jax.training.claim import claimed, note
 from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.grpo import GRPO
 from m2io_jax.training.logging.run_log import RunLog, require_libraries
@@ -83,7 +85,14 @@ def train(config: RunConfig) -> Finished:
         Stopped: SIGTERM or SIGINT asked for it; what was done is saved.
     """
     check(config)
-    folder = claim(config)
+    with claimed(config) as folder:
+        finished = _trained(config)
+        finished.policy.save(folder / "model", weight_type(config))
+    return finished
+
+
+def _trained(config: RunConfig) -> Finished:
+    """The run's end, but for the policy on disk."""
     policy, objective, rows = set_up(config)
     with (
         StopSignals() as stop,
@@ -97,11 +106,11 @@ def train(config: RunConfig) -> Finished:
             note(config)
         already = progress_of(config, int(state.step), elapsed) >= 1
         if not already:
+            say("compiling the programs of a step, which may take minutes the first time")
             announce(objective.compile(state, Ahead()))
         state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed, stop)
     trained = policy.with_params(join(state.params, objective.frozen))
-    trained.save(folder / "model", weight_type(config))
-    return Finished(trained, folder, int(state.step), elapsed, already)
+    return Finished(trained, config.run, int(state.step), elapsed, already)
 
 
 def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
@@ -246,7 +255,7 @@ def announce(compiled: Mapping[str, float]) -> None:
 def say(words: str) -> None:
     """To standard error, once for all processes."""
     if is_first():
-        Console(stderr=True, force_jupyter=False).print(words, highlight=False)
+        Console(stderr=True, force_jupyter=False).print(words, highlight=False, soft_wrap=True)
 
 
 def progress_of(config: RunConfig, step: int, seconds: float) -> float:
@@ -310,43 +319,30 @@ def resume(
     return state, extra["seconds"]
 
 
-def claim(config: RunConfig) -> Path:
-    """Makes the run's folder, and in a new one notes the configuration.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    folder = config.run
-    if not is_first():
-        return folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "config.yaml").is_file():
-            note(config)
-    except OSError as error:
-        what, mend = f"The run's folder cannot be written: {error.strerror}.", "give another place with run=FOLDER"
-        raise UserError(what, where=str(folder), mend=mend) from None
-    return folder
-
-
-def note(config: RunConfig) -> None:
-    """Writes the configuration into the run's folder; over that of an earlier start only where the run goes on."""
-    (config.run / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-
-
 def check(config: RunConfig) -> None:
     """What the configuration alone cannot know.
 
     Raises:
-        UserError: a task or reward that does not exist, no episodes, or nothing installed to log with as asked.
+        UserError: a task that does not exist, rewards that are not those of the tasks, no episodes, or nothing
+            installed to log with as asked.
     """
     for task in config.episodes if isinstance(config.episodes, dict) else config.tasks:
         config.episodes_of(find_task(task).name)
+    if config.objective != "supervised":
+        _require_rewards(config)
+    require_libraries(config.logging)
+
+
+def _require_rewards(config: RunConfig) -> None:
+    """Raises UserError where a reward part that has a weight is none of the tasks', or none of theirs has one."""
     parts = {name for task in config.tasks for name in find_task(task).rewards}
-    if config.objective != "supervised" and not any(config.rewards.get(name) for name in parts):
+    weighed = {name for name, weight in config.rewards.items() if weight}
+    if not parts & weighed:
         mend = f"give one of these a weight: {', '.join(sorted(parts))}"
         raise UserError("No reward part of the chosen tasks has a weight.", where="rewards", mend=mend)
-    require_libraries(config.logging)
+    for name in sorted(weighed - parts):
+        what = f"`rewards.{name}` has a weight, but none of the chosen tasks has that part: nothing would read it."
+        raise UserError(what, where="rewards", mend=nearest(name, parts, "rewards."))
 
 
 def host_memory_gb() -> float:

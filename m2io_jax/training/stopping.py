@@ -10,6 +10,7 @@ import threading
 from types import FrameType
 from typing import Self
 
+TOLD = b"\nstopping after this step; a second signal stops at once\n"
 STATUS = {signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGINT: 128 + signal.SIGINT}
 
 
@@ -33,6 +34,7 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.status = STATUS[signal.Signals(number)]
         self._put_back()
+        os.write(2, TOLD)  # a signal may come while something is being printed
 
     def _put_back(self) -> None:
         while self._before:

@@ -263,6 +263,14 @@ def test_links_out_of_the_tree_are_not_followed(tmp_path):
     assert [skipped.file for skipped in report.skipped_files] == ["secret.md"]
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+    root = make(tmp_path / "tree", {"page.md": "# Page\n\n![](pipe.png)"})
+    for name in ("pipe.md", "pipe.png"):
+        os.mkfifo(root / name)
+    report = import_markdown(root, tmp_path / "corpus")
+    assert [skipped.file for skipped in report.skipped_files] == ["pipe.md"] and report.pictures["missing"] == 1
+
+
 def test_site_rooted_paths(tmp_path):
     root = make(
         tmp_path / "tree",

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import resource
 
 import pytest
 
@@ -83,6 +84,19 @@ def test_a_failed_import_leaves_what_was_there(tmp_path):
         raise RuntimeError
     assert Corpus.open(tmp_path / "c").name == "kitchen"
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_disk_that_fills_up_leaves_nothing_and_is_told(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # as a full disk: files end there
+    try:
+        with pytest.raises(UserError, match="(?s)cannot be written.*disk with room"):
+            with CorpusWriter(tmp_path / "corpus", name="x") as writer:
+                for number in range(3):
+                    writer.add_document(Document(f"{number}", "t", "s", "g", (TextBlock("a" * 5000, 1),)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_foreign_folders_are_not_replaced(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -152,6 +153,19 @@ def test_what_the_user_can_mend_is_said(written, tmp_path):
     (tmp_path / "episodes.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="cannot be read"):
         open_episodes(tmp_path, "train")
+
+
+@pytest.mark.parametrize("kept", [0, 70_000])
+def test_a_file_that_was_copied_in_part_is_told_when_it_is_read(written, tmp_path, kept):
+    shutil.copytree(written[0], tmp_path / "copy")
+    (file,) = (tmp_path / "copy" / "1.1.0").glob("*train.array_record*")
+    file.write_bytes(file.read_bytes()[:kept])
+    source = open_episodes(tmp_path / "copy", "train")
+    with pytest.raises(UserError, match="(?s)cannot be read.*copy.*Copy it again"):
+        list(source)
+    rows = episode_pipeline([Portion(source, lambda row, random: row)], seed=0, batch_of=1)
+    with pytest.raises(UserError, match="cannot be read"):
+        next(rows)
 
 
 def test_no_network_is_touched(monkeypatch, tmp_path):

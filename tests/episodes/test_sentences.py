@@ -13,6 +13,7 @@ from m2io_jax.episodes.sentences import MAX_VERBATIM, block_sentences, split_sen
         ("Made in the U.S. Army's lab. Good.", ["Made in the U.S. Army's lab.", "Good."]),
         ('He said "Stop." Then he left.', ['He said "Stop."', "Then he left."]),
         ("Run `a. B` first. **Next**, wait.", ["Run `a. B` first.", "**Next**, wait."]),
+        ("Run ``a. B` c. D`` now. Then `wait. Done", ["Run ``a. B` c. D`` now.", "Then `wait.", "Done"]),
         ("1. Open it. Close it.", ["1. Open it.", "Close it."]),
         ("Wires, pins, etc. are here. See No. 5. Done.", ["Wires, pins, etc. are here.", "See No. 5.", "Done."]),
         ("Visit example.com. 42 is fine… Really?! Yes.", ["Visit example.com.", "42 is fine…", "Really?!", "Yes."]),
@@ -23,6 +24,12 @@ from m2io_jax.episodes.sentences import MAX_VERBATIM, block_sentences, split_sen
 )
 def test_sentences_of_a_paragraph(text, expected):
     assert list(split_sentences(text)) == expected
+
+
+@pytest.mark.parametrize("text", ["`", ".", ".'", "A. ", "see e.g. Apples ", "`a. B` ", ". '"])
+def test_a_long_hostile_paragraph_takes_no_more_than_its_length(text):
+    # Hours and more, were it the square or the cube.
+    assert "".join("".join(split_sentences(text * 100_000 + " a")).split()) == (text * 100_000 + "a").replace(" ", "")
 
 
 def test_no_character_is_lost():

@@ -174,6 +174,21 @@ def test_code_stays_code_whatever_fences_it_holds():
     assert fences == ["x\n```\n<b>\n````\ny\n"]
 
 
+def test_no_text_steers_the_terminal_that_markdown_is_printed_to():
+    steers = "\x1b[2J\x1b]0;title\x07\x9b31m\rgone\x08\x7f\x00"
+    candidates = (Candidate("0" * 64, png(COLOURS[0]), caption=steers, document=steers),)
+    said = answer(
+        question=steers,
+        sentences=("One." + steers, "x\n\ty" + steers),
+        candidates=candidates,
+        placements=(Placement(1, 0),),
+        sources=(Source(steers, steers, steers, 3),),
+    )
+    written = to_markdown(said)
+    assert not [sign for sign in written if ord(sign) < 32 and sign not in "\n\t" or 127 <= ord(sign) < 160]
+    assert "x\n\ty" in written and "One." in written and "gone" in written
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"):

@@ -75,6 +75,18 @@ def test_a_loss_gets_its_settings(settings, expected):
     assert loss.func is LOSSES[settings.get("loss", "clip")] and loss.keywords == expected
 
 
+def test_a_loss_that_takes_no_settings_is_given_none(monkeypatch):
+    def plain(log_probs, old_log_probs, advantages, mask):
+        return -advantages[..., None] * log_probs, {}
+
+    monkeypatch.setitem(LOSSES, "clip", plain)
+    ours, entropy, rollouts, advantages = sampled()
+    mask, wanted = rollouts.completions.mask, -np.asarray(advantages)[..., None] * ours
+    total, _, metrics = objective({}, ours, entropy, rollouts, advantages)
+    close(total, (np.where(mask, wanted, 0).sum(-1) / mask.sum(-1)).sum())
+    assert not [name for name in metrics if name.startswith("clip_ratio")]
+
+
 def test_an_advantage_gets_its_settings():
     rewards = jnp.array([[0.0, 1.0, 5.0], [3.0, 3.5, 3.0]])
     for name, estimate in ADVANTAGES.items():

@@ -8,7 +8,7 @@ from m2io_jax.training.stopping import StopSignals
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_the_first_signal_is_noted_and_the_second_acts_as_ever(number, status):
+def test_the_first_signal_is_noted_and_the_second_acts_as_ever(number, status, capfd):
     caught = []
     before = signal.signal(number, lambda *_: caught.append(number))
     try:
@@ -16,6 +16,7 @@ def test_the_first_signal_is_noted_and_the_second_acts_as_ever(number, status):
             assert stop.status == 0
             os.kill(os.getpid(), number)
             assert stop.status == status and not caught
+            assert "after this step" in capfd.readouterr().err
             os.kill(os.getpid(), number)
             assert caught == [number]
         os.kill(os.getpid(), number)

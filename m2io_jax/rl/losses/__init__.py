@@ -2,10 +2,10 @@
 
 A loss takes log-probabilities of the tokens under the policy and under the one that the trust region is around (nats),
 the advantages of completions or of their tokens (`gspo` and `gmpo`, whose tokens share one ratio: of completions
-alone), and the mask of the tokens; and settings of its own, by keyword. It returns the loss of every token, before any
-is added up, and by name which tokens it clipped. Loss and gradient are those of the papers when tokens are aggregated
-as in the papers (docs/objectives.md). Outside the mask all numbers must be finite; what a loss returns there is not
-looked at.
+alone), and the mask of the tokens; and by keyword those of the settings `low`, `high`, `dual` and `temperatures` that
+it names (training/objective.py). It returns the loss of every token, before any is added up, and by name which tokens
+it clipped. Loss and gradient are those of the papers when tokens are aggregated as in the papers (docs/objectives.md).
+Outside the mask all numbers must be finite; what a loss returns there is not looked at.
 """
 
 from typing import Protocol
