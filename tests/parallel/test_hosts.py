@@ -1,3 +1,5 @@
+import socket
+import sys
 from pathlib import Path
 
 import jax
@@ -7,7 +9,7 @@ from processes import free_port, run_together
 
 from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
-from m2io_jax.parallel import hosts
+from m2io_jax.parallel import hosts, watcher
 from m2io_jax.parallel.exchange import gathered, local_rows, whole
 from m2io_jax.parallel.hosts import Place, find_place, together
 from m2io_jax.parallel.mesh import make_mesh
@@ -76,6 +78,17 @@ def test_alone_nothing_is_connected_gathered_or_moved():
     with together(None):
         assert gathered({"a": float("inf")}) == [{"a": float("inf")}]
     assert not jax.distributed.is_initialized()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="keepalive has these options on Linux")
+def test_a_silent_machine_is_missed_before_jax_misses_it():
+    idle, interval, count = watcher.SILENCE.values()
+    assert idle + interval * count < hosts.HEARTBEAT_S - watcher.TOGETHER_S
+    with socket.socket() as connection:
+        watcher._miss_when_silent(connection)
+        set_to = [connection.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in watcher.SILENCE]
+        assert set_to == [idle, interval, count]
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 @pytest.mark.parametrize("sizes", [{}, {"fsdp": 4}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 1, "tensor": 8}])
