@@ -23,8 +23,8 @@ NOBODY = "nobody"  # was lost, as far as process 0 knew when it parted
 TOGETHER_S = 1.0  # of deaths so close to each other, another may be heard of first
 HEAR_S = 10.0  # how long a watcher waits to hear who was lost
 
-# A machine that is gone closes no connection. It is missed after 8 s, before JAX's heartbeats end process 0 too.
-SILENCE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
+# A machine that is gone closes no connection. It is missed after 5 s, before JAX's heartbeats end process 0 too.
+SILENCE = {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 4}
 
 
 def has_parted(stream: TextIO) -> bool:

@@ -83,7 +83,7 @@ def test_alone_nothing_is_connected_gathered_or_moved():
 @pytest.mark.skipif(sys.platform != "linux", reason="keepalive has these options on Linux")
 def test_a_silent_machine_is_missed_before_jax_misses_it():
     idle, interval, count = watcher.SILENCE.values()
-    assert idle + interval * count < hosts.HEARTBEAT_S - watcher.TOGETHER_S
+    assert idle + interval * count < hosts.HEARTBEAT_S / 2  # JAX beats twice in that time
     with socket.socket() as connection:
         watcher._miss_when_silent(connection)
         set_to = [connection.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in watcher.SILENCE]
@@ -106,3 +106,13 @@ def test_two_processes_tell_each_other_what_they_have_and_end_when_one_fails():
         assert "all is as it should be" in each.out
     assert "process 1 failed: The dog ate the data." in ended[1].err
     assert "process 1 failed, so process 0 ends too: on " in ended[0].err and "The dog ate" in ended[0].err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 2])
+def test_all_end_soon_after_one_is_killed_and_name_it(lost):
+    ended = run_together(HERE / "lost_host.py", [[str(lost)]] * 3, {}, timeout=120)
+    assert ended[lost].code == -9 and f"process {lost} was lost: " in ended[lost].err
+    for index in {0, 1, 2} - {lost}:
+        assert ended[index].code not in (0, -9) and ended[index].at - ended[lost].at < 30
+        assert f"error: process {lost} was lost, so process {index} ended too\n" in ended[index].err
