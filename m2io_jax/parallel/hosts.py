@@ -103,6 +103,7 @@ def together(place: Place | None, connect_s: int = CONNECT_S) -> Iterator[None]:
     _connect(place, connect_s)
     if distributed.global_state.num_processes == 1:
         yield
+        jax.distributed.shutdown()
         return
     watcher = _Watcher(connect_s)
     threading.Thread(target=_listen, args=(watcher,), daemon=True).start()
