@@ -153,7 +153,7 @@ def test_the_sizes_are_planned_from_tiny_to_72b(monkeypatch):
         rows = run.settings.get("batch.prompts", 8)
         assert run.topology is None or rows % run.topology.all_devices == 0
         assert f"configs/inserter_r1_{run.size}.yaml" in line
-        assert ('run="/mnt/runs/' in line) == (run.topology is not None)
+        assert ('run="/gcs/runs/' in line) == (run.topology is not None)
 
 
 def test_a_process_gives_its_status_and_is_told_to_stop():
