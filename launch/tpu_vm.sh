@@ -15,7 +15,9 @@ usage: launch/tpu_vm.sh COMMAND --name NAME [OPTION...] [WORDS...]
   logs           of the first worker, until the run ends
   status         of the queued resource, and of the run on every worker
   stop           asks m2io to save and end
-  fetch FOLDER   a run's folder from the first worker, without weights and checkpoints
+  fetch FOLDER [INTO]
+                 a run's folder from the first worker, without weights and checkpoints: FOLDER of the tree here, or, of
+                 another place there, into the folder INTO here
   delete         the queued resource with its machines
 
   --name NAME            of the queued resource
@@ -125,12 +127,15 @@ stop() {
 }
 
 fetch() {
-    local archive=runs/launch/$name.fetched.tar.gz
-    on 0 "tar -czf fetched.tar.gz --exclude=checkpoints --exclude='*.safetensors' -C m2io $(quoted "${words[@]}")"
+    local archive=runs/launch/$name.fetched.tar.gz folder=${words[0]%/} above into
+    above=$(dirname "$folder")
+    into=${words[1]:-$above}
+    on 0 "cd m2io && tar -czf ../fetched.tar.gz --exclude=checkpoints --exclude='*.safetensors' \
+-C $(quoted "$above" "$(basename "$folder")")"
     run "${remote[@]}"
-    run mkdir -p runs/launch
+    run mkdir -p runs/launch "$into"
     run "${resource[@]}" scp "$name:fetched.tar.gz" "$archive" "${place[@]}" --node=0 --worker=0
-    run tar -xzf "$archive"
+    run tar -xzf "$archive" -C "$into"
 }
 
 delete() { run "${resource[@]}" delete "$name" "${place[@]}" --force --quiet; }
@@ -249,7 +254,10 @@ esac
 case $command in
 run | create | status) slices_asked ;;&
 run | start) check_words "${words[@]}" ;;
-fetch) ((${#words[@]} == 1)) || die "fetch takes one folder." "give it as in the tree, such as runs/a" ;;
+fetch)
+    ((${#words[@]} == 1 || ${#words[@]} == 2)) || die "fetch takes one folder." "give it as in the tree, such as runs/a"
+    [[ ${words[0]} != /* ]] || ((${#words[@]} == 2)) || die "${words[0]} is not in the tree." "add the folder to put it into"
+    ;;
 *) ((${#words[@]} == 0)) || die "$command does not take: ${words[*]}" "see launch/tpu_vm.sh --help" ;;
 esac
 assumed_state=absent assumed_status=none

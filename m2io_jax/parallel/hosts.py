@@ -3,11 +3,12 @@
 `together` connects them before JAX is first used, and ends all of them soon after one has failed:
 
     an exception     its process says so to the others, which name it and its reason, and exit
-    a sudden death   the connection or the heartbeats stop; JAX's coordination service ends the others, naming it
+    a sudden death   the connection or the heartbeats stop; JAX ends the others, and their watchers (watcher.py) name it
 """
 
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ from jax._src import distributed
 
 from m2io_jax.errors import UserError
 from m2io_jax.parallel.exchange import is_first, wait_for_all
+from m2io_jax.parallel.watcher import PARTED
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 CONNECT_S = 120  # how long processes wait for each other at the start
@@ -32,6 +34,7 @@ HEARTBEAT_S = 12  # silence after which a process is taken for dead
 LISTEN_S = 0.5  # between two looks for a failure of another
 LINGER_S = 3 * LISTEN_S  # how long a failed process stays, so that the others can read its reason
 FAILED = "m2io/failed/"
+WATCHER = "m2io/watcher"  # the port of the first one
 
 
 @dataclass(frozen=True)
@@ -98,17 +101,20 @@ def together(place: Place | None, connect_s: int = CONNECT_S) -> Iterator[None]:
         yield
         return
     _connect(place, connect_s)
-    threading.Thread(target=_listen, daemon=True).start()
+    if distributed.global_state.num_processes == 1:
+        yield
+        jax.distributed.shutdown()
+        return
+    watcher = _Watcher(connect_s)
+    threading.Thread(target=_listen, args=(watcher,), daemon=True).start()
     try:
         yield
     except SystemExit:  # what all of them agreed on
-        _part()
+        _part(watcher)
         raise
     except BaseException as error:
-        if distributed.global_state.num_processes == 1:
-            raise
-        _leave(error)
-    _part()
+        _leave(error, watcher)
+    _part(watcher)
 
 
 def _connect(place: Place, seconds: int) -> None:
@@ -143,13 +149,46 @@ def _answers(address: str, seconds: float) -> bool:
     return False
 
 
-def _part() -> None:
+class _Watcher:
+    """The program beside this process that says who was lost, should JAX end this process."""
+
+    def __init__(self, seconds: int):
+        state = distributed.global_state
+        if state.process_id == 0:
+            both = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if both else socket.AF_INET
+            with socket.create_server(("", 0), family=family, dualstack_ipv6=both) as listener:
+                state.client.key_value_set(WATCHER, str(listener.getsockname()[1]))
+                self._process = self._start(["0", str(listener.fileno())], [listener.fileno()])
+        else:
+            host = state.coordinator_address.rpartition(":")[0].strip("[]")
+            port = state.client.blocking_key_value_get(WATCHER, seconds * 1000)
+            self._process = self._start([str(state.process_id), host, port], [])
+
+    def _start(self, words: list[str], files: list[int]) -> subprocess.Popen:
+        # Of the standard library alone, and in a session of its own: an interrupt at the terminal is for this process.
+        command = [sys.executable, "-IS", str(Path(__file__).with_name("watcher.py")), *words]
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        started = subprocess.Popen(command, pass_fds=files, start_new_session=True, **pipes)
+        started.stdout.readline()  # it is connected, or has said why not and ended
+        return started
+
+    def part(self) -> None:
+        """To be called before this process ends by its own will."""
+        try:
+            self._process.communicate(PARTED.encode(), timeout=LINGER_S)
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            pass  # it is gone, or another thread has told it
+
+
+def _part(watcher: _Watcher) -> None:
     """Ends together: the coordination service is not to be gone before all have left it."""
     wait_for_all("end")
+    watcher.part()
     jax.distributed.shutdown()
 
 
-def _listen() -> None:
+def _listen(watcher: _Watcher) -> None:
     """Ends this process when another says that it failed."""
     while distributed.global_state.client is not None:
         time.sleep(LISTEN_S)
@@ -158,6 +197,7 @@ def _listen() -> None:
                 _say(f"process {index} failed, so process {jax.process_index()} ends too: {reason}")
                 if is_first():  # the coordination service ends with it: whom it leaves behind, JAX aborts
                     time.sleep(2 * LINGER_S)
+                watcher.part()
                 os._exit(1)
 
 
@@ -170,7 +210,7 @@ def _failures() -> dict[int, str]:
     return {int(name.rpartition("/")[2]): reason for name, reason in found}
 
 
-def _leave(error: BaseException) -> None:
+def _leave(error: BaseException, watcher: _Watcher) -> None:
     """Ends this process, telling the others why. A clean exit would wait for them."""
     me, host = jax.process_index(), socket.gethostname()
     reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -186,6 +226,7 @@ def _leave(error: BaseException) -> None:
         time.sleep(LINGER_S)
     except (RuntimeError, ValueError):
         pass  # nobody is there to tell
+    watcher.part()
     os._exit(1)
 
 

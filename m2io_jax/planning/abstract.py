@@ -58,10 +58,19 @@ def abstract_objective(config: RunConfig, mesh: Mesh | AbstractMesh):
 
 
 def topology_mesh(config: RunConfig, topology: Topology) -> Mesh:
-    """The run's mesh of a topology's devices, as libtpu describes them.
+    """The run's mesh of a topology's devices.
 
     Raises:
-        UserError: there is no libtpu, it does not know the topology, or the mesh does not fit it.
+        UserError: as `topology_devices`; or the mesh does not fit the topology.
+    """
+    return make_mesh(config.mesh, topology_devices(topology))
+
+
+def topology_devices(topology: Topology) -> list[jax.Device]:
+    """A topology's devices, as libtpu describes them.
+
+    Raises:
+        UserError: there is no libtpu, or it does not know the topology.
     """
     # Off Google Cloud there is no server to ask about the machine, and libtpu would wait for it. Nor is a TPU claimed,
     # which another program might want.
@@ -70,8 +79,8 @@ def topology_mesh(config: RunConfig, topology: Topology) -> Mesh:
     from jax.experimental import topologies
 
     more = {"num_slices": topology.slices} if topology.slices > 1 else {}
-    if topology.chips == 1:
-        more["chips_per_host_bounds"] = (1, 1, 1)
+    if topology.hosts == 1:  # unasked, libtpu makes two hosts of eight chips; JAX 0.10's knows no host of one chip
+        more["chips_per_host_bounds"] = (*map(int, topology.shape.split("x")), 1)[:3]
     try:
         import libtpu  # noqa: F401, what compiles for TPUs
 
@@ -82,4 +91,4 @@ def topology_mesh(config: RunConfig, topology: Topology) -> Mesh:
     except Exception as error:
         said = str(error).partition("\n")[0]
         raise UserError(f"libtpu cannot describe {topology.name}: {said}.", where="topology") from error
-    return make_mesh(config.mesh, found.devices)
+    return found.devices

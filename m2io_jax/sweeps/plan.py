@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from m2io_jax.config import parse_override, read_settings
@@ -53,10 +53,22 @@ class SizeSection(Section):
 
 class LauncherSection(Section):
     """What runs the sizes that name a topology: launch/tpu_vm.sh, whose `options` these are: `project: a` is given as
-    `--project a`, `spot: true` as `--spot`."""
+    `--project a`, `spot: true` as `--spot`.
+
+    Launched runs are made in `runs`, a folder that all machines see and that outlives them, such as a mounted bucket's.
+    On a machine's own disk a policy would go with the machine, and other machines would not find it."""
 
     name: Literal["tpu_vm"] = "tpu_vm"
+    runs: Path = Field(default=None, validate_default=True)
     options: dict[str, str | bool | int] = {}
+
+    @field_validator("runs", mode="before")
+    @classmethod
+    def _stays(cls, runs: Any) -> Any:
+        if not isinstance(runs, str) or not Path(runs).is_absolute():
+            raise ValueError("must be an absolute path: a folder that all machines see and that outlives them, such as "
+                             "a mounted bucket's (what lies in the tree is lost with the machine)")  # fmt: skip
+        return runs
 
 
 class SweepConfig(Section):
@@ -87,8 +99,6 @@ class SweepConfig(Section):
             if family not in (*FAMILIES, HERE):
                 allowed = ", ".join((*FAMILIES, HERE))
                 raise PydanticCustomError("family", f"`price_per_chip_hour` names `{family}`; allowed: {allowed}")
-        if self.launcher and self.folder.is_absolute():
-            raise PydanticCustomError("folder", "`folder` is absolute, but what is launched needs one in the tree")
         if self.launcher and not any(size.topology for size in self.sizes.values()):
             raise PydanticCustomError("unread", "`launcher` is set but only sizes with a `topology` read it")
         return self
@@ -153,7 +163,7 @@ def _expand(sweep: SweepConfig, given: Mapping[str, Any], path: Path) -> Iterabl
             raise UserError("Nothing says what is trained.", where=where, mend="add `config: configs/tiny.yaml`")
         topology = find_topology(size.topology) if size.topology else None
         if topology and sweep.launcher is None:
-            mend = "add `launcher: {name: tpu_vm}`, or leave the topology out to run it on this machine"
+            mend = "add `launcher: {name: tpu_vm, runs: /mnt/...}`, or leave the topology out to run it on this machine"
             raise UserError(f"Size `{label}` is for {topology.name}, but no launcher is named.", where=where, mend=mend)
         settings = sweep.settings | size.settings | own | point | seed | given
         yield SweepRun(label or config.stem, config, settings, topology, size.planned_step_s)

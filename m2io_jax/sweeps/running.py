@@ -3,8 +3,8 @@
     FOLDER/NAME/...             a run's folder, as `m2io train` and `m2io evaluate` leave it
     FOLDER/NAME/results.json    it is finished
 
-A run for a slice is handed to launch/tpu_vm.sh, which makes it in the same folder of the machines' tree; what the
-report reads is fetched before the machines are given back.
+A run for a slice is handed to launch/tpu_vm.sh and made in `launcher.runs`, which all its machines see and where the
+policy stays; what the report reads is fetched into FOLDER/NAME before the machines are given back.
 """
 
 import shlex
@@ -79,14 +79,15 @@ def run_sweep(sweep: SweepConfig, runs: Sequence[SweepRun], out: Console, call: 
 
 def commands(sweep: SweepConfig, run: SweepRun) -> tuple[list[Command], Command | None]:
     """What makes a run, in order up to the first that fails; and what is run after it all the same."""
-    folder = folder_of(sweep, run)
+    here = folder_of(sweep, run)
+    folder = sweep.launcher.runs / run.name if run.topology else here
     verbs = [["train", *run.words(folder)], ["evaluate", folder.as_posix()]]
     if run.topology is None:
         return [[sys.executable, "-m", "m2io_jax", *verb] for verb in verbs], None
     machines = ["--name", machine(run), *_options(sweep)]
     asked = ["--topology", run.topology.name]
     launched = [[str(LAUNCHER), "run", *machines, *asked, *verb] for verb in verbs]
-    fetch = [str(LAUNCHER), "fetch", *machines, folder.as_posix()]
+    fetch = [str(LAUNCHER), "fetch", *machines, folder.as_posix(), here.parent.as_posix()]
     return [*launched, fetch], [str(LAUNCHER), "delete", *machines]
 
 
@@ -101,7 +102,7 @@ def show(sweep: SweepConfig, runs: Sequence[SweepRun], out: Console) -> None:
 
 
 def folder_of(sweep: SweepConfig, run: SweepRun) -> Path:
-    """A run's folder, on this machine or in the tree of those it is made on."""
+    """Where a run's results are on this machine, wherever it is made."""
     return sweep.folder / run.name
 
 

@@ -181,6 +181,12 @@ def test_a_runs_folder_is_fetched_without_its_weights(cloud):
     cloud.launch("fetch", "runs/a run")
     fetched = cloud.tree / "runs" / "a run"
     assert (fetched / "results.json").read_text() == "results.json" and list((fetched / "model").iterdir()) == []
+    shared = cloud.folder / "mnt" / "a run"  # as on a disk that all machines see
+    shared.parent.mkdir()
+    run.rename(shared)
+    cloud.launch("fetch", str(shared), "runs/of it")
+    assert (cloud.tree / "runs" / "of it" / "a run" / "results.json").read_text() == "results.json"
+    assert "add the folder" in cloud.launch("fetch", str(shared), status=1)
 
 
 def wait_for(path: Path) -> None:

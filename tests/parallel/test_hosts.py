@@ -1,3 +1,5 @@
+import socket
+import sys
 from pathlib import Path
 
 import jax
@@ -7,7 +9,7 @@ from processes import free_port, run_together
 
 from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
-from m2io_jax.parallel import hosts
+from m2io_jax.parallel import hosts, watcher
 from m2io_jax.parallel.exchange import gathered, local_rows, whole
 from m2io_jax.parallel.hosts import Place, find_place, together
 from m2io_jax.parallel.mesh import make_mesh
@@ -78,6 +80,17 @@ def test_alone_nothing_is_connected_gathered_or_moved():
     assert not jax.distributed.is_initialized()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="keepalive has these options on Linux")
+def test_a_silent_machine_is_missed_before_jax_misses_it():
+    idle, interval, count = watcher.SILENCE.values()
+    assert idle + interval * count < hosts.HEARTBEAT_S / 2  # JAX beats twice in that time
+    with socket.socket() as connection:
+        watcher._miss_when_silent(connection)
+        set_to = [connection.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in watcher.SILENCE]
+        assert set_to == [idle, interval, count]
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
 @pytest.mark.parametrize("sizes", [{}, {"fsdp": 4}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 1, "tensor": 8}])
 def test_rows_come_back_in_their_order_and_once(sizes):
     rows = np.arange(48).reshape(16, 3)
@@ -93,3 +106,13 @@ def test_two_processes_tell_each_other_what_they_have_and_end_when_one_fails():
         assert "all is as it should be" in each.out
     assert "process 1 failed: The dog ate the data." in ended[1].err
     assert "process 1 failed, so process 0 ends too: on " in ended[0].err and "The dog ate" in ended[0].err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 2])
+def test_all_end_soon_after_one_is_killed_and_name_it(lost):
+    ended = run_together(HERE / "lost_host.py", [[str(lost)]] * 3, {}, timeout=120)
+    assert ended[lost].code == -9 and f"process {lost} was lost: " in ended[lost].err
+    for index in {0, 1, 2} - {lost}:
+        assert ended[index].code not in (0, -9) and ended[index].at - ended[lost].at < 30
+        assert f"error: process {lost} was lost, so process {index} ended too\n" in ended[index].err

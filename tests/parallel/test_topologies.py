@@ -32,6 +32,23 @@ def test_a_slice_is_as_documented(name, accelerator, chips, hosts, chips_a_host,
     assert (found.chips_a_host, found.all_devices) == (chips_a_host, devices)
 
 
+# Machines of a slice of so many chips, by the tables of Cloud TPU VMs: of four chips each, but eight of v5e and v6e
+# are one machine. (So they are on GKE in a pool of ...-8t; in one of ...-4t they are two.)
+MACHINES = {
+    "v5e": {1: 1, 4: 1, 8: 1, 16: 4, 32: 8, 64: 16, 128: 32, 256: 64},
+    "v6e": {1: 1, 4: 1, 8: 1, 16: 4, 32: 8, 64: 16, 128: 32, 256: 64},
+    "v5p": {4: 1, 8: 2, 16: 4, 32: 8, 64: 16, 128: 32, 256: 64},
+    "tpu7x": {1: 1, 4: 1, 8: 2, 16: 4, 32: 8, 64: 16, 128: 32, 256: 64},
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_slice_has_its_machines(name):
+    offered = [find_topology(f"{name}:{shape}") for shape in FAMILIES[name].shapes]
+    assert {slice.chips: slice.hosts for slice in offered} == MACHINES[name]
+    assert all(slice.chips_a_host * slice.hosts == slice.chips for slice in offered)
+
+
 @pytest.mark.parametrize("shape", [f"{name}:{shape}" for name, family in FAMILIES.items() for shape in family.shapes])
 def test_every_name_of_a_slice_finds_it(shape):
     found = find_topology(shape)

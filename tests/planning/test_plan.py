@@ -15,9 +15,9 @@ from m2io_jax.config import MeshConfig, RunConfig
 from m2io_jax.errors import UserError
 from m2io_jax.models.policy import load_policy
 from m2io_jax.parallel.mesh import abstract_mesh, make_mesh
-from m2io_jax.parallel.topologies import find_topology
+from m2io_jax.parallel.topologies import FAMILIES, find_topology
 from m2io_jax.planning import plan as module
-from m2io_jax.planning.abstract import as_on_tpu, topology_mesh
+from m2io_jax.planning.abstract import as_on_tpu, topology_devices, topology_mesh
 from m2io_jax.planning.command import advice, plan_command
 from m2io_jax.planning.plan import plan
 from m2io_jax.planning.shardings import arrays_of, shardings_command, table
@@ -195,6 +195,18 @@ def test_plans_are_of_what_tpus_run(config):
     auto = config.model_copy(update={"computation": config.computation.model_copy(update={"attention": "auto"})})
     assert as_on_tpu(auto).computation.attention == "blocks", "heads of 8 are too small for the kernel"
     assert as_on_tpu(auto.model_copy(update={"model": "3b"})).computation.attention == "splash"
+
+
+ALL = [f"{name}:{shape}" for name, family in FAMILIES.items() for shape in family.shapes]
+
+
+@pytest.mark.parametrize("slices", ["", "2x"])
+def test_libtpu_has_as_many_hosts_and_devices(slices):
+    pytest.importorskip("libtpu", reason="libtpu describes the slices (pip install -e '.[tpu]')")
+    for topology in (find_topology(slices + name) for name in ALL):
+        devices = topology_devices(topology)
+        hosts = {device.process_index for device in devices}
+        assert (len(hosts), len(devices)) == (topology.all_hosts, topology.all_devices), topology.name
 
 
 @pytest.mark.slow

@@ -91,6 +91,8 @@ def test_what_train_is_given_is_read_back_as_it_was_set(load):
         ({"config": "c", "seedz": [1]}, ("seedz", "line", "seeds")),
         ({"config": "c", "sizes": {"3b": {"topologie": "v5e-16"}}}, ("sizes.3b.topologie", "topology")),
         ({"config": "c", "launcher": {"nam": "tpu_vm"}}, ("launcher.nam", "name")),
+        ({"config": "c", "launcher": {"name": "tpu_vm"}}, ("`launcher.runs`", "absolute", "outlives")),
+        ({"config": "c", "launcher": {"runs": "runs"}}, ("`launcher.runs`", "'runs'", "absolute", "outlives")),
         ({"config": "c", "grid": {"seed": []}}, ("grid.seed", "at least 1")),
         ({"config": "c", "grid": {"seed": [1]}, "seeds": [2]}, ("`seed`", "two axes")),
         ({"config": "c", "grid": {"steps": [1]}, "runs": [{"steps": 2}]}, ("`steps`", "two axes")),
@@ -99,10 +101,9 @@ def test_what_train_is_given_is_read_back_as_it_was_set(load):
         ({"config": "c", "seeds": [1, 1]}, ("are the same", "leave one")),
         ({"sizes": {"a": {"config": "c"}, "b": {"config": "c"}}}, ("sizes a and b",)),
         ({"config": "c", "sizes": {"a": {"topology": "v5e-16"}}}, ("no launcher",)),
-        ({"config": "c", "sizes": {"a": {"topology": "v5e-17"}}, "launcher": {}}, ("v5e:4x4",)),
+        ({"config": "c", "sizes": {"a": {"topology": "v5e-17"}}, "launcher": {"runs": "/mnt"}}, ("v5e:4x4",)),
         ({"config": "c", "price_per_chip_hour": {"v5": 1.0}}, ("`v5`", "v5e", "here")),
-        ({"config": "c", "launcher": {}, "folder": "/data"}, ("absolute",)),
-        ({"config": "c", "launcher": {}}, ("`launcher`", "topology")),
+        ({"config": "c", "launcher": {"runs": "/mnt"}}, ("`launcher`", "topology")),
     ],
 )
 def test_a_wrong_plan_is_told(load, plan, told):
