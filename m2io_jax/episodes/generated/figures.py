@@ -15,6 +15,7 @@ from m2io_jax.episodes.generated.problem import Problem, pick, png
 from m2io_jax.episodes.settings import chosen, require
 
 KINDS = ("angle", "side", "perimeter", "area")
+HELD_OUT = ("figure", "drawing")
 LEAST_ANGLE = 20  # degrees; sharper corners have no room for a label
 BESIDE = 0.11  # of the picture's side: what labels around the figure need beside the height of their letters
 SUPERSAMPLING = 2
@@ -31,6 +32,8 @@ class FigureConfig:
         largest: side of a rectangle, and leg of a right triangle.
         side: of a picture, in pixels.
         letters: height of a label's letters, in hundredths of the picture's side; the figure gets what they leave.
+        held_out: what splits do not share: a `figure`, or only a `drawing` of it. Where numbers are small, figures are
+            few: a small model learns them by heart and reads others wrong.
     """
 
     kinds: str = ",".join(KINDS)
@@ -38,6 +41,7 @@ class FigureConfig:
     largest: int = 12
     side: int = 112
     letters: int = 13
+    held_out: str = "figure"
 
     def __post_init__(self) -> None:
         """Raises UserError for the first value that is out of its bounds."""
@@ -46,11 +50,15 @@ class FigureConfig:
         require(4 <= self.largest <= 99, "largest", self.largest, "4 to 99")
         require(56 <= self.side <= 1024, "side", self.side, "56 to 1024")
         require(8 <= self.letters <= 30, "letters", self.letters, "8 to 30")
+        require(self.held_out in HELD_OUT, "held_out", self.held_out, " or ".join(HELD_OUT))
 
     def problem(self, random: np.random.Generator, split: str, seed: int) -> Problem:
         """A figure and a question. Figures that are the same but for their position are the same problem."""
         kind = pick(random, chosen("kinds", self.kinds, KINDS))
         return {"angle": self._angle, "side": self._side}.get(kind, self._rectangle)(random, kind)
+
+    def _key(self, figure: str, random: np.random.Generator) -> str:
+        return figure if self.held_out == "figure" else f"{figure}, drawing {random.integers(2**32)}"
 
     def _look(self) -> tuple[int, float]:
         return self.side, self.letters / 100
@@ -63,7 +71,7 @@ class FigureConfig:
         far = sin(radians(b)) / sin(radians(x))
         corners = np.array([(0, 0), (1, 0), (far * cos(radians(a)), far * sin(radians(a)))])
         return Problem(
-            key=f"angles {min(a, b)} {max(a, b)}",
+            key=self._key(f"angles {min(a, b)} {max(a, b)}", random),
             question="What is the angle x?",
             answer=x,
             reasoning=f"{a}+{b}={a + b}\n180-{a + b}={x}",
@@ -86,7 +94,7 @@ class FigureConfig:
             sides, content, x = {0: str(a), 1: str(c), 2: "x"}, f"right triangle leg {a} hypotenuse {c}", b
             reasoning = f"{c}*{c}-{a}*{a}={b * b}\n{b}*{b}={b * b}"
         return Problem(
-            key=f"right triangle {min(a, b)} {max(a, b)} {c}",
+            key=self._key(f"right triangle {min(a, b)} {max(a, b)} {c}", random),
             question="How long is the side x?",
             answer=x,
             reasoning=reasoning,
@@ -104,7 +112,7 @@ class FigureConfig:
         height = float(np.clip(b / a, 0.5, 2.0))
         corners = np.array([(0, 0), (1, 0), (1, height), (0, height)])
         return Problem(
-            key=f"rectangle {min(a, b)} {max(a, b)}",
+            key=self._key(f"rectangle {min(a, b)} {max(a, b)}", random),
             question=f"What is the {kind} of the rectangle?",
             answer=answer,
             reasoning=reasoning,

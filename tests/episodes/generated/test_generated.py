@@ -179,6 +179,18 @@ def test_right_triangles_by_hand():
     assert right_triangles(12) == [(3, 4, 5), (6, 8, 10), (5, 12, 13), (9, 12, 15)]
 
 
+@pytest.mark.parametrize("held_out", ["figure", "drawing"])
+def test_splits_share_figures_only_where_drawings_are_held_out(held_out):
+    made = rows("geometry", FigureConfig(kinds="perimeter,area", held_out=held_out), count=200)
+    sides, files = {}, {}
+    for split in ("train", "test"):
+        pictures = [episode.candidates[0] for episode in made[split]]
+        sides[split] = {tuple(sorted(picture.content.split()[2:])) for picture in pictures}
+        files[split] = {picture.data for picture in pictures}
+    assert bool(sides["train"] & sides["test"]) == (held_out == "drawing")
+    assert not files["train"] & files["test"]
+
+
 def test_settings_change_what_is_made():
     small = rows("counting", SceneConfig(most=2, colours=2, shapes=2, sizes=2, side=56))
     things = {thing for episode in small["train"] for thing in episode.candidates[0].content.split(", ")}
@@ -206,6 +218,7 @@ def test_settings_change_what_is_made():
         (FigureConfig(), dict(kinds="angle,circle")),
         (FigureConfig(), dict(step=7)),
         (FigureConfig(), dict(largest=3)),
+        (FigureConfig(), dict(held_out="picture")),
         (ProblemConfig(), dict(operations="")),
         (ProblemConfig(), dict(largest=1)),
         (ProblemConfig(steps=1, operations="multiply"), dict(steps=2)),
