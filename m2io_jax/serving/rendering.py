@@ -15,9 +15,9 @@ from m2io_jax.serving.answer import Answer, TextPart, by_slot, parts
 from m2io_jax.tasks.task import label
 
 _MARKDOWN_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~!&])")
-# "1." or "-" begin a list only at the start of a line.
 # What steers a terminal, which Markdown is printed to: of foreign text it would clear the screen, or worse.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# "1." or "-" begin a list only at the start of a line.
 _LIST_MARK = re.compile(r"^(\s*)(?:([-+=])|(\d+)([.)]))(?=\s|$)")
 
 
