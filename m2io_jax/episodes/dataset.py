@@ -122,7 +122,7 @@ def from_example(example: Mapping[str, Any]) -> Episode:
 def write_episodes(
     episodes_by_split: Mapping[str, Iterable[Episode]], out_dir: str | Path, metadata: Callable[[], Mapping[str, Any]]
 ) -> dict[str, int]:
-    """Writes the data set into folder `out_dir`; a data set that was there is replaced.
+    """Writes the data set into folder `out_dir`; a data set that was there is replaced when this one is whole.
 
     Args:
         episodes_by_split: rows of each split, read once and one after the other. Splits without rows are left out,
@@ -142,16 +142,21 @@ def write_episodes(
     rows = {split: itertools.chain(head, rest) for split, (head, rest) in _begun(episodes_by_split, counts).items()}
     if not rows:
         raise UserError("There is no episode to write.", where=str(out), mend="See the reasons for dropped rows.")
-    _clear(out)
+    building = out / "building"
     try:
+        out.mkdir(parents=True, exist_ok=True)
+        _remove(building)
         with _quiet():
             builder = M2ioEpisodes(
-                episodes={split: (lambda split=split: rows[split]) for split in rows}, data_dir=str(out / "building")
+                episodes={split: (lambda split=split: rows[split]) for split in rows}, data_dir=str(building)
             )
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        # The manifest goes first and comes last: what is left by a kill in between is known to be unfinished.
+        (out / "episodes.json").unlink(missing_ok=True)
+        for release in RELEASES:
+            _remove(out / release)
         # TFDS nests folders by name; a data set of ours has a folder to itself.
         Path(builder.data_dir).rename(out / VERSION)
-        shutil.rmtree(out / "building")
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -162,6 +167,8 @@ def write_episodes(
         (out / "episodes.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise _unwritable(out, error) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
     return counts
 
 
@@ -278,17 +285,9 @@ def _check_replaceable(out: Path) -> None:
         raise UserError(what, where=str(out), mend=mend)
 
 
-def _clear(out: Path) -> None:
-    """Makes `out` an empty folder."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        # The manifest goes first, so that what is left of a killed build is known to be unfinished.
-        (out / "episodes.json").unlink(missing_ok=True)
-        for name in ("building", *RELEASES):
-            if (out / name).exists():
-                shutil.rmtree(out / name)
-    except OSError as error:
-        raise _unwritable(out, error) from error
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _unreadable(data: Path, error: Exception) -> UserError:

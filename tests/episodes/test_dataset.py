@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 import socket
@@ -121,17 +122,36 @@ def test_threads_read_the_same_as_one(written):
     assert read(8) == read(0)
 
 
-def test_an_error_among_the_rows_leaves_no_data_set(tmp_path):
+def test_an_error_among_the_rows_leaves_nothing(tmp_path):
     def rows():
         yield ODD
         raise UserError("broken corpus")
 
     with pytest.raises(UserError, match="broken corpus"):
         write_episodes({"train": rows()}, tmp_path / "e", dict)
+    assert not any((tmp_path / "e").iterdir())
+    write_episodes({"train": [ODD]}, tmp_path / "e", dict)
+    assert len(open_episodes(tmp_path / "e", "train")) == 1
+
+
+def test_an_error_among_the_rows_leaves_the_former_data_set(tmp_path):
+    def rows():
+        yield BARE
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_episodes({"train": [ODD]}, tmp_path / "e", dict)
+    with pytest.raises(UserError, match="No space left"):
+        write_episodes({"train": rows()}, tmp_path / "e", dict)
+    assert list(open_episodes(tmp_path / "e", "train")) == [ODD]
+    assert sorted(path.name for path in (tmp_path / "e").iterdir()) == ["1.1.0", "episodes.json"]
+
+
+def test_what_a_killed_build_left_is_known_to_be_unfinished(tmp_path):
+    (tmp_path / "e" / "building").mkdir(parents=True)
     with pytest.raises(UserError, match="unfinished"):
         open_episodes(tmp_path / "e", "train")
     write_episodes({"train": [ODD]}, tmp_path / "e", dict)
-    assert len(open_episodes(tmp_path / "e", "train")) == 1
+    assert list(open_episodes(tmp_path / "e", "train")) == [ODD]
 
 
 def test_what_the_user_can_mend_is_said(written, tmp_path):
