@@ -163,7 +163,7 @@ def _expand(sweep: SweepConfig, given: Mapping[str, Any], path: Path) -> Iterabl
             raise UserError("Nothing says what is trained.", where=where, mend="add `config: configs/tiny.yaml`")
         topology = find_topology(size.topology) if size.topology else None
         if topology and sweep.launcher is None:
-            mend = "add `launcher: {name: tpu_vm, runs: /mnt/...}`, or leave the topology out to run it on this machine"
+            mend = "add `launcher: {name: tpu_vm, runs: /gcs/...}`, or leave the topology out to run it on this machine"
             raise UserError(f"Size `{label}` is for {topology.name}, but no launcher is named.", where=where, mend=mend)
         settings = sweep.settings | size.settings | own | point | seed | given
         yield SweepRun(label or config.stem, config, settings, topology, size.planned_step_s)

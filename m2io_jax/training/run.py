@@ -31,7 +31,7 @@ from m2io_jax.models.lora import adapted_modules
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.models.sizes import Computation, LoraConfig
 from m2io_jax.models.weights import WeightType, declared
-from m2io_jax.parallel.exchange import gathered, is_first
+from m2io_jax.parallel.exchange import gathered, is_first, wait_for_all
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
@@ -138,6 +138,7 @@ def set_up(config: RunConfig):
     sources, mesh = open_sources(config), make_mesh(config.mesh)
     start = load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh, dtype=weight_type(config))
     policy = prepared(start, config)
+    wait_for_all(f"weights of {config.run}")  # what first joins processes gives up on one that comes 30 s later
     objective = OBJECTIVES[config.objective](config, policy, mesh)
     rows = episode_pipeline(
         [Portion(source, partial(objective.row, tasks=tasks), sum(tasks.values())) for source, tasks in sources],

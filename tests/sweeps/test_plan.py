@@ -101,9 +101,9 @@ def test_what_train_is_given_is_read_back_as_it_was_set(load):
         ({"config": "c", "seeds": [1, 1]}, ("are the same", "leave one")),
         ({"sizes": {"a": {"config": "c"}, "b": {"config": "c"}}}, ("sizes a and b",)),
         ({"config": "c", "sizes": {"a": {"topology": "v5e-16"}}}, ("no launcher",)),
-        ({"config": "c", "sizes": {"a": {"topology": "v5e-17"}}, "launcher": {"runs": "/mnt"}}, ("v5e:4x4",)),
+        ({"config": "c", "sizes": {"a": {"topology": "v5e-17"}}, "launcher": {"runs": "/gcs"}}, ("v5e:4x4",)),
         ({"config": "c", "price_per_chip_hour": {"v5": 1.0}}, ("`v5`", "v5e", "here")),
-        ({"config": "c", "launcher": {"runs": "/mnt"}}, ("`launcher`", "topology")),
+        ({"config": "c", "launcher": {"runs": "/gcs"}}, ("`launcher`", "topology")),
     ],
 )
 def test_a_wrong_plan_is_told(load, plan, told):

@@ -18,7 +18,7 @@ PLAN = {
         "large": {"config": "two.yaml", "topology": "2xtpu7x-8", "planned_step_s": 9.0},
     },
     "seeds": [0, 1],
-    "launcher": {"runs": "/mnt/runs"},
+    "launcher": {"runs": "/gcs/runs"},
     "price_per_chip_hour": {"tpu7x": 10.0},
 }
 ONE = "name: one\nobjective: supervised\nsteps: 100\n"

@@ -89,7 +89,7 @@ def test_a_run_that_was_told_to_stop_ends_the_sweep(plan):
 
 TPU = {
     "sizes": {"3b": {"topology": "v5e-16"}},
-    "launcher": {"runs": "/mnt/runs", "options": {"spot": True, "project": "p q", "poll": 5, "dry-run": False}},
+    "launcher": {"runs": "/gcs/runs", "options": {"spot": True, "project": "p q", "poll": 5, "dry-run": False}},
 }
 
 
@@ -111,9 +111,9 @@ def test_a_run_for_a_slice_is_handed_to_the_launcher(plan):
     machines = ["--name", "m2io-" + made.name[-6:], "--spot", "--project", "p q", "--poll", "5"]
     (train, evaluate, fetch), delete = commands(sweep, made)
     assert train[:-3] == ["launch/tpu_vm.sh", "run", *machines, "--topology", "v5e:4x4", "train"]
-    assert train[-1] == f'run="/mnt/runs/{made.name}"'  # where its policy outlives the machines
-    assert evaluate[-2:] == ["evaluate", f"/mnt/runs/{made.name}"] and evaluate[:-2] == train[:-4]
-    assert fetch == ["launch/tpu_vm.sh", "fetch", *machines, f"/mnt/runs/{made.name}", "runs/sweeps/s"]
+    assert train[-1] == f'run="/gcs/runs/{made.name}"'  # where its policy outlives the machines
+    assert evaluate[-2:] == ["evaluate", f"/gcs/runs/{made.name}"] and evaluate[:-2] == train[:-4]
+    assert fetch == ["launch/tpu_vm.sh", "fetch", *machines, f"/gcs/runs/{made.name}", "runs/sweeps/s"]
     assert delete == ["launch/tpu_vm.sh", "delete", *machines]
 
 
