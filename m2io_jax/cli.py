@@ -179,8 +179,10 @@ def evaluate(
         evaluate_gold(gold, as_json, out)
     else:
         from m2io_jax.evaluation.command import evaluate_run
+        from m2io_jax.parallel.hosts import find_place, together
 
-        evaluate_run(Path(run), split, as_json, out)
+        with together(find_place()):
+            evaluate_run(Path(run), split, as_json, out)
 
 
 @app.command()

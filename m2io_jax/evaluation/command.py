@@ -15,6 +15,7 @@ from m2io_jax.evaluation.comparison import rules
 from m2io_jax.evaluation.policy import Judge, Judgement, summaries, take
 from m2io_jax.evaluation.results import WIDE, Results, table
 from m2io_jax.models.policy import load_policy
+from m2io_jax.parallel.exchange import is_first, wait_for_all
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.tasks import find_task
 
@@ -34,14 +35,31 @@ def run_config(run: Path) -> RunConfig:
 
 
 def evaluate_run(run: Path, split: str, as_json: bool, out: Console) -> None:
-    """Evaluates a run's policy on a split of each of its tasks, prints a table a task and writes `RUN/results.json`."""
+    """Evaluates a run's policy on a split of each of its tasks, prints a table a task and writes `RUN/results.json`.
+
+    Several processes share the episodes; the first one prints and writes.
+    """
     config = run_config(run)
     episodes = {name: held_out(config, name, split) for name, weight in config.tasks.items() if weight}
     policy = load_policy(str(run), size=config.model, mesh=make_mesh(config.mesh), dtype=config.computation.dtype)
+    wait_for_all(f"weights of {run}")  # what first joins processes gives up on one that comes 30 s later
     judge, judged = Judge(config, policy), {}
     for name, chosen in episodes.items():
         title = f"evaluating {config.name}" + (f" on {name}" if len(episodes) > 1 else "")
         judged[name] = judge.judge(policy, find_task(name), chosen, title)
+    if is_first():
+        _write(run, config, judged, episodes, as_json, out)
+
+
+def _write(
+    run: Path,
+    config: RunConfig,
+    judged: Mapping[str, Judgement],
+    episodes: Mapping[str, Sequence[Episode]],
+    as_json: bool,
+    out: Console,
+) -> None:
+    """What was measured, to `results.json` and to the reader; `judged` and `episodes` by task."""
     sections = {name: _section(config, name, each) for name, each in judged.items()}
     first = sections.get(WITH_RULES, Results())
     results = Results(

@@ -8,6 +8,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from rich.console import Console
 
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
@@ -19,6 +20,7 @@ from m2io_jax.evaluation.results import score_completion, summarise
 from m2io_jax.models.int8 import quantized
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import Computation, ModelConfig
+from m2io_jax.parallel.exchange import gathered, is_first
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.progress import Progress
@@ -30,6 +32,7 @@ from m2io_jax.training.scoring import score_completions
 
 T = TypeVar("T")
 
+NO_NAMES = (0, 0)  # what a row that asks nothing may place
 DECODING = {"greedy": 0.0, "sampled": 1.0}  # both in one group: the prompt is run once for them
 
 
@@ -58,9 +61,14 @@ class Judgement:
 
 @dataclass(frozen=True)
 class _Asked:
+    index: int
     episode: Episode
     task: Task
     prompt: PromptRow
+
+
+# An episode's index, and of each decoding: text, length in tokens, rewards.
+_Said = tuple[int, list[tuple[str, int, Mapping[str, float] | None]]]
 
 
 class Judge:
@@ -81,45 +89,60 @@ class Judge:
         self._constraints: dict[str, Constraints] = {}
 
     def judge(self, policy: Policy, task: Task, episodes: Sequence[Episode], title: str) -> Judgement:
-        """Judged completions of the episodes, in their order.
+        """Judged completions of the episodes, in their order. Several processes share them, and each returns all.
 
         Raises:
             UserError: not one fits, or completions are to keep to a grammar that the task does not have.
         """
-        judged, constraints, done = Judgement(), self._constraints_of(task), 0
+        constraints, rows = self._constraints_of(task), self._rows_a_process()
         policy = policy.computed(self.computation)
         sampler = self._sampler(policy)
         params = place(policy.params, param_shardings(policy.params, self.mesh))
         params = jax.jit(quantized)(params) if self.config.evaluate.int8 else params
         key = jax.random.key(self.config.seed)
-        with Progress(title, steps=len(episodes)) as progress:
-            for batch in self._batches(task, episodes, constraints, judged.dropped):
-                rows = filled_up(batch, self.config.evaluate.batch_prompts)
-                prompts = place_batch(stack_prompts([row.prompt for row in rows]), self.mesh)
-                constraint = constraints and constraints.batch([task.names(row.episode) for row in rows])
+        said: list[_Said] = []
+        dropped: Counter[str] = Counter()
+        batches = self._batches(task, episodes, constraints, dropped, rows)
+        quiet = None if is_first() else Console(quiet=True)
+        with Progress(title, steps=len(episodes), console=quiet) as progress:
+            for batch, done in _in_step(batches):
+                asked = [row.prompt for row in batch] or [self.encoder.blank()]
+                prompts = place_batch(stack_prompts(filled_up(asked, rows)), self.mesh)
+                names = constraints and ([task.names(row.episode) for row in batch] or [NO_NAMES])
+                constraint = constraints and constraints.batch(filled_up(names, rows))
                 rollouts = sampler(params, prompts, key, constraint)
-                self._read(batch, completion_ids(rollouts.completions)[: len(batch)], judged)
-                done += len(batch)
+                said += self._read(batch, completion_ids(rollouts.completions)[: len(batch)])
                 progress.update(done)
-        if not done:
-            reasons = "; ".join(f"{count} times: {reason}" for reason, count in judged.dropped.items())
-            raise UserError(f"No episode can be evaluated: {reasons}.", mend="raise the capacities under `batch`")
-        return judged
+        return _judgement(episodes, said, dropped)
+
+    def _rows_a_process(self) -> int:
+        """Raises UserError where processes cannot share a batch."""
+        rows, count = self.config.evaluate.batch_prompts, jax.process_count()
+        if rows % count:
+            what = f"{rows} rows cannot be shared out evenly to {count} processes."
+            raise UserError(what, where="evaluate.batch_prompts", mend=f"make it a multiple of {count}")
+        return rows // count
 
     def _batches(
-        self, task: Task, episodes: Sequence[Episode], constraints: Constraints | None, dropped: Counter[str]
+        self,
+        task: Task,
+        episodes: Sequence[Episode],
+        constraints: Constraints | None,
+        dropped: Counter[str],
+        rows: int,
     ) -> Iterator[list[_Asked]]:
-        """Episodes with their prompts, so many at a time; those that do not fit are counted."""
+        """This process's episodes with their prompts, so many at a time; those that do not fit are counted."""
         batch: list[_Asked] = []
-        for index, episode in enumerate(episodes):
+        for index in range(jax.process_index(), len(episodes), jax.process_count()):
+            episode = episodes[index]
             try:
                 if constraints and (reason := constraints.refuses(task.names(episode))):
                     raise RowError(reason)
                 prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=index)
-                batch.append(_Asked(episode, task, prompt))
+                batch.append(_Asked(index, episode, task, prompt))
             except RowError as error:
                 dropped[error.reason] += 1
-            if len(batch) == self.config.evaluate.batch_prompts:
+            if len(batch) == rows:
                 yield batch
                 batch = []
         if batch:
@@ -144,12 +167,41 @@ class Judge:
             self._constraints[task.name] = made
         return self._constraints[task.name]
 
-    def _read(self, batch: Sequence[_Asked], completions: Sequence[Sequence[list[int]]], judged: Judgement) -> None:
+    def _read(self, batch: Sequence[_Asked], completions: Sequence[Sequence[list[int]]]) -> list[_Said]:
         texts = [[self.codec.decode(ids) for ids in group] for group in completions]
         parts = score_completions(batch, texts, self.config.rewards).parts
-        for row, group, said, scored in zip(batch, completions, texts, parts, strict=True):
-            for name, ids, text, rewards in zip(DECODING, group, said, scored, strict=True):
-                judged.rows[name].append(Judged(row.episode, text, len(ids), rewards))
+        lengths = [[len(ids) for ids in group] for group in completions]
+        return [
+            (row.index, list(zip(*each, strict=True)))
+            for row, *each in zip(batch, texts, lengths, parts, strict=True)
+        ]
+
+
+def _in_step(batches: Iterator[list[_Asked]]) -> Iterator[tuple[list[_Asked], int]]:
+    """Batch after batch while any process has one, empty where this one has none left; and how many rows all processes
+    have had with it."""
+    done = 0
+    while True:
+        batch = next(batches, [])
+        rows = sum(gathered(len(batch)))
+        if not rows:
+            return
+        done += rows
+        yield batch, done
+
+
+def _judgement(episodes: Sequence[Episode], said: list[_Said], dropped: Counter[str]) -> Judgement:
+    """What all processes read, in the order of the episodes. Raises UserError where that is nothing."""
+    judged, every = Judgement(), gathered((said, dropped))
+    for _, left_out in every:
+        judged.dropped.update(left_out)
+    for index, group in sorted((row for read, _ in every for row in read), key=lambda row: row[0]):
+        for name, (text, length, rewards) in zip(DECODING, group, strict=True):
+            judged.rows[name].append(Judged(episodes[index], text, length, rewards))
+    if not judged.rows["greedy"]:
+        reasons = "; ".join(f"{count} times: {reason}" for reason, count in judged.dropped.items())
+        raise UserError(f"No episode can be evaluated: {reasons}.", mend="raise the capacities under `batch`")
+    return judged
 
 
 def filled_up(rows: list[T], size: int) -> list[T]:

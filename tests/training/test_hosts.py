@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluated_run import __file__ as EVALUATION
 from killed_run import __file__ as PROGRAM
 from processes import Ended, run_together
 from safetensors.numpy import load_file
@@ -95,3 +96,16 @@ def test_one_that_fails_tells_the_others_why(tmp_path, episodes):
     ended = train(episodes, tmp_path / "run", ["never", "raise 3"], "supervised")
     assert [each.code for each in ended] == [1, 1]
     assert all("process 1 failed" in each.err and "The dog ate the data." in each.err for each in ended)
+
+
+@pytest.mark.slow
+def test_several_evaluate_together_what_one_does_and_the_first_alone_writes(tmp_path, episodes):
+    run, results = tmp_path / "run", {}
+    finish(episodes, run, ["never"], "supervised")
+    for count in (1, 2, 4):  # 4 processes do not divide the episodes
+        ended = run_together(Path(EVALUATION), [[str(episodes), str(run)]] * count, {})
+        assert [each.code for each in ended] == [0] * count, ended[-1].err[-3000:]
+        assert ["results" in each.out for each in ended] == [True] + [False] * (count - 1)
+        results[count] = json.loads((run / "results.json").read_text())
+    assert results[1]["episodes"] and results[1]["tasks"]["look"]["episodes"]
+    assert results[1] == results[2] == results[4]
