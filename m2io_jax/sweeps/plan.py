@@ -32,6 +32,7 @@ from m2io_jax.errors import UserError
 from m2io_jax.parallel.topologies import FAMILIES, Topology, find_topology
 
 HERE = "here"  # the machine that the sweep is started on, where prices are given
+NOT_COPIED = "runs"  # of the tree, all else goes to machines that are launched
 OWN = ("name", "run")  # a run has these of the sweep
 SHOWN = 40  # letters of settings in a run's name
 
@@ -166,7 +167,18 @@ def _expand(sweep: SweepConfig, given: Mapping[str, Any], path: Path) -> Iterabl
             mend = "add `launcher: {name: tpu_vm, runs: /gcs/...}`, or leave the topology out to run it on this machine"
             raise UserError(f"Size `{label}` is for {topology.name}, but no launcher is named.", where=where, mend=mend)
         settings = sweep.settings | size.settings | own | point | seed | given
+        if topology:
+            _require_reachable(settings, f"size `{label}` on {topology.name}", where)
         yield SweepRun(label or config.stem, config, settings, topology, size.planned_step_s)
+
+
+def _require_reachable(settings: Settings, run: str, where: str) -> None:
+    """Raises UserError where another machine would have to read what only this one has."""
+    for key, value in settings.items():
+        values = value.values() if isinstance(value, dict) else [value]
+        if any(isinstance(each, str) and Path(each).parts[:1] == (NOT_COPIED,) for each in values):
+            what = f"`{key}` of {run} is {value!r}, and {NOT_COPIED}/ is not copied to other machines."
+            raise UserError(what, where=where, mend="give a folder that all machines see, such as a mounted bucket's")
 
 
 def _override(override: str) -> tuple[str, Any]:

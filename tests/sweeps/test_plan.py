@@ -102,6 +102,8 @@ def test_what_train_is_given_is_read_back_as_it_was_set(load):
         ({"sizes": {"a": {"config": "c"}, "b": {"config": "c"}}}, ("sizes a and b",)),
         ({"config": "c", "sizes": {"a": {"topology": "v5e-16"}}}, ("no launcher",)),
         ({"config": "c", "sizes": {"a": {"topology": "v5e-17"}}, "launcher": {"runs": "/gcs"}}, ("v5e:4x4",)),
+        ({"sizes": {"a": {"config": "c", "topology": "v5e-16"}}, "launcher": {"runs": "/gcs"},
+          "settings": {"episodes": {"look": "runs/e"}}}, ("`episodes`", "size `a`", "not copied", "all machines see")),
         ({"config": "c", "price_per_chip_hour": {"v5": 1.0}}, ("`v5`", "v5e", "here")),
         ({"config": "c", "launcher": {"runs": "/gcs"}}, ("`launcher`", "topology")),
     ],
