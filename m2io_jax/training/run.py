@@ -81,7 +81,8 @@ def train(config: RunConfig) -> Finished:
     A time budget counts the steps alone: compiling and loading come before the first.
 
     Raises:
-        UserError: the episodes, the start weights, the run's folder or the configuration do not allow it.
+        UserError: the episodes, the start weights, the run's folder or the configuration do not allow it; or a gradient
+            is not finite.
         Stopped: SIGTERM or SIGINT asked for it; what was done is saved.
     """
     check(config)
@@ -196,6 +197,7 @@ def run_steps(
     """The loop. Returns the last state and the seconds that all steps took, those before a restart included.
 
     Raises:
+        UserError: a gradient is not finite.
         Stopped: a signal asked for it; the last step is saved.
     """
     step, begun_at, clock, saving = int(state.step), elapsed, time.perf_counter(), {}
@@ -224,6 +226,7 @@ def run_steps(
             if log.wants_samples(step):
                 log.show(step, objective.samples(config.logging.samples))
             progress.update(step, metrics)
+            require_finite(config, step, metrics)
             saving, logged = {}, time.perf_counter()
             if step % config.checkpoint.every_steps == 0:
                 save(config, objective, checkpoints, step, state, rows, elapsed, best)
@@ -234,6 +237,15 @@ def run_steps(
         say(f"stopped after step {step}, which is saved: the same command goes on")
         raise Stopped(status)
     return state, elapsed
+
+
+def require_finite(config: RunConfig, step: int, metrics: Mapping[str, float]) -> None:
+    """Raises UserError where a gradient was not finite: it has spoilt the weights, which are not to be saved."""
+    for name, value in metrics.items():
+        if name.rpartition("/")[2] == "grad_norm" and not math.isfinite(value):
+            what = f"`{name}` of step {step} is not finite, and with it the weights: the run ends without saving them."
+            mend = "its checkpoints are as they were; a new run may want a lower optimizer.learning_rate"
+            raise UserError(what, where=str(config.run / "metrics.jsonl"), mend=mend)
 
 
 def agreed(elapsed: float, stop: StopSignals) -> tuple[float, int]:
