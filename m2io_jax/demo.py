@@ -18,7 +18,8 @@ from m2io_jax.evaluation.comparison import rules
 from m2io_jax.evaluation.curves import write_curves
 from m2io_jax.evaluation.policy import Judge, Judged, shuffle_pixels, summaries
 from m2io_jax.evaluation.report import Sample, write_report
-from m2io_jax.evaluation.results import METRICS, WIDE, Results, merge_into, table, write_at_once
+from m2io_jax.evaluation.results import METRICS, WIDE, Results, merge_into, table
+from m2io_jax.files import write_at_once
 from m2io_jax.models.policy import load_policy
 from m2io_jax.retrieval.search import Retriever, build_index, index_folder
 from m2io_jax.tasks import find_task

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from m2io_jax.corpus.documents import AnswerPicture, Block, Document, PictureBlock, Question, TextBlock
 from m2io_jax.errors import UserError
+from m2io_jax.files import put_in_place
 
 FORMAT = "m2io-corpus"
 VERSION = 1
@@ -180,7 +181,7 @@ class CorpusWriter:
         manifest = {"format": FORMAT, "version": VERSION, "name": self.name, "counts": counts}
         (self._draft / "corpus.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         _check_replaceable(self.path)
-        _put_in_place(self._draft, self.path)
+        put_in_place(self._draft, self.path)
 
     def _discard(self) -> None:
         for file in self._files.values():
@@ -265,22 +266,6 @@ def _is_corpus(path: Path) -> bool:
         return json.loads((path / "corpus.json").read_text(encoding="utf-8"))["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _put_in_place(draft: Path, path: Path) -> None:
-    """Renames `draft` to `path`; what was there is moved aside first and removed only when the new one stands."""
-    if not path.exists():
-        draft.rename(path)
-        return
-    former = draft.with_suffix(".former")
-    shutil.rmtree(former, ignore_errors=True)
-    path.rename(former)
-    try:
-        draft.rename(path)
-    except OSError:
-        former.rename(path)
-        raise
-    shutil.rmtree(former, ignore_errors=True)
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:

@@ -2,9 +2,7 @@
 
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from rich.text import Text
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.bootstrap import bootstrap_mean
+from m2io_jax.files import write_at_once
 from m2io_jax.tasks.inserter import METRICS
 from m2io_jax.tasks.task import Task
 
@@ -176,25 +175,6 @@ def merge_into(path: str | Path, results: Results) -> Results:
         results = former.merged(results)
     results.write(path)
     return results
-
-
-def write_at_once(path: str | Path, text: str, *, what: str) -> None:
-    """Writes a file so that a reader finds the former text or this one, never a part.
-
-    Raises:
-        UserError: it cannot be written; `what` says what it holds.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        mend = "Name a file that you may write, on a disk with room."
-        raise UserError(f"The {what} cannot be written: {error.strerror}.", where=str(path), mend=mend) from error
 
 
 @dataclass(frozen=True)

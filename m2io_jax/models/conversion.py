@@ -13,7 +13,7 @@ import yaml
 from m2io_jax.errors import UserError
 from m2io_jax.models.huggingface import check_tokenizer, companions, json_bytes, read_config, write_config
 from m2io_jax.models.peft import copy_adapter, load_adapter, merging, read_lora
-from m2io_jax.models.policy import ADAPTER_FOLDER, policy_folder, replaced_whole
+from m2io_jax.models.policy import ADAPTER_FOLDER, model_folder, policy_folder
 from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.models.tokenizer import load_tokenizer
 from m2io_jax.models.weights import WeightType, copy_weights
@@ -56,7 +56,7 @@ def export_folder(run: Path, folder: Path, *, adapter: bool = False, dtype: Weig
         raise UserError("This policy has no adapters.", where=str(run), mend="export it without --adapter")
     if adapter:
         _require_empty(folder)
-        with replaced_whole(folder) as draft:
+        with model_folder(folder) as draft:
             copy_adapter(found, draft)
         return folder
     with _converted(source, folder, dtype) as (config, draft):
@@ -75,7 +75,7 @@ def _converted(source: Path, folder: Path, dtype: WeightType | None) -> Iterator
     _require_empty(folder)
     config = read_config(source)
     check_tokenizer(load_tokenizer(source), config, source)
-    with replaced_whole(folder) as draft:
+    with model_folder(folder) as draft:
         for name, content in companions(source).items():
             (draft / name).write_bytes(content)
         stored = json.loads((source / "config.json").read_text())

@@ -4,8 +4,6 @@
     FOLDER/adapter/   a PEFT folder, where the policy has adapters
 """
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +16,7 @@ from jax.sharding import Mesh
 
 from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
+from m2io_jax.files import replaced_whole
 from m2io_jax.models.huggingface import (
     check_tokenizer,
     companions,
@@ -88,7 +87,7 @@ class Policy:
             UserError: it cannot be written.
         """
         if is_first():
-            with replaced_whole(folder) as draft:
+            with model_folder(folder) as draft:
                 self._write_companions(draft, dtype)
                 self._write_weights(draft, dtype)
         else:
@@ -111,29 +110,15 @@ class Policy:
 
 
 @contextmanager
-def replaced_whole(folder: Path) -> Iterator[Path]:
-    """A draft to fill, which then takes the folder's place; where that fails, what was there stays.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    folder = Path(os.path.abspath(folder))
-    draft, former = (folder.with_name(f".{folder.name}.{kind}") for kind in ("unfinished", "former"))
+def model_folder(folder: Path) -> Iterator[Path]:
+    """As `replaced_whole`, for a model's folder. Raises UserError where it cannot be written."""
     try:
-        for left in (draft, former):
-            shutil.rmtree(left, ignore_errors=True)
-        draft.mkdir(parents=True)
-        yield draft
-        if folder.exists():
-            folder.rename(former)
-        draft.rename(folder)
-        shutil.rmtree(former, ignore_errors=True)
+        with replaced_whole(folder) as draft:
+            yield draft
     except OSError as error:
         mend = "make room or allow writing there"
         what = f"The model cannot be written: {error.strerror or error}."
         raise UserError(what, where=str(folder), mend=mend) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def structure_of(config: ModelConfig) -> nnx.GraphDef:

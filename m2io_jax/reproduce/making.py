@@ -23,7 +23,7 @@ from m2io_jax.episodes.generated.making import make_generated
 from m2io_jax.errors import UserError, unknown_name
 from m2io_jax.evaluation.command import held_out
 from m2io_jax.evaluation.policy import Judge, scores
-from m2io_jax.evaluation.results import write_at_once
+from m2io_jax.files import write_at_once
 from m2io_jax.models.growing import grown
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.reproduce.plan import Data, Plan, Planned, load_plan

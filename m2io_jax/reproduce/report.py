@@ -15,7 +15,8 @@ from jaxtyping import Float
 from rich.console import Console
 
 from m2io_jax.evaluation.policy import DECODING
-from m2io_jax.evaluation.results import heading, summarise, write_at_once
+from m2io_jax.evaluation.results import heading, summarise
+from m2io_jax.files import write_at_once
 from m2io_jax.reproduce.compare import HOLDS, REVERSED, UNDECIDED, Difference, difference
 from m2io_jax.reproduce.plan import Claim, Plan
 

@@ -11,7 +11,6 @@ An index belongs to one state of one corpus and is refused with any other.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from jaxtyping import Float
 
 from m2io_jax.corpus.store import Corpus
 from m2io_jax.errors import UserError
+from m2io_jax.files import replaced_whole
 from m2io_jax.retrieval.encoder import ENCODERS, Encoder, TfidfEncoder, unit
 from m2io_jax.retrieval.index import VectorIndex
 from m2io_jax.retrieval.passages import PART_WEIGHTS, Passage, PicturePlace, cut_passages, picture_places
@@ -78,22 +78,16 @@ def build_index(corpus: Corpus, out: str | Path, *, encoder: Encoder | None = No
         "pictures": len(places),
         "corpus": {"name": corpus.name, "documents": len(corpus.documents), "fingerprint": fingerprint(corpus)},
     }
-    draft = out.with_name(f".{out.name}.{os.getpid()}.unfinished")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        encoder.save(draft / "encoder")
-        VectorIndex.build(encoder.encode(texts)).save(draft / "passages")
-        VectorIndex.build(picture_vectors(encoder, places)).save(draft / "pictures")
-        _write_rows(draft / "passages.jsonl", passages)
-        _write_rows(draft / "pictures.jsonl", places)
-        (draft / "retrieval.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(out, ignore_errors=True)
-        draft.rename(out)
+        with replaced_whole(out) as draft:
+            encoder.save(draft / "encoder")
+            VectorIndex.build(encoder.encode(texts)).save(draft / "passages")
+            VectorIndex.build(picture_vectors(encoder, places)).save(draft / "pictures")
+            _write_rows(draft / "passages.jsonl", passages)
+            _write_rows(draft / "pictures.jsonl", places)
+            (draft / "retrieval.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise _unwritable(out, error) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return manifest
 
 

@@ -14,8 +14,8 @@ from m2io_jax.errors import UserError
 from m2io_jax.evaluation.command import run_config
 from m2io_jax.evaluation.comparison import FITTED_ON
 from m2io_jax.evaluation.policy import take
-from m2io_jax.evaluation.results import write_at_once
 from m2io_jax.evaluation.rules import fit_encoder, fit_threshold
+from m2io_jax.files import write_at_once
 from m2io_jax.models.policy import load_policy
 from m2io_jax.retrieval.search import Retriever, build_index, index_folder
 from m2io_jax.serving.answer import Answer

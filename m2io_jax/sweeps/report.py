@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from m2io_jax.config import RunConfig
 from m2io_jax.evaluation.curves import LIGHT
-from m2io_jax.evaluation.results import Results, heading, write_at_once
+from m2io_jax.evaluation.results import Results, heading
+from m2io_jax.files import write_at_once
 from m2io_jax.models.sizes import model_config
 from m2io_jax.models.weights import declared
 from m2io_jax.sweeps.plan import HERE, SweepConfig, SweepRun

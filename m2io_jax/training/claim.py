@@ -10,6 +10,7 @@ from typing import TextIO
 
 from m2io_jax.config import RunConfig
 from m2io_jax.errors import UserError
+from m2io_jax.files import replace_text
 from m2io_jax.parallel.exchange import is_first
 
 LOCK_FILE = ".lock"
@@ -46,11 +47,8 @@ def note(config: RunConfig) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    path = config.run / "config.yaml"
-    draft = path.with_suffix(".unfinished")
     try:
-        draft.write_text(config.to_yaml(), encoding="utf-8")
-        draft.replace(path)
+        replace_text(config.run / "config.yaml", config.to_yaml())
     except OSError as error:
         raise _unwritable(config.run, error) from None
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from m2io_jax.errors import UserError
+from m2io_jax.files import replace_text
 
 IDENTITY_FILE = "logged_as.json"
 
@@ -19,9 +20,7 @@ def remembered_id(folder: Path, service: str, begin: Callable[[], str]) -> str:
     known = _read(path)
     if service not in known:
         known[service] = begin()
-        draft = path.with_suffix(".unfinished")
-        draft.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-        draft.replace(path)
+        replace_text(path, json.dumps(known, indent=1) + "\n")
     return known[service]
 
 

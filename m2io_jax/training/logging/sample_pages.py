@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from m2io_jax.config import RunConfig
+from m2io_jax.files import replace_text
 from m2io_jax.training.logging.samples import Samples
 from m2io_jax.training.logging.sink import Sink
 
@@ -15,10 +16,7 @@ class SamplePages(Sink):
 
     def show(self, samples: Samples) -> None:
         self._folder.mkdir(exist_ok=True)
-        path = self._folder / f"{samples.step}.html"
-        draft = path.with_suffix(".unfinished")
-        draft.write_text(samples.page, encoding="utf-8")
-        draft.replace(path)
+        replace_text(self._folder / f"{samples.step}.html", samples.page)
 
     def truncate_after(self, step: int) -> None:
         for path in self._folder.glob("*.html"):

@@ -1,0 +1,69 @@
+"""Files and folders that appear whole: a reader finds the former one or the new one, whatever ends the writer."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from m2io_jax.errors import UserError
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a text file at once. Raises OSError, and then leaves nothing beside it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_at_once(path: str | Path, text: str, *, what: str) -> None:
+    """Writes a text file at once, and the folders above it.
+
+    Raises:
+        UserError: it cannot be written; `what` says what it holds.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, text)
+    except OSError as error:
+        mend = "Name a file that you may write, on a disk with room."
+        raise UserError(f"The {what} cannot be written: {error.strerror}.", where=str(path), mend=mend) from error
+
+
+@contextmanager
+def replaced_whole(folder: Path) -> Iterator[Path]:
+    """A draft to fill, which then takes the folder's place; where that fails, what was there stays. Raises OSError."""
+    folder = Path(os.path.abspath(folder))
+    draft = folder.with_name(f".{folder.name}.unfinished")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        put_in_place(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def put_in_place(draft: Path, folder: Path) -> None:
+    """Renames the folder `draft` to `folder`; what was there is moved aside first, and removed when the new one stands.
+
+    Raises OSError; what was there is then there again.
+    """
+    if not folder.exists():
+        draft.rename(folder)
+        return
+    former = folder.with_name(f".{folder.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
+    folder.rename(former)
+    try:
+        draft.rename(folder)
+    except OSError:
+        former.rename(folder)
+        raise
+    shutil.rmtree(former, ignore_errors=True)

@@ -1,0 +1,64 @@
+"""What appears whole, or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from m2io_jax.errors import UserError
+from m2io_jax.files import put_in_place, replace_text, replaced_whole, write_at_once
+
+
+def folder_with(path: Path, text: str) -> Path:
+    path.mkdir()
+    (path / "a.txt").write_text(text)
+    return path
+
+
+def test_a_text_takes_the_place_of_the_former(tmp_path):
+    for text in ("one", "two"):
+        write_at_once(tmp_path / "deep" / "a.txt", text, what="text")
+        assert (tmp_path / "deep" / "a.txt").read_text() == text
+    assert len(list((tmp_path / "deep").iterdir())) == 1
+
+
+def test_a_text_that_cannot_be_written_leaves_the_former_and_nothing_beside_it(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("former")
+
+    def full(self, *_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        replace_text(path, "new")
+    with pytest.raises(UserError, match=r"(?s)The text cannot be written: No space.*a\.txt"):
+        write_at_once(path, "new", what="text")
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["former"]
+
+
+def test_a_folder_is_replaced_when_the_new_one_is_whole(tmp_path):
+    folder = folder_with(tmp_path / "it", "former")
+    with pytest.raises(KeyError), replaced_whole(folder) as draft:
+        (draft / "a.txt").write_text("new")
+        raise KeyError
+    assert (folder / "a.txt").read_text() == "former"
+    with replaced_whole(folder) as draft:
+        (draft / "a.txt").write_text("new")
+        assert (folder / "a.txt").read_text() == "former"
+    assert (folder / "a.txt").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_former_there(tmp_path, monkeypatch):
+    folder, draft = folder_with(tmp_path / "it", "former"), folder_with(tmp_path / "draft", "new")
+    rename = Path.rename
+
+    def refuse(self, target):
+        if self == draft:
+            raise OSError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="denied"):
+        put_in_place(draft, folder)
+    assert (folder / "a.txt").read_text() == "former"
