@@ -5,9 +5,9 @@ what came after the last complete one.
     checkpoints/300/extra    JSON: where the data stand, the settings that must not change, seconds elapsed, counters
     checkpoints/300/rollouts groups that later steps learn from, where the run keeps any
 
-Orbax writes a checkpoint beside its final name and renames it when it is whole, so a directory named by a step is
-always complete; what a killed run left half written is cleared away when the next run first saves. Nothing in one
-depends on the processes or devices that wrote it, so another number of them can go on.
+Orbax's last file in a checkpoint says that it is complete (commit_success.txt): nothing is renamed, which no bucket,
+mounted or not, does at once. What a killed run left half written is not seen here, and is cleared away when the next run
+first saves. Nothing in one depends on the processes or devices that wrote it, so another number of them can go on.
 """
 
 import logging
@@ -26,6 +26,7 @@ State = TypeVar("State")
 
 NEWEST_TWO = CheckpointConfig()
 MEASURED = "measured"
+COMPLETE = "commit_success.txt"  # Orbax's name for it
 
 # How an operating system's refusal shows in TensorStore's errors, which are plain ValueErrors.
 _REFUSED = "os_error_code"
@@ -54,8 +55,8 @@ class Checkpoints:
         """Steps of the complete checkpoints, oldest first."""
         if not self.directory.is_dir():
             return []
-        names = (path.name for path in self.directory.iterdir() if path.is_dir())
-        return sorted(int(name) for name in names if name.isdecimal())
+        named = (path for path in self.directory.iterdir() if path.name.isdecimal())
+        return sorted(int(path.name) for path in named if (path / COMPLETE).exists())
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint; None where there is none."""
@@ -182,9 +183,9 @@ class Checkpoints:
         return self._writer
 
     def _load(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
-        others = [other for other in self.steps() if other != step]
-        where = self.directory / str(step)
-        if not where.is_dir():
+        known, where = self.steps(), self.directory / str(step)
+        others = [other for other in known if other != step]
+        if step not in known:
             what = f"There is no checkpoint of step {step}."
             raise UserError(what, where=str(self.directory), mend=f"there are: {others or 'none'}")
         try:
@@ -219,11 +220,12 @@ def _policy(kept: CheckpointConfig) -> ocp.training.preservation_policies.Preser
 
 
 def _context() -> ocp.Context:
-    """Orbax would take a dict of numbers for arrays; `extra` is to stay JSON."""
+    """How Orbax writes and reads. It would take a dict of numbers for arrays; `extra` is to stay JSON."""
     registry = ocp.handlers.local_registry()
     registry.add(ocp.handlers.JsonHandler, checkpointable_name="extra")
     context = ocp.Context()
     context.checkpointables.registry = registry
+    context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
     return context
 
 

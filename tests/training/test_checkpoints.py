@@ -201,6 +201,12 @@ for step in range(1 if start is None else start + 1, 10**6):
 """
 
 
+def half_written(where: Path) -> list[Path]:
+    """What is newer than the newest complete checkpoint."""
+    newest = Checkpoints(where).latest() or 0
+    return [path for path in where.glob("*") if path.name.isdecimal() and int(path.name) > newest]
+
+
 def test_killed_while_saving_leaves_the_last_complete_one(tmp_path):
     where = tmp_path / "checkpoints"
     # this file by another name: the tests are no package
@@ -215,16 +221,16 @@ def test_killed_while_saving_leaves_the_last_complete_one(tmp_path):
         for _ in range(2):
             said = int(process.stdout.readline())
         deadline = time.monotonic() + 60
-        while not list(where.glob("*tmp*")) and time.monotonic() < deadline:
+        while not half_written(where) and time.monotonic() < deadline:
             pass
         process.send_signal(signal.SIGKILL)
         said = int(([said] + process.stdout.read().split())[-1])
         process.wait()
-        assert list(where.glob("*tmp*")), "it was not killed in the middle of a save"
+        assert half_written(where), "it was not killed in the middle of a save"
 
         checkpoints, rows, never_killed = Checkpoints(where), pipeline(), pipeline()
         latest = checkpoints.latest()
-        assert latest >= said and len(list(where.glob("*tmp*"))) == 1
+        assert latest >= said and len(half_written(where)) == 1
         state, extra = checkpoints.restore(latest, jax.eval_shape(lambda: state_of(0)))
         rows.set_state(extra["data"])
         assert bits(state) == bits(state_of(latest)) and extra["step"] == latest

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from m2io_jax.training.checkpoints import COMPLETE
+
 STEPS = 6
 PROGRAM = Path(__file__).parent / "killed_run.py"
 
@@ -132,7 +134,7 @@ def test_25_kills_at_random_moments_of_60_steps(tmp_path, episodes, undisturbed)
     cut = 0
     for kill in draw.sample(kills, len(kills)):
         assert start(episodes, run, "grpo", kill, steps) == -9, f"{kill}: it came to its end"
-        cut += bool(list((run / "checkpoints").glob("*tmp*")))
+        cut += any(not (path / COMPLETE).exists() for path in (run / "checkpoints").glob("[0-9]*"))
     assert cut > 0, "none was killed while it wrote"
     reached = steps_of(run)[-1]
     assert start(episodes, run, "grpo", steps=steps) == 0
