@@ -25,8 +25,8 @@ from m2io_jax.sweeps.running import RESULTS, folder_of
 from m2io_jax.training.metrics import read_metrics
 from m2io_jax.training.stages import load_stages
 
-METRICS = ("f1", "placement", "order", "validity", "reward")
-DRAWN = "f1"
+METRICS = ("f1", "placement", "order", "validity", "reward")  # of the inserter
+OF_OTHERS = ("accuracy", "reward")  # of another task, whose name stands before it
 DECODING = "greedy"
 
 
@@ -106,7 +106,7 @@ def _outcome(sweep: SweepConfig, run: SweepRun, alike: set[str]) -> Outcome:
     hours = None if seconds is None else seconds * chips / 3600
     price = sweep.price_per_chip_hour.get(run.topology.family.name if run.topology else HERE)
     path = folder / RESULTS
-    scores = Results.read(path).scores[stages[-1].name][DECODING] if path.is_file() else {}
+    results = Results.read(path) if path.is_file() else Results()
     return Outcome(
         name=run.name,
         size=run.size,
@@ -119,8 +119,23 @@ def _outcome(sweep: SweepConfig, run: SweepRun, alike: set[str]) -> Outcome:
         measured=measured,
         chip_hours=hours,
         cost=None if None in (hours, price) else hours * price,
-        scores={metric: dict(scores[metric]) for metric in METRICS if metric in scores},
+        scores=_scores(results, stages[-1].name),
     )
+
+
+def _scores(results: Results, policy: str) -> dict[str, dict[str, float]]:
+    """What is reported of a policy, by metric, with the task's name where it is not the inserter."""
+    sections = [("", METRICS, results)] + [(f"{task} ", OF_OTHERS, each) for task, each in results.tasks.items()]
+    found = {}
+    for task, metrics, section in sections:
+        measured = section.scores.get(policy, {}).get(DECODING, {})
+        found |= {f"{task}{metric}": dict(measured[metric]) for metric in metrics if metric in measured}
+    return found
+
+
+def metrics_of(outcomes: Sequence[Outcome]) -> list[str]:
+    """What any of the runs is measured by; while none is, what an inserter would be."""
+    return list(dict.fromkeys(metric for outcome in outcomes for metric in outcome.scores)) or list(METRICS)
 
 
 def _made(stage: RunConfig) -> tuple[int, float]:
@@ -139,16 +154,17 @@ def _parameters(size: str) -> int:
 
 def as_markdown(sweep: SweepConfig, outcomes: Sequence[Outcome]) -> str:
     """The table, with what its figures mean."""
-    heads = ["run", "size", "settings", "steps", *map(heading, METRICS), "where", "chip-hours"]
+    metrics = metrics_of(outcomes)
+    heads = ["run", "size", "settings", "steps", *map(heading, metrics), "where", "chip-hours"]
     priced = bool(sweep.price_per_chip_hour)
     lines = [heads + ["cost"] * priced, ["---"] * (len(heads) + priced)]
     for outcome in outcomes:
         settings = " ".join(f"{key}={value}" for key, value in outcome.settings.items())
         cells = [outcome.name, outcome.size, settings, _shown(outcome.steps, "d")]
-        cells += [_interval(outcome.scores.get(metric)) for metric in METRICS]
+        cells += [_interval(outcome.scores.get(metric)) for metric in metrics]
         planned = outcome.chip_hours is not None and not outcome.measured
         cells += [outcome.where, _shown(outcome.chip_hours, ".3g") + " planned" * planned]
-        lines.append(cells + [_shown(outcome.cost, ".2f")] * priced)
+        lines.append(cells + [_shown(outcome.cost, ".3g")] * priced)
     table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
     note = (
         "Points of 100 on held-out episodes, greedy, with half the width of the 95% interval. Chip-hours are those of "
@@ -158,8 +174,10 @@ def as_markdown(sweep: SweepConfig, outcomes: Sequence[Outcome]) -> str:
 
 
 def draw(outcomes: Sequence[Outcome]) -> bytes:
-    """A PNG: a metric of the finished runs against parameters, steps, and cost (chip-hours where not all have one)."""
-    finished = [outcome for outcome in outcomes if DRAWN in outcome.scores]
+    """A PNG: the first metric of the finished runs against parameters, steps, and cost (chip-hours where not all have
+    one)."""
+    drawn = metrics_of(outcomes)[0]
+    finished = [outcome for outcome in outcomes if drawn in outcome.scores]
     cost = "chip_hours" if any(outcome.cost is None for outcome in finished) else "cost"
     figure = Figure(figsize=(10.8, 3.2), dpi=110, facecolor=LIGHT.ground, layout="constrained")
     FigureCanvasAgg(figure)
@@ -168,17 +186,16 @@ def draw(outcomes: Sequence[Outcome]) -> bytes:
     for place, (name, title) in enumerate(against.items(), 1):
         axes = figure.add_subplot(1, 3, place)
         for number, size in enumerate(sizes):
-            _draw(axes, [outcome for outcome in finished if outcome.size == size], name, size, f"C{number}")
-        _dress(axes, f"{heading(DRAWN)} against {title.lower()}", log=name != "steps")
+            points = [(getattr(outcome, name), outcome.scores[drawn]) for outcome in finished if outcome.size == size]
+            _draw(axes, [(x, score) for x, score in points if x], size, f"C{number}")
+        _dress(axes, f"{heading(drawn)} against {title.lower()}", log=name != "steps")
     figure.axes[0].legend(fontsize=7, frameon=False)
     written = io.BytesIO()
     figure.savefig(written, format="png", metadata={"Software": None})
     return written.getvalue()
 
 
-def _draw(axes: Axes, outcomes: Sequence[Outcome], name: str, size: str, colour: str) -> None:
-    points = [(getattr(outcome, name), outcome.scores[DRAWN]) for outcome in outcomes]
-    points = [(x, score) for x, score in points if x]
+def _draw(axes: Axes, points: Sequence[tuple[float, Mapping[str, float]]], size: str, colour: str) -> None:
     if points:
         means = [score["mean"] for _, score in points]
         below = [score["mean"] - score["low"] for _, score in points]

@@ -6,8 +6,8 @@ what came after the last complete one.
     checkpoints/300/rollouts groups that later steps learn from, where the run keeps any
 
 Orbax's last file in a checkpoint says that it is complete (commit_success.txt): nothing is renamed, which no bucket,
-mounted or not, does at once. What a killed run left half written is not seen here, and is cleared away when the next run
-first saves. Nothing in one depends on the processes or devices that wrote it, so another number of them can go on.
+mounted or not, does at once. What a killed run left half written is not seen here, and is cleared away when the next
+run first saves. Nothing in one depends on the processes or devices that wrote it, so another number of them can go on.
 """
 
 import logging

@@ -82,8 +82,20 @@ def test_the_report_is_a_table_and_a_picture(sweep):
     lines = [line for line in table.read_text().splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 4 and len({line.count("|") for line in lines}) == 1
     assert "60.0 ±4.5" in lines[2] and "0.0167" in lines[2] and "planned" not in lines[2]
-    assert "2 planned" in lines[5] and "20.00" in lines[5] and "2xtpu7x:2x2x1" in lines[5]
+    assert "2 planned" in lines[5] and "| 20 |" in lines[5] and "2xtpu7x:2x2x1" in lines[5]
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_of_other_tasks_is_reported_by_what_they_measure(sweep):
+    plan, runs = sweep
+    half = {"greedy": {metric: {"mean": 50.0, "low": 47.0, "high": 53.0} for metric in ("accuracy", "length")}}
+    tasks = {"counting": Results(scores={runs[0].name: half}), "look": Results(scores={"other": half})}
+    Results(tasks=tasks).write(plan.folder / runs[0].name / "results.json")
+    assert list(read_outcomes(plan, runs)[0].scores) == ["counting accuracy"]
+    written = write_report(plan, runs)
+    heads, _, first, *_ = [line for line in written[1].read_text().splitlines() if line.startswith("|")]
+    assert "| counting accuracy |" in heads and "F1" not in heads and "50.0 ±3.0" in first
+    assert written[2].name == "report.png"
 
 
 def test_nothing_is_drawn_before_a_run_is_finished(sweep):
