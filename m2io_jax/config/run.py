@@ -196,12 +196,12 @@ class RunConfig(Section):
         """Dotted keys and JSON values that must not change when a run is resumed.
 
         Where a run stops, how often it saves, logs and evaluates, and which devices it runs on may change. The
-        run's length may change only while neither the learning rate nor the KL penalty's weight depends on it.
+        run's length may change only while neither the learning rate, the KL penalty's weight nor noise depends on it.
         """
         free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate"}
         free |= {"optimizer.micro_batches", "computation.attention", "computation.unroll", "rollout.gather"}
         constant = self.optimizer.schedule == self.grpo.kl_schedule == "constant"
-        if constant and self.optimizer.warmup == 0:
+        if constant and self.optimizer.warmup == 0 and self.data.noise is None:
             free |= {"steps", "seconds"}
         key = self.flat()
         return {name: value for name, value in key.items() if name not in free and name.partition(".")[0] not in free}

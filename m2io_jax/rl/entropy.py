@@ -33,7 +33,8 @@ def shaping_weights(
     and a loss that is proportional to the advantage's size may as well be weighed. An advantage of 0 stays 0.
 
     Args:
-        entropy: nats, of the distribution each token was drawn from.
+        entropy: nats. The paper takes that of the policy that drew the token; a run gives that of the policy as it is
+            updated, which is the same in the first update of rollouts that are not ahead.
     """
     advantages = advantages[..., None]
     added = jnp.minimum(weight * jax.lax.stop_gradient(entropy), jnp.abs(advantages) / bound)

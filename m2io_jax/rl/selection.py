@@ -4,17 +4,21 @@ import numpy as np
 from jaxtyping import Float, Int
 
 
-def signal(rewards: Float[np.ndarray, "rows group"], *, has_baseline: bool = False) -> Float[np.ndarray, " rows"]:
+def signal(rewards: Float[np.ndarray, "rows group"], advantage: str = "group") -> Float[np.ndarray, " rows"]:
     """How much there is to learn from each group: the root mean square of its advantages before they are scaled.
 
-    That is the standard deviation of its rewards; where these have a baseline already, their root mean square. NaN, of
-    a completion that could not be scored, says nothing of its group.
+    That is the standard deviation of its rewards, but where advantages are not relative to the group. NaN, of a
+    completion that could not be scored, says nothing of its group.
+
+    Args:
+        advantage: of `rl/advantages.py`: `batch` compares with the mean of all, `none` takes a reward as it is.
     """
     given = np.ma.masked_invalid(rewards.astype(np.float64))
-    centred = given if has_baseline else given - given.mean(axis=1, keepdims=True)
-    size = np.sqrt((centred**2).mean(axis=1)).filled(0)
-    equal = given.max(axis=1).filled(0) == given.min(axis=1).filled(0)
-    return size if has_baseline else np.where(equal, 0.0, size)  # rounding of the mean is not a signal
+    if advantage != "none":
+        axis = None if advantage == "batch" else 1
+        equal = given.max(axis, keepdims=True) == given.min(axis, keepdims=True)
+        given = np.ma.where(equal, 0.0, given - given.mean(axis, keepdims=True))  # rounding of the mean is no signal
+    return np.sqrt((given**2).mean(axis=1)).filled(0)
 
 
 def strongest(signals: Float[np.ndarray, " rows"], keep: int) -> Int[np.ndarray, " keep"]:

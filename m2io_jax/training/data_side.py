@@ -2,6 +2,7 @@
 (docs/data.md). Each of them is a file of `rl/data`; here they are only put in order."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,8 +66,8 @@ class DataSide:
 
     @property
     def memory(self) -> dict[str, Any]:
-        """What the methods keep, as JSON values."""
-        return {name: method.memory for name, method in self.methods.items()}
+        """What the methods keep, as JSON values; a copy, since a checkpoint is written while the next step changes it."""
+        return {name: deepcopy(method.memory) for name, method in self.methods.items()}
 
     @memory.setter
     def memory(self, saved: dict[str, Any]) -> None:
@@ -93,7 +94,8 @@ class DataSide:
         for method in self.methods.values():
             scored, done = method.scored(scored)
             metrics |= done
-        signals = signal(scored.rewards, has_baseline="single" in self.methods)
+        advantage = "none" if "single" in self.methods else self.config.grpo.advantage
+        signals = signal(scored.rewards, advantage) * scored.weights
         kept = []
         for row in np.flatnonzero(scored.kept):
             rewards, weight = scored.rewards[row].astype(np.float32), np.float32(scored.weights[row])

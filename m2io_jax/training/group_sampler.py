@@ -85,7 +85,7 @@ class GroupSampler:
         sampler.decode = ahead("decode", sampler.decode, weights, prompts, prefilled, key, constraint)
         if self.config.data.noise:
             kept = pictures if self.keeps_pictures else None
-            shape = (rows, self.config.rollout.group_size, self.sampling.max_length)
+            shape = (rows, len(self.sampling.temperatures), self.sampling.max_length)
             completions = Completions(np.zeros(shape, np.int32), np.zeros(shape, bool))
             self.given_clean = ahead(
                 "clean", self.given_clean, own, prompts, kept, placed_batch(completions, self.mesh)
@@ -118,10 +118,10 @@ class GroupSampler:
         if self.config.data.noise:
             noisy = place_batch(stack_prompts([self._noisy(prompt, step, progress) for prompt in prompts]), self.mesh)
             others = self._drawn(noisy, weights, jax.random.fold_in(key, 1), constraint, timing)[1]
-            rollouts = jax.tree.map(lambda *halves: np.concatenate(halves, axis=1), rollouts, others)
-            completions = place_batch(rollouts.completions, self.mesh)
+            completions = place_batch(others.completions, self.mesh)
             log_probs = timing.measure("clean", self.given_clean, own, placed, kept, completions)
-            rollouts = replace(rollouts, log_probs=own_rows(log_probs))
+            others = replace(others, log_probs=own_rows(log_probs))
+            rollouts = jax.tree.map(lambda *halves: np.concatenate(halves, axis=1), rollouts, others)
         return as_groups(prompts, None if kept is None else own_rows(kept), rollouts, step)
 
     def noise_level(self, progress: float) -> int:

@@ -72,7 +72,8 @@ class GRPO:
         blank = blank_group(blank, pictures, config.rollout.group_size, config.batch.completion_length)
         self.data = DataSide(config, blank)
         self._remembered = remembered(config.grpo)
-        self._last = None
+        self._learnt: list[Group] = []
+        self._sampled: list[Sampled] = []  # of the steps whose groups an update may learn from
 
     def state(self, make: Callable) -> TrainState:
         """What a step takes and returns; `make` is `state.begin`, or `state.abstract_state` for shapes alone."""
@@ -139,19 +140,20 @@ class GRPO:
         groups, chosen = self.data.next_batch(step)
         rates = (learning_rate, configured_kl_weight(self.config.grpo, progress), self._remembered.get("entropy_coef"))
         state, learned = self.learner(state, groups, rates, timing)
-        self.data.learned(learned)
-        self._last = sampled, groups
+        self._learnt, self._sampled = groups, [*self._sampled, sampled][-1 - self.config.rollout.ahead :]
         metrics = sampled.metrics(self.codec.tokenizer.eos_token_id) | means([chosen]) | learned | self._remembered
         if self.config.data.noise:
             metrics["data/noise/step"] = float(self.sampler.noise_level(progress))
-        self._remembered = remembered(self.config.grpo, self._remembered, learned["entropy"])
+        if learned["entropy"]:  # else there was not a token to learn from, which says nothing of the policy
+            self.data.learned(learned)
+            self._remembered = remembered(self.config.grpo, self._remembered, learned["entropy"])
         metrics["decode_tokens_per_s"] = metrics["num_tokens"] / timing.seconds["timing_s/decode"]
         return state, metrics | timing.seconds
 
     def samples(self, count: int) -> list[SampledGroup]:
-        """The first groups that the last step sampled and learnt from, of this process, to be shown."""
-        sampled, groups = self._last
-        return sampled.shown(count, groups, self.learner.advantages(groups))
+        """The first groups that the last step learnt from, of this process, to be shown; none that are replayed."""
+        advantages = self.learner.advantages(self._learnt)
+        return [shown for each in self._sampled for shown in each.shown(count, self._learnt, advantages)][:count]
 
     def _sample(
         self,

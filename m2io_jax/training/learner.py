@@ -106,9 +106,13 @@ class Learner:
         return self._updated(state, length, (*inputs, rewards, reference, own, *rates, weights), timing)
 
     def advantages(self, groups: Sequence[Group]) -> Float[np.ndarray, "rows group"]:
-        """Of the completions that the last step learnt from, to be shown."""
+        """Of the completions that the last step learnt from, to be shown; where they are relative to the batch, to this
+        process's part of it."""
         mask, rewards = (np.stack([getattr(group, name) for group in groups]) for name in ("mask", "rewards"))
-        return np.asarray(self._advantages(mask, rewards))
+        advantages = np.asarray(self._advantages(mask, rewards))
+        if self.config.data.curriculum:
+            advantages = advantages * np.stack([group.weight for group in groups])[:, None]
+        return advantages
 
     def _compile(self, ahead: Ahead, state: TrainState, length: int, inputs, rewards, weights, coef) -> None:
         reference, own = self._compile_compared(ahead, state, length, inputs)

@@ -348,7 +348,7 @@ def check(config: RunConfig) -> None:
 
 def _require_rewards(config: RunConfig) -> None:
     """Raises UserError where a reward part that has a weight is none of the tasks', or none of theirs has one."""
-    parts = {name for task in config.tasks for name in find_task(task).rewards}
+    parts = {name for task, weight in config.tasks.items() if weight for name in find_task(task).rewards}
     weighed = {name for name, weight in config.rewards.items() if weight}
     if not parts & weighed:
         mend = f"give one of these a weight: {', '.join(sorted(parts))}"

@@ -45,7 +45,7 @@ class Sampled:
     def shown(
         self, count: int, learnt: Sequence[Group], advantages: Float[np.ndarray, "rows group"]
     ) -> list[SampledGroup]:
-        """The first of these groups that an update learnt from; not those that an earlier step had sampled.
+        """The first of these groups that an update learnt from; not those that another step had sampled.
 
         Args:
             learnt: all that the update learnt from.

@@ -65,7 +65,8 @@ def gradient_step(
 ) -> tuple[TrainState, jax.Array, dict[str, jax.Array]]:
     """One update by `loss(params, batch) -> (sum, denominator, metrics)`.
 
-    Each metric is a (sum, denominator) too, or an array of which the largest counts.
+    Each metric is a (sum, denominator) too, or an array of which the largest counts. Where the loss's denominator is 0,
+    there is nothing to learn from, and the weights stay as they are: no momentum and no decay moves them.
 
     The batch may go through in micro-batches, one after another: sums and gradients of sums are added up and divided
     once, so that their number changes nothing but the memory that is held.
@@ -97,6 +98,7 @@ def gradient_step(
         (gradients, sums), _ = jax.lax.scan(add, nothing, parts)
     means = {name: _mean(each) for name, each in sums.items()}
     gradients = jax.tree.map(lambda leaf: leaf / jnp.maximum(sums["loss"][1], 1).astype(leaf.dtype), gradients)
+    learning_rate = jnp.where(sums["loss"][1] > 0, learning_rate, 0.0)
     direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = apply(state.params, direction, learning_rate)
     metrics = {"grad_norm": optax.tree.norm(gradients), "learning_rate": jnp.asarray(learning_rate)}

@@ -33,12 +33,12 @@ GROUP, TIME = 2, 3
 
 
 class Digits:
-    """Right is what is 1."""
+    """Right is what is 1, well formed what is a digit."""
 
     name, rewards = "digits", ("format", "accuracy")
 
     def score(self, completion, episode):
-        return {"format": 1.0, "accuracy": float(completion == "1")}
+        return {"format": float(completion.isdigit()), "accuracy": float(completion == "1")}
 
 
 @dataclass
@@ -120,6 +120,11 @@ def test_of_more_than_an_update_takes_those_with_most_signal_stay():
     plain = side(prompts=1)
     plain.wait(judged(plain, {"a": "11", "b": "01"})[0])
     assert numbers(plain.next_batch(0)[0]) == [1]
+    # what an update weighs nothing is no signal: all of a are wrong
+    easy = side(prompts=1, curriculum={"difficulty": "easy"})
+    groups, _ = judged(easy, {"a": "0x", "b": "01"})
+    assert [float(group.signal) for group in groups] == [0.0, 0.5]
+    assert [float(group.signal) for group in judged(plain, {"a": "0x"})[0]] == [0.25]
     # with a baseline of its past it is not the spread that counts: half of 1.5 was expected of each
     single = side(prompts=1, single={}, grpo={"advantage": "batch"})
     groups, _ = judged(single, {"a": "11", "b": "01"})
@@ -134,7 +139,10 @@ def test_solved_prompts_are_passed_over():
     rows = iter([Row(Episode(id)) for id in "abca"])
     assert [row.episode.id for row in history.admitted(rows, 2)] == ["b", "c"]
     assert [row.episode.id for row in rows] == ["a"], "no more was taken than was needed"
-    assert history.memory == {"history": {"solved": {"digits: a": True}}}
+    kept = history.memory
+    judged(history, {"c": "11"})
+    assert kept == {"history": {"solved": {"digits: a": True}}}, "a checkpoint may be written while it changes"
+    assert list(history.memory["history"]["solved"]) == ["digits: a", "digits: c"]
 
 
 def test_replayed_groups_come_in_place_of_fresh_ones_and_keep_their_log_probabilities():
@@ -249,6 +257,7 @@ def test_stopped_and_resumed_equals_never_stopped(run):
     jax.tree.map(np.testing.assert_array_equal, again[2], final[2])
     assert again[1] == final[1] and again[1] != saved[1]
     assert int(again[0].step) == 4, "steps are counted, of two updates each"
+    assert objective.samples(9), "they were sampled a step before they were learnt from"
     assert expected[-1]["rollout/staleness/max"] >= 1 and expected[-1]["data/replay/groups"] == 1
 
 

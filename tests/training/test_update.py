@@ -18,7 +18,7 @@ from m2io_jax.sampling.rollouts import Sampler
 from m2io_jax.sampling.sampler import SamplingConfig
 from m2io_jax.training.learner import grpo_update
 from m2io_jax.training.optimizer import apply, learning_rate, make_optimizer
-from m2io_jax.training.state import TrainState, state_shardings
+from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.supervised import supervised_update
 
 NOTHING = nnx.State({})  # no weight is frozen
@@ -173,6 +173,21 @@ def test_steps_are_adamw_of_optax():
         expected, their_state = their_step(expected, their_state, gradients)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), params, expected)
     assert np.abs(np.asarray(params["a"] - start["a"])).min() > 0
+
+
+def test_where_there_is_nothing_to_learn_from_the_weights_stay():
+    config = OptimizerConfig(weight_decay=0.3)
+    optimizer, params = make_optimizer(config), nnx.State({"w": nnx.Param(jnp.ones((2, 2)))})
+    moments = jax.tree.map(lambda moment: jnp.ones_like(moment), optimizer.init(params))  # of earlier updates
+    state = TrainState(params, moments, jnp.int32(7))
+
+    def loss(params, count):
+        return 0.0 * params["w"].get_value().sum(), count.sum(), {}
+
+    for count, moves in ((0.0, False), (1.0, True)):
+        after, _, metrics = gradient_step(state, loss, jnp.full(2, count), optimizer, 0.1)
+        assert after.step == 8 and bool((after.params["w"].get_value() != 1).all()) == moves
+        assert bool(metrics["learning_rate"]) == moves
 
 
 def test_muon_turns_every_block_matrix_by_the_same_in_all_directions_and_leaves_the_rest_to_adam():
