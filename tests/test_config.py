@@ -147,6 +147,18 @@ def test_yaml_round_trip(write):
          ["`data.replay`", "`rollout.group_size` is 1"]),
         ("", ["objective=ppo", "rollout.group_size=1", "rollout.prompts=20"],
          ["`rollout.prompts`", "how rewards differ"]),
+        ("", ["grpo.loss=sapo", "grpo.clip_epsilon_high=0.3"], ["`grpo.clip_epsilon_high` is 0.3", "a loss but sapo"]),
+        ("", ["grpo.kl_turn=0.5"], ["`grpo.kl_turn` is 0.5", "only kl_schedule grpo_d"]),
+        ("", ["grpo.kl_beta=0", "grpo.kl_estimator=k3+"], ["`grpo.kl_estimator`", "only a kl_beta above 0"]),
+        ("", ["grpo.kl_beta=0", "int8=[reference]"], ["`int8`", "`grpo.kl_beta` is 0"]),
+        ("", ["grpo.entropy_delta=0.1"], ["`grpo.entropy_delta` is 0.1", "only an entropy_target"]),
+        ("", ["grpo.entropy_target=1", "grpo.entropy_coef=0.2"], ["`grpo.entropy_coef` is 0.2", "_max`, 0.1"]),
+        ("", ["grpo.rollout_correction=truncate", "grpo.rollout_weight_min=0.1"], ["only rollout_correction mask"]),
+        ("", ["grpo.overlong_buffer=8"], ["`grpo.overlong_buffer` is 8", "only an overlong_penalty above 0"]),
+        ("", ["data.curriculum.length_target=9"], ["`data.curriculum.length_target`", "a length_weight above 0"]),
+        ("", ["data.curriculum.length_weight=1"], ["`data.curriculum.length_target` is 750", "completion_length`, 80"]),
+        ("", ["data.outcome=[accuracy]"], ["`data.outcome`", "only history, filter or curriculum"]),
+        ("", ["data.replay.share=0.01"], ["`data.replay.share` is 0.01", "is none"]),
         ("", ["rollout.ahead=-1"], ["`rollout.ahead` is -1", "greater than or equal to 0"]),
         ("steps: 30\n", [], ["`steps` is set twice, in lines 3 and 4"]),
         ("batch: [1\n", [], ["not valid YAML", "line"]),
@@ -168,6 +180,22 @@ def test_all_mistakes_are_told_at_once(write):
     said = complaint(write("objective: grop\nsteps: -1\n"))
     assert "3 places" in said
     assert all(part in said for part in ("`name` is not set", "'grop'", "`steps` is -1", "line 2"))
+
+
+def test_a_bound_that_is_given_counts_for_both(write):
+    def bounds(*settings):
+        grpo = load_config(write(MINIMAL), settings).grpo
+        return grpo.clip_epsilon, grpo.clip_epsilon_high
+
+    assert bounds("grpo.loss=gspo") == (3e-4, 4e-4) and bounds("grpo.loss=cispo") == (1.0, 4.0)
+    assert bounds("grpo.loss=gspo", "grpo.clip_epsilon=0.01") == (0.01, None)  # above as below
+    assert bounds("grpo.loss=gspo", "grpo.clip_epsilon_high=0.01") == (3e-4, 0.01)
+
+
+def test_a_group_of_one_where_advantages_are_not_of_groups(write):
+    for advantage in ("batch", "none"):
+        config = load_config(write(MINIMAL), [f"grpo.advantage={advantage}", "rollout.group_size=1"])
+        assert config.rollout.group_size == 1
 
 
 def test_unreadable_files(tmp_path, write):
@@ -228,8 +256,8 @@ def test_a_run_from_before_there_was_a_choice_of_objectives_goes_on(write):
     }
     assert len(saved) < len(config.resume_key())
     require_resumable(saved, config)
-    with pytest.raises(UserError, match="grpo.loss: was 'clip', is now 'sapo'"):
-        require_resumable(saved, load_config(write(MINIMAL), ["grpo.loss=sapo", "grpo.clip_epsilon=0.1"]))
+    with pytest.raises(UserError, match="grpo.loss: was 'clip', is now 'cispo'"):
+        require_resumable(saved, load_config(write(MINIMAL), ["grpo.loss=cispo", "grpo.clip_epsilon=0.1"]))
 
 
 def test_one_rollout_a_prompt_is_allowed_with_a_baseline_of_its_own(write):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from m2io_jax.config.section import Count, Fraction, NotNegative, Positive, Section
+from m2io_jax.config.section import Count, Fraction, NotNegative, Positive, Section, refuse_unread
 
 Decay = Annotated[float, Field(gt=0, lt=1)]
 
@@ -45,6 +45,15 @@ class CurriculumConfig(Section):
     length_target: Count = 750
     length_limit: Count = 4096
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        read = ("a length_weight above 0", self.length_weight > 0)
+        refuse_unread(self, "data.curriculum", {"length_target": read, "length_limit": read})
+        if self.length_target >= self.length_limit:
+            said = f"`data.curriculum.length_target` is {self.length_target} but must be below length_limit"
+            raise PydanticCustomError("length_target", said, {"key": "data.curriculum.length_target"})
+        return self
+
 
 class NoiseConfig(Section):
     """Half of each group is sampled from pictures with noise: at first as after `steps` of 1000 diffusion steps, less
@@ -78,6 +87,7 @@ class SingleConfig(Section):
         if self.decay_min > self.decay_max:
             said = f"`data.single.decay_min` is {self.decay_min:g} but must be at most decay_max, {self.decay_max:g}"
             raise PydanticCustomError("decay_min", said, {"key": "data.single.decay_min"})
+        refuse_unread(self, "data.single", {"entropy_bound": ("an entropy_weight above 0", self.entropy_weight > 0)})
         return self
 
 
@@ -97,6 +107,11 @@ class DataConfig(Section):
     replay: ReplayConfig | None = None
     noise: NoiseConfig | None = None
     single: SingleConfig | None = None
+
+    @model_validator(mode="after")
+    def _all_is_read(self) -> Self:
+        refuse_unread(self, "data", {"outcome": ("history, filter or curriculum", self.judges)})
+        return self
 
     @property
     def judges(self) -> bool:

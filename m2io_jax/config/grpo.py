@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from m2io_jax.config.section import Count, Fraction, NotNegative, Positive, Section
+from m2io_jax.config.section import Count, Fraction, NotNegative, Positive, Section, refuse_unread
 
 
 class RolloutConfig(Section):
@@ -32,13 +32,20 @@ class RolloutConfig(Section):
     ahead: Annotated[int, Field(ge=0)] = 0
 
 
+CLIP = {"clip": (0.2, None), "gspo": (3e-4, 4e-4), "gmpo": (0.4, None), "cispo": (1.0, 4.0), "sapo": (0.2, None)}
+
+
+def _is_papers(given: dict) -> bool:
+    return given.get("clip_epsilon") == CLIP[given["loss"]][0]
+
+
 class GRPOConfig(Section):
     """The objective: a loss, what advantages are relative to, how tokens are weighed (docs/objectives.md).
 
     Attributes:
         loss: of each token (`rl/losses`).
         clip_epsilon, clip_epsilon_high: how far below and above 1 the importance ratio counts (`gmpo`: its logarithm,
-            from 0). Those of the papers for `gspo`, `gmpo` and `cispo`; a second that is empty is as the first.
+            from 0). Those of the papers for `gspo`, `gmpo` and `cispo`; the first alone counts for both.
         dual_clip: `clip` alone: the largest ratio that counts against a completion worse than its group.
         sapo_temperatures: `sapo` alone: of tokens with advantages above 0, and of the others.
         advantage: what a reward is compared with (`rl/advantages.py`).
@@ -61,11 +68,10 @@ class GRPOConfig(Section):
     """
 
     loss: Literal["clip", "gspo", "gmpo", "cispo", "sapo"] = "clip"
-    clip_epsilon: Annotated[float, Field(gt=0, le=1)] = Field(
-        default_factory=lambda given: {"gspo": 3e-4, "gmpo": 0.4, "cispo": 1.0}.get(given["loss"], 0.2)
-    )
+    clip_epsilon: Annotated[float, Field(gt=0, le=1)] = Field(default_factory=lambda given: CLIP[given["loss"]][0])
     clip_epsilon_high: Positive | None = Field(
-        default_factory=lambda given: {"gspo": 4e-4, "cispo": 4.0}.get(given["loss"])
+        # one that is given without the other counts for both
+        default_factory=lambda given: CLIP[given["loss"]][1] if _is_papers(given) else None
     )
     dual_clip: Annotated[float, Field(gt=1)] | None = None
     sapo_temperatures: tuple[Positive, Positive] = (1.0, 1.05)
@@ -93,18 +99,34 @@ class GRPOConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        # What is set but would not be read is a slip that no run should hide.
         if self.kl_beta_min > self.kl_beta:
             said = f"`grpo.kl_beta_min` is {self.kl_beta_min:g} but must be at most `grpo.kl_beta`, {self.kl_beta:g}"
             raise PydanticCustomError("kl_beta_min", said, {"key": "grpo.kl_beta_min"})
-        unread = {
-            "dual_clip": self.dual_clip is not None and self.loss != "clip" and "loss clip",
-            "sapo_temperatures": self.sapo_temperatures != (1.0, 1.05) and self.loss != "sapo" and "loss sapo",
-            "scale_rewards": not self.scale_rewards and self.advantage != "group" and "advantage group",
-            "kl_beta_min": self.kl_beta_min and self.kl_schedule == "constant" and "kl_schedule linear or grpo_d",
+        if self.entropy_target is not None and self.entropy_coef > self.entropy_coef_max:
+            most = self.entropy_coef_max
+            said = f"`grpo.entropy_coef` is {self.entropy_coef:g} but must be at most `grpo.entropy_coef_max`, {most:g}"
+            raise PydanticCustomError("entropy_coef", said, {"key": "grpo.entropy_coef"})
+        return self
+
+    @model_validator(mode="after")
+    def _all_is_read(self) -> Self:
+        # What is set but would not be read is a slip that no run should hide.
+        loss, changes = self.loss, self.kl_schedule != "constant"
+        readers = {
+            "clip_epsilon": ("a loss but sapo", loss != "sapo"),
+            "clip_epsilon_high": ("a loss but sapo", loss != "sapo"),
+            "dual_clip": ("loss clip", loss == "clip"),
+            "sapo_temperatures": ("loss sapo", loss == "sapo"),
+            "scale_rewards": ("advantage group", self.advantage == "group"),
+            "kl_schedule": ("a kl_beta above 0", self.kl_beta > 0),
+            "kl_estimator": ("a kl_beta above 0", self.kl_beta > 0),
+            "kl_beta_min": ("kl_schedule linear or grpo_d", changes),
+            "kl_turn": ("kl_schedule grpo_d", self.kl_schedule == "grpo_d"),
+            "entropy_delta": ("an entropy_target", self.entropy_target is not None),
+            "entropy_coef_max": ("an entropy_target", self.entropy_target is not None),
+            "rollout_weight_min": ("rollout_correction mask", self.rollout_correction == "mask"),
+            "rollout_weight_max": ("a rollout_correction", self.rollout_correction != "none"),
+            "overlong_buffer": ("an overlong_penalty above 0", self.overlong_penalty > 0),
         }
-        for name, reader in unread.items():
-            if reader:
-                said = f"`grpo.{name}` is {getattr(self, name)} but only {reader} reads it"
-                raise PydanticCustomError("unread", said, {"key": f"grpo.{name}"})
+        refuse_unread(self, "grpo", readers)
         return self

@@ -116,9 +116,10 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _data_fits(self) -> Self:
         group, single = self.rollout.group_size, self.data.single
-        if self.objective == "grpo" and group < 2 and single is None:
+        alone = single is not None or self.grpo.advantage in ("batch", "none")
+        if self.objective == "grpo" and group < 2 and not alone:
             said = "`rollout.group_size` is 1 but must be 2 or more for grpo: an advantage is relative to its group"
-            said += ", or, by `data.single`, to the prompt's past"
+            said += ", unless `grpo.advantage` is 'batch' or 'none'"
             raise PydanticCustomError("group_size", said, {"key": "rollout.group_size"})
         for name in ("filter", "curriculum"):
             if group < 2 and getattr(self.data, name) is not None:
@@ -127,6 +128,19 @@ class RunConfig(Section):
         if self.data.noise is not None and group % 2:
             said = f"`rollout.group_size` is {group} but must be even for `data.noise`: half of a group sees noise"
             raise PydanticCustomError("halves", said, {"key": "rollout.group_size"})
+        curriculum, longest = self.data.curriculum, self.batch.completion_length
+        if curriculum and curriculum.length_weight and curriculum.length_target > longest:
+            target, most = curriculum.length_target, "`batch.completion_length`"
+            said = f"`data.curriculum.length_target` is {target} but must be at most {most}, {longest}"
+            raise PydanticCustomError("length_target", said, {"key": "data.curriculum.length_target"})
+        replay = self.data.replay
+        if replay is not None and not round(replay.share * self.batch.prompts):
+            rows = self.batch.prompts
+            said = f"`data.replay.share` is {replay.share:g}, which of the {rows} groups of an update is none"
+            raise PydanticCustomError("share", said, {"key": "data.replay.share"})
+        if "reference" in self.int8 and self.objective != "supervised" and not self.grpo.kl_beta:
+            said = "`int8` names the reference, but there is none: `grpo.kl_beta` is 0"
+            raise PydanticCustomError("unread", said, {"key": "int8"})
         advantage = self.grpo.advantage
         if single is not None and advantage not in ("batch", "none"):
             said = f"`grpo.advantage` is '{advantage}' but must be 'batch' or 'none': `data.single` is the baseline"

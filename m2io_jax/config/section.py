@@ -1,9 +1,11 @@
 """What every part of the configuration shares, and the kinds of values in it."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 
 def _compiles(pattern: str) -> str:
@@ -36,3 +38,17 @@ class Section(BaseModel):
         if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
             raise ValueError("must be a number or text, not true or false")
         return value
+
+
+def refuse_unread(section: Section, name: str, readers: Mapping[str, tuple[str, bool]]) -> None:
+    """Refuses a setting that is not at its default where nothing would read it: a slip that no run should hide.
+
+    Args:
+        name: the section's, dotted.
+        readers: of each setting: who reads it, and whether they are there.
+    """
+    for key, (reader, is_there) in readers.items():
+        default = type(section).model_fields[key].get_default(call_default_factory=True, validated_data=vars(section))
+        if not is_there and getattr(section, key) != default:
+            said = f"`{name}.{key}` is {getattr(section, key)} but only {reader} reads it"
+            raise PydanticCustomError("unread", said, {"key": f"{name}.{key}"})

@@ -66,7 +66,7 @@ class DataSide:
 
     @property
     def memory(self) -> dict[str, Any]:
-        """What the methods keep, as JSON values; a copy, since a checkpoint is written while the next step changes it."""
+        """What the methods keep, as JSON values; a copy: a checkpoint is written while the next step changes it."""
         return {name: deepcopy(method.memory) for name, method in self.methods.items()}
 
     @memory.setter
