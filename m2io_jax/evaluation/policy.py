@@ -1,5 +1,6 @@
 """A policy judged: greedy and sampled completions of held-out episodes, read and scored as in training."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import Computation, ModelConfig
 from m2io_jax.parallel.exchange import gathered, is_first
 from m2io_jax.parallel.mesh import make_mesh
-from m2io_jax.parallel.sharding import param_shardings, place, place_batch
+from m2io_jax.parallel.sharding import param_shardings, place, place_batch, row_ways
 from m2io_jax.progress import Progress
 from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler, completion_ids
@@ -75,6 +76,10 @@ class Judge:
     """Completes and scores episodes of any task, for any weights of one model size; one compiled program for each kind
     of model.
 
+    Attributes:
+        rows: of a batch that are this process's; together as many more than `evaluate.batch_prompts` as it takes to
+            share them out evenly to the devices.
+
     Args:
         mesh: where; None is the configuration's.
     """
@@ -83,6 +88,8 @@ class Judge:
         self.config, self.codec, self.model = config, policy.codec, policy.config
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
         self.mesh = make_mesh(config.mesh) if mesh is None else mesh
+        shares = math.lcm(row_ways(self.mesh), jax.process_count())
+        self.rows = math.ceil(config.evaluate.batch_prompts / shares) * shares // jax.process_count()
         self.sampling = SamplingConfig(tuple(DECODING.values()), config.batch.completion_length)
         self.computation = Computation(**config.computation.model_dump())
         self._samplers: dict[ModelConfig, Sampler] = {}  # with adapters and without: two programs
@@ -94,7 +101,7 @@ class Judge:
         Raises:
             UserError: not one fits, or completions are to keep to a grammar that the task does not have.
         """
-        constraints, rows = self._constraints_of(task), self._rows_a_process()
+        constraints, rows = self._constraints_of(task), self.rows
         policy = policy.computed(self.computation)
         sampler = self._sampler(policy)
         params = place(policy.params, param_shardings(policy.params, self.mesh))
@@ -102,7 +109,7 @@ class Judge:
         key = jax.random.key(self.config.seed)
         said: list[_Said] = []
         dropped: Counter[str] = Counter()
-        batches = self._batches(task, episodes, constraints, dropped, rows)
+        batches = self._batches(task, episodes, constraints, dropped)
         quiet = None if is_first() else Console(quiet=True)
         with Progress(title, steps=len(episodes), console=quiet) as progress:
             for batch, done in _in_step(batches):
@@ -115,21 +122,8 @@ class Judge:
                 progress.update(done)
         return _judgement(episodes, said, dropped)
 
-    def _rows_a_process(self) -> int:
-        """Raises UserError where processes cannot share a batch."""
-        rows, count = self.config.evaluate.batch_prompts, jax.process_count()
-        if rows % count:
-            what = f"{rows} rows cannot be shared out evenly to {count} processes."
-            raise UserError(what, where="evaluate.batch_prompts", mend=f"make it a multiple of {count}")
-        return rows // count
-
     def _batches(
-        self,
-        task: Task,
-        episodes: Sequence[Episode],
-        constraints: Constraints | None,
-        dropped: Counter[str],
-        rows: int,
+        self, task: Task, episodes: Sequence[Episode], constraints: Constraints | None, dropped: Counter[str]
     ) -> Iterator[list[_Asked]]:
         """This process's episodes with their prompts, so many at a time; those that do not fit are counted."""
         batch: list[_Asked] = []
@@ -142,7 +136,7 @@ class Judge:
                 batch.append(_Asked(index, episode, task, prompt))
             except RowError as error:
                 dropped[error.reason] += 1
-            if len(batch) == rows:
+            if len(batch) == self.rows:
                 yield batch
                 batch = []
         if batch:

@@ -29,7 +29,8 @@ from m2io_jax.parallel.exchange import is_first, wait_for_all
 from m2io_jax.parallel.watcher import PARTED
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
-CONNECT_S = 120  # how long processes wait for each other at the start
+CONNECT_S = 120  # how long processes wait for each other at the start, where somebody started them all
+SCHEDULED_S = 600  # and where a cluster does: slices are made, and images pulled, minutes apart
 HEARTBEAT_S = 12  # silence after which a process is taken for dead
 LISTEN_S = 0.5  # between two looks for a failure of another
 LINGER_S = 3 * LISTEN_S  # how long a failed process stays, so that the others can read its reason
@@ -89,8 +90,10 @@ def _stated(given: Mapping[str, str]) -> Place | None:
 
 
 @contextmanager
-def together(place: Place | None, connect_s: int = CONNECT_S) -> Iterator[None]:
+def together(place: Place | None, connect_s: int | None = None) -> Iterator[None]:
     """Runs its block as one of several processes; with None, as any other program. To be entered before JAX is used.
+
+    They wait `connect_s` seconds for each other; None: minutes, more of them where a cluster starts them.
 
     An exception in the block ends this process at once, and the others with it.
 
@@ -100,6 +103,8 @@ def together(place: Place | None, connect_s: int = CONNECT_S) -> Iterator[None]:
     if place is None:
         yield
         return
+    if connect_s is None:
+        connect_s = SCHEDULED_S if place.coordinator is None else CONNECT_S
     _connect(place, connect_s)
     if distributed.global_state.num_processes == 1:
         yield

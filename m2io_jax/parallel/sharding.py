@@ -192,7 +192,7 @@ def place_batch(batch: T, mesh: Mesh) -> T:
 def placed_batch(batch: T, mesh: Mesh | AbstractMesh) -> T:
     """The shapes and places of what `place_batch` returns; nothing is put anywhere. Raises UserError as that."""
     sharding = batch_sharding(mesh)
-    ways = _ways(RULES["batch"], mesh)
+    ways = row_ways(mesh)
 
     def whole(array) -> jax.ShapeDtypeStruct:
         rows = array.shape[0] * jax.process_count()
@@ -215,6 +215,11 @@ def own_rows(batch: T) -> T:
     return jax.tree.map(local_rows, batch)
 
 
-def _ways(mesh_axes: str | tuple[str, ...], mesh: Mesh) -> int:
+def row_ways(mesh: Mesh | AbstractMesh) -> int:
+    """How many shares the rows of a batch are cut into."""
+    return _ways(RULES["batch"], mesh)
+
+
+def _ways(mesh_axes: str | tuple[str, ...], mesh: Mesh | AbstractMesh) -> int:
     names = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
     return math.prod(mesh.shape[name] for name in names)

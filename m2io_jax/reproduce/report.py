@@ -27,7 +27,12 @@ Points of 100: mean over seeds, lowest and highest seed. Below, a difference is 
 its 95% bootstrap interval over episodes, then each seed's. A claim holds where interval and seeds are all above 0, is
 the other way round where all are below, and else is not decided.
 """
-SAID = {HOLDS: "hold in miniature", REVERSED: "are the other way round", UNDECIDED: "are not decided"}
+# of one, and of several
+SAID = {
+    HOLDS: ("holds in miniature", "hold in miniature"),
+    REVERSED: ("is the other way round", "are the other way round"),
+    UNDECIDED: ("is not decided", "are not decided"),
+}
 
 
 @dataclass(frozen=True)
@@ -119,9 +124,10 @@ def as_json(plan: Plan, measured: Sequence[Measured], claims: Sequence[Judged]) 
 
 def made() -> dict[str, Any]:
     """By what and when."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    devices, today = f"{jax.device_count()} {jax.default_backend()}", date.today().isoformat()
     versions = {"python": platform.python_version(), "jax": jax.__version__}
-    return versions | {"devices": f"{jax.device_count()} {jax.default_backend()}", "cores": os.cpu_count(),
-                       "date": date.today().isoformat()}  # fmt: skip
+    return versions | {"devices": devices, "cores": cores, "date": today}
 
 
 def section(plan: Plan, measured: Sequence[Measured], claims: Sequence[Judged]) -> str:
@@ -129,8 +135,9 @@ def section(plan: Plan, measured: Sequence[Measured], claims: Sequence[Judged]) 
     by, frame = made(), plan.frame
     minutes = sum(each.told["seconds"] + each.told.get("judging_seconds", 0) for each in measured) / 60
     command = " ".join([f"m2io reproduce {plan.name}", *plan.changed])
+    cores = f"{by['cores']} core" + "s" * (by["cores"] != 1)
     how = (
-        f"`{command}`, {by['date']}: seeds {', '.join(map(str, frame.seeds))}, {by['cores']} cores, Python "
+        f"`{command}`, {by['date']}: seeds {', '.join(map(str, frame.seeds))}, {cores}, Python "
         f"{by['python']}, jax {by['jax']}; {minutes:.0f} minutes of training and evaluation."
     )
     parts = [f"### {frame.title}\n", f"{how} {' '.join(frame.about.split())}\n", MEANT, table(plan, measured)]
@@ -147,13 +154,20 @@ def table(plan: Plan, measured: Sequence[Measured]) -> str:
     for name, arm in plan.arms.items():
         if arm.label is None:
             continue
-        steps = next(each.told["steps"] for each in measured if each.arm == name)
+        steps = _steps(plan, measured, name)
         cells = [
             spread(values(measured, name, task, decoding, metric)) for task, metric in columns for decoding in DECODING
         ]
         paper = "; ".join(f"{task} {figure}" for task, figure in arm.paper.items())
         lines.append(_line([arm.label, str(steps), *cells, *([paper] if has_paper else [])]))
     return "\n".join(lines) + "\n"
+
+
+def _steps(plan: Plan, measured: Sequence[Measured], name: str) -> int:
+    """An arm's own, and those of what it begins with that has no line of its own."""
+    before, steps = plan.arms[name].begins_with, next(each.told["steps"] for each in measured if each.arm == name)
+    unlisted = before is not None and plan.arms[before].label is None
+    return steps + (_steps(plan, measured, before) if unlisted else 0)
 
 
 def spread(found: Float[np.ndarray, "seeds episodes"]) -> str:
@@ -188,7 +202,7 @@ def sentences(plan: Plan, claims: Sequence[Judged]) -> list[str]:
 
 def _counted(plan: Plan, claims: Sequence[Judged], decoding: str, verdict: str) -> str:
     found = [worded(plan, each.claim) for each in claims if each.found[decoding].verdict == verdict]
-    return f"{len(found)} {SAID[verdict]}" + (f" ({'; '.join(found)})" if found else "")
+    return f"{len(found)} {SAID[verdict][len(found) != 1]}" + (f" ({'; '.join(found)})" if found else "")
 
 
 def worded(plan: Plan, claim: Claim) -> str:

@@ -16,8 +16,9 @@ METRICS_FILE = "metrics.jsonl"
 class MetricsLog(Sink):
     """Appends metrics to `metrics.jsonl` in a run directory.
 
-    A line is on its way to the disk when `write` returns, so a killed run keeps all but the line it died in. One that
-    the disk has no room for is taken back whole, so that later ones can be read.
+    A line is on its way to the disk when `write` returns, so a killed run keeps all but the line it died in; with its
+    machine, a run may lose those since the last `flush`. One that the disk has no room for is taken back whole, so
+    that later ones can be read.
 
     Raises:
         UserError: the file cannot be written.
@@ -42,6 +43,9 @@ class MetricsLog(Sink):
         except OSError:
             self._file.truncate(end)
             raise
+
+    def flush(self) -> None:
+        os.fsync(self._file.fileno())  # a mounted bucket has nothing of an open file before
 
     def truncate_after(self, step: int) -> None:
         kept = [row for row in read_metrics(self.path.parent) if row["step"] <= step]

@@ -229,6 +229,7 @@ def run_steps(
             require_finite(config, step, metrics)
             saving, logged = {}, time.perf_counter()
             if step % config.checkpoint.every_steps == 0:
+                log.flush()
                 save(config, objective, checkpoints, step, state, rows, elapsed, best)
                 saving = {"timing_s/checkpoint": time.perf_counter() - logged}  # in the next line: this one is written
     save(config, objective, checkpoints, step, state, rows, elapsed, best)

@@ -3,14 +3,16 @@
 import io
 from dataclasses import replace
 
+import jax
 import pytest
 from PIL import Image
 
-from m2io_jax.config import RunConfig
+from m2io_jax.config import MeshConfig, RunConfig
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.policy import DECODING, Judge, shuffle_pixels, summaries
 from m2io_jax.models.policy import load_policy
+from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.tasks import find_task
 
 INSERTER = find_task("inserter")
@@ -50,6 +52,8 @@ def test_every_episode_is_judged_once_in_both_decodings(policy, monkeypatch):
     assert judged.dropped == {"more pictures than batch.pictures": 1}
     summary = summaries(judged, INSERTER, CONFIG)
     assert summary["greedy"]["validity"]["mean"] == 0.0  # eight random tokens are no completion
+    spread = Judge(CONFIG, policy, make_mesh(MeshConfig(), jax.local_devices()))
+    assert judge.rows == 2 and spread.rows == 8  # one for each device
     alone = judge.judge(policy, INSERTER, [episode(0)], "judging")
     assert alone.rows["greedy"][0] == judged.rows["greedy"][0] and not alone.dropped
     with pytest.raises(UserError, match="No episode can be evaluated"):

@@ -90,6 +90,11 @@ class RunLog:
             for sink in self._sinks:
                 sink.show(samples)
 
+    def flush(self) -> None:
+        """What was logged so far outlives this machine."""
+        for sink in self._sinks:
+            sink.flush()
+
     def truncate_after(self, step: int) -> None:
         """A run was restored at `step`: what was logged of later ones is about to be made again."""
         for sink in self._sinks:

@@ -18,6 +18,9 @@ class Sink(Protocol):
     def show(self, samples: Samples) -> None:
         """Logs what was sampled in a step."""
 
+    def flush(self) -> None:
+        """Sees to it that what was logged outlives this machine; at each checkpoint, which goes on from there."""
+
     def truncate_after(self, step: int) -> None:
         """Takes back, or leaves as it is, what was logged of steps after `step`: they are about to be made again."""
 
@@ -40,6 +43,9 @@ class Guarded:
 
     def show(self, samples: Samples) -> None:
         self._try(self._sink.show, samples)
+
+    def flush(self) -> None:
+        self._try(self._sink.flush)
 
     def truncate_after(self, step: int) -> None:
         self._sink.truncate_after(step)

@@ -31,6 +31,9 @@ class TensorBoard(Sink):
                 self._board.add_image(f"samples/{number}", sheet, samples.step, dataformats="HWC")
             self._board.add_text(f"samples/{number}", table, samples.step)
 
+    def flush(self) -> None:
+        self._board.flush()
+
     def truncate_after(self, step: int) -> None:
         # TensorBoard hides what an earlier file holds from `purge_step` on.
         self._board.close()

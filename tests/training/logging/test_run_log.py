@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 
 import jax
 import numpy as np
@@ -38,6 +39,15 @@ def test_the_folder_holds_what_was_asked_for(tmp_path, samples):
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == [METRICS_FILE, "samples", "tensorboard"]
     assert [path.name for path in (tmp_path / "all" / "samples").iterdir()] == ["1.html"]
     assert [path.name for path in (tmp_path / "least").iterdir()] == [METRICS_FILE]
+
+
+def test_a_checkpoint_has_the_metrics_on_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(os.fstat(file).st_size))
+    with RunLog(config(tmp_path, tensorboard=True)) as log:
+        log.write(1, {"reward": 1.0})
+        log.flush()
+    assert synced[:1] == [(tmp_path / METRICS_FILE).stat().st_size]
 
 
 def test_a_resumed_run_takes_back_later_steps_everywhere(tmp_path, samples):
