@@ -115,7 +115,7 @@ def test_arms_are_made_in_order_and_compared(played, tmp_path):
     assert second["sampled"]["by_seed"] == [0, 20]
     text = (tmp_path / root / "results.md").read_text()
     assert "| begun | 5 | 40.0 | 30.0 | 100.0 | 100.0 | counting 42.50 |" in text
-    assert "| RL | 7 | 95.0 (90.0 to 100.0) | 85.0 (80.0 to 90.0) | 100.0 (100.0 to 100.0) |" in text
+    assert "| RL | 12 | 95.0 (90.0 to 100.0) | 85.0 (80.0 to 90.0) | 100.0 (100.0 to 100.0) |" in text
     assert "Of the paper's 1 claims, by greedy answers 1 holds in miniature (RL above begun), 0 are" in text
     assert "by sampled answers 0 hold in miniature, 0 are the other way round, 1 is not decided (deep above" in text
     assert "first" not in text and "5 minutes" in text  # five runs of 60 s
