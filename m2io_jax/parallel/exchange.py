@@ -1,6 +1,9 @@
 """What the processes of a run tell each other; alone, a process tells itself. All call each of these together."""
 
 import json
+import os
+import time
+from pathlib import Path
 from typing import TypeVar
 
 import jax
@@ -12,6 +15,7 @@ from jax.experimental import multihost_utils
 
 T = TypeVar("T")
 
+SEEN_S = 10  # until what one process wrote must be there for the others
 WAIT_S = 3600  # how long processes wait for one of them, which may be writing a large model
 
 
@@ -24,6 +28,23 @@ def wait_for_all(name: str) -> None:
     """Returns when every process has come here; `name` is this meeting's alone."""
     if jax.process_count() > 1:
         distributed.global_state.client.wait_at_barrier(f"m2io/{name}", WAIT_S * 1000)
+
+
+def seen_by_all(folder: Path) -> bool:
+    """Whether every process finds there what the first one writes; the folder is made."""
+    mark = folder / gathered(f".seen-{os.getpid()}-{time.time_ns()}")[0]
+    if is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    wait_for_all(mark.name)
+    waited = 0.0
+    while not mark.exists() and waited < SEEN_S:  # a network's disk may take a moment
+        time.sleep(0.5)
+        waited += 0.5
+    seen = all(gathered(mark.exists()))
+    if is_first():
+        mark.unlink(missing_ok=True)
+    return seen
 
 
 def gathered(value: T) -> list[T]:

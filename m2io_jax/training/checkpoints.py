@@ -12,6 +12,7 @@ run first saves. Nothing in one depends on the processes or devices that wrote i
 
 import logging
 import os
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import jax
@@ -198,6 +199,21 @@ class Checkpoints:
                 where=str(where),
                 mend=f"if the settings are those it was saved with, it is damaged: move it away, and {on}",
             ) from error
+
+
+def require_reachable(directory: str) -> None:
+    """Raises UserError: it is a bucket's, and nothing is installed that reaches it."""
+    needed = ("gcsfs", "google.cloud.storage")
+    if directory.startswith("gs://") and not all(map(_is_installed, needed)):
+        mend = "pip install 'm2io_jax[bucket]', or leave `checkpoint.folder` out"
+        raise UserError("Nothing is installed that reaches Cloud Storage.", where=directory, mend=mend)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package that it would be in
+        return False
 
 
 def _is_not_told_here(record: logging.LogRecord) -> bool:

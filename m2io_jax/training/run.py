@@ -31,11 +31,11 @@ from m2io_jax.models.lora import adapted_modules
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.models.sizes import Computation, LoraConfig
 from m2io_jax.models.weights import WeightType, declared
-from m2io_jax.parallel.exchange import gathered, is_first, wait_for_all
+from m2io_jax.parallel.exchange import gathered, is_first, seen_by_all, wait_for_all
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.progress import Progress
 from m2io_jax.tasks import find_task
-from m2io_jax.training.checkpoints import Checkpoints
+from m2io_jax.training.checkpoints import Checkpoints, require_reachable
 from m2io_jax.training.claim import claimed, note
 from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.grpo import GRPO
@@ -86,10 +86,22 @@ def train(config: RunConfig) -> Finished:
         Stopped: SIGTERM or SIGINT asked for it; what was done is saved.
     """
     check(config)
+    if "://" not in config.checkpoints:
+        require_shared(Path(config.checkpoints), config.name)
     with claimed(config) as folder:
         finished = _trained(config)
         finished.policy.save(folder / "model", weight_type(config))
     return finished
+
+
+def require_shared(folder: Path, name: str) -> None:
+    """Raises UserError where several processes would each have a folder of their own; `name` is the run's."""
+    if jax.process_count() == 1:
+        return
+    wait_for_all(f"start of {name}")
+    if not seen_by_all(folder):
+        mend = "give run=FOLDER on a disk that all hosts see; checkpoints alone may go to checkpoint.folder=gs://..."
+        raise UserError("What process 0 writes here, others do not find.", where=str(folder), mend=mend)
 
 
 def _trained(config: RunConfig) -> Finished:
@@ -338,13 +350,14 @@ def check(config: RunConfig) -> None:
 
     Raises:
         UserError: a task that does not exist, rewards that are not those of the tasks, no episodes, or nothing
-            installed to log with as asked.
+            installed to log with, or to reach a bucket with, as asked.
     """
     for task in config.episodes if isinstance(config.episodes, dict) else config.tasks:
         config.episodes_of(find_task(task).name)
     if config.objective != "supervised":
         _require_rewards(config)
     require_libraries(config.logging)
+    require_reachable(config.checkpoints)
 
 
 def _require_rewards(config: RunConfig) -> None:

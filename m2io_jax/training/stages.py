@@ -21,7 +21,7 @@ from m2io_jax.config import RunConfig, load_config, parse_config, parse_override
 from m2io_jax.errors import UserError, unknown_name
 from m2io_jax.parallel.exchange import is_first
 from m2io_jax.training.checkpoints import Checkpoints
-from m2io_jax.training.run import Finished, check, open_sources, progress_of, say, train
+from m2io_jax.training.run import Finished, check, open_sources, progress_of, require_shared, say, train
 
 OF_THE_WHOLE = ("name", "run", "model", "init")  # a stage has the name it is given and starts where the last one ended
 GIVEN_WHOLE = ("tasks", "rewards", "episodes")
@@ -168,6 +168,7 @@ def _placed(laid: dict[str, Any], stage: str, before: RunConfig | None) -> dict[
 def _require_ready(stages: Stages) -> None:
     """Raises UserError where a stage could not begin, before hours are spent on those before it; or where one would go
     on although the next has begun with the policy that it had left, which that also takes for its reference."""
+    require_shared(stages.folder, stages.folder.name)  # a stage begins with what the first process left there
     for config in stages.runs:
         try:
             check(config)

@@ -22,7 +22,7 @@ from m2io_jax.config import CheckpointConfig, RunConfig
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.pipeline import Portion, RowError, episode_pipeline
 from m2io_jax.errors import UserError
-from m2io_jax.training.checkpoints import Checkpoints
+from m2io_jax.training.checkpoints import Checkpoints, require_reachable
 from m2io_jax.training.run import BestBy
 
 ROWS = [Episode(str(i), "", (), (), (), ()) for i in range(11)]
@@ -154,6 +154,13 @@ def test_the_best_are_chosen_by_a_mean_since_the_checkpoint_before():
 
 def test_the_address_of_a_bucket_is_left_as_it_is():
     assert str(Checkpoints("gs://bucket/runs//x").directory) == "gs://bucket/runs/x"
+
+
+def test_a_bucket_needs_what_reaches_it(monkeypatch):
+    monkeypatch.setattr("m2io_jax.training.checkpoints.find_spec", lambda module: None)
+    require_reachable("runs/x/checkpoints")
+    with pytest.raises(UserError, match=r"(?s)Cloud Storage.*gs://b/runs/x.*m2io_jax\[bucket\]"):
+        require_reachable("gs://b/runs/x")
 
 
 def test_restored_onto_another_mesh(tmp_path):

@@ -99,6 +99,14 @@ def test_one_that_fails_tells_the_others_why(tmp_path, episodes):
 
 
 @pytest.mark.slow
+def test_processes_that_do_not_see_the_same_folder_are_told_before_they_train(tmp_path, episodes):
+    words = [[str(episodes), str(tmp_path / name / "run"), "supervised", "1", "never"] for name in ("here", "there")]
+    for index, each in enumerate(run_together(Path(PROGRAM), words, {})):
+        assert each.code == 1 and "others do not find" in each.err, (index, each.err[-3000:])
+    assert not list(tmp_path.rglob(".seen-*"))
+
+
+@pytest.mark.slow
 def test_several_evaluate_together_what_one_does_and_the_first_alone_writes(tmp_path, episodes):
     run, results = tmp_path / "run", {}
     finish(episodes, run, ["never"], "supervised")
