@@ -95,10 +95,11 @@ def test_a_run_with_adapters_goes_on_too_and_leaves_them_beside_the_weights(tmp_
 
 
 @pytest.mark.slow
-def test_a_run_with_every_data_side_method_goes_on_as_if_it_had_not_been_killed(tmp_path, episodes):
+def test_a_run_with_every_data_side_method_goes_on_as_if_it_had_not_been_killed(tmp_path, episodes, undisturbed):
     # after step 3, when a checkpoint of step 2 is whole; 20 ms into the writing of the next; after step 5
-    assert storm(tmp_path, episodes, "grpo+data", ["step 3", "saving 0.02", "step 5"]) == 3
-    killed, whole = metrics_of(tmp_path / "killed"), metrics_of(tmp_path / "whole")
+    alone = undisturbed("grpo+data")
+    assert storm(tmp_path, episodes, "grpo+data", ["step 3", "saving 0.02", "step 5"], alone) == 3
+    killed, whole = metrics_of(tmp_path / "killed"), metrics_of(alone)
     for one, other in zip(killed, whole, strict=True):
         told = {name for name in other if name.startswith(("data/", "rollout/", "reward", "sampling/", "kl", "loss"))}
         assert len(told) > 20 and {name: one[name] for name in told} == {name: other[name] for name in told}
