@@ -16,6 +16,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." # paths below are the source tree's
 exec 3>&1                              # where dry runs print, inside $(...) too
 
+# Ctrl-C ends a launcher, even where the command that it waits for took the signal for itself and ended well.
+trap 'exit 130' INT
+
 dry_run=false
 # How a run ends that was asked to stop and saved: the same command goes on.
 SAVED=75    # by SIGTERM, its machine being taken away (EX_TEMPFAIL): launchers start it again

@@ -1,7 +1,9 @@
 """A run on a machine with GPUs that is pretended: real scripts, and an ssh and a docker that are scripts too."""
 
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,9 @@ run)
     for word in "$@"; do [[ $word != --label=words=* ]] || printf %s "${word#--label=words=}" > running; done
     ;;
 logs)
+    trap 'exit 0' INT
+    touch followed
+    [ "$(cat fates)" != waits ] || while true; do sleep 0.05; done
     rm running
     head -n 1 fates > exited
     sed -i 1d fates
@@ -31,6 +36,7 @@ echo ssh >> calls
 exec bash -c "${!#}"
 """
 TRAIN = ["train", "configs/a.yaml", "name=it's a run"]
+LABEL = "train configs/a.yaml 'name=it'\\''s a run'"
 
 
 class Host:
@@ -49,6 +55,17 @@ class Host:
         ran = subprocess.run(command, cwd=self.tree, env=self.environment, capture_output=True, text=True, timeout=600)
         assert ran.returncode == status, ran.stderr
         return ran.stderr
+
+    def follow(self) -> subprocess.Popen:
+        """A launcher that follows a container, which does not end."""
+        self.write(running=LABEL, fates="waits")
+        command = ["launch/gpu_host.sh", "run", "--docker", *TRAIN]
+        launcher = subprocess.Popen(command, cwd=self.tree, env=self.environment, start_new_session=True)
+        deadline = time.monotonic() + 300
+        while not (self.folder / "followed").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return launcher
 
     def write(self, **files: str) -> None:
         for name, text in files.items():
@@ -79,7 +96,7 @@ def test_a_container_that_was_stopped_is_not_started_again(host):
 
 def test_a_container_that_is_running_is_followed_over_connections_that_break(host):
     (host.folder / "m2io").mkdir()
-    host.write(running="train configs/a.yaml 'name=it'\\''s a run'", fates="0\n", broken="\n\n")
+    host.write(running=LABEL, fates="0\n", broken="\n\n")
     said = host.run("--host", "me@box")
     assert said.count("me@box does not say how m2io is") == 2 and host.calls() == ["logs"]
 
@@ -88,3 +105,13 @@ def test_a_container_that_runs_something_else_is_left_alone(host):
     host.write(running="evaluate runs/a", fates="0\n")
     assert "busy there with another run" in host.run(status=1)
     assert host.calls() == []
+
+
+def test_ctrl_c_ends_a_launcher_and_leaves_the_container_alone(host):
+    launcher = host.follow()
+    os.killpg(launcher.pid, signal.SIGINT)
+    try:
+        assert launcher.wait(timeout=300) == 130
+    finally:
+        launcher.kill()
+    assert host.calls() == ["logs"] and (host.folder / "running").exists()
