@@ -110,7 +110,7 @@ stop() {
 status() {
     local said
     if $docker; then
-        at "docker inspect --format='{{if .State.Running}}running {{.Config.Labels.words}}{{else}}\
+        at "docker inspect --type=container --format='{{if .State.Running}}running {{.Config.Labels.words}}{{else}}\
 {{.State.ExitCode}}{{end}}' $name 2>/dev/null || echo none"
     else
         at "$(quoted launch/worker.sh status "${words[@]}")"

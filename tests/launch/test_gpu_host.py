@@ -59,7 +59,8 @@ class Host:
     def follow(self) -> subprocess.Popen:
         """A launcher that follows a container, which does not end."""
         self.write(running=LABEL, fates="waits")
-        command = ["launch/gpu_host.sh", "run", "--docker", *TRAIN]
+        # Where the tests run in a shell's background, SIGINT would be ignored.
+        command = ["env", "--default-signal=INT", "launch/gpu_host.sh", "run", "--docker", *TRAIN]
         launcher = subprocess.Popen(command, cwd=self.tree, env=self.environment, start_new_session=True)
         deadline = time.monotonic() + 300
         while not (self.folder / "followed").exists():
