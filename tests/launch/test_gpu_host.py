@@ -1,5 +1,6 @@
 """A run on a machine with GPUs that is pretended: real scripts, and an ssh and a docker that are scripts too."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -114,5 +115,6 @@ def test_ctrl_c_ends_a_launcher_and_leaves_the_container_alone(host):
     try:
         assert launcher.wait(timeout=300) == 130
     finally:
-        launcher.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(launcher.pid, signal.SIGKILL)
     assert host.calls() == ["logs"] and (host.folder / "running").exists()
