@@ -16,8 +16,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." # paths below are the source tree's
 exec 3>&1                              # where dry runs print, inside $(...) too
 
+# Ctrl-C ends a launcher, even where the command that it waits for took the signal for itself and ended well.
+trap 'exit 130' INT
+
 dry_run=false
-SAVED=75 # how a run ends that was told to stop and saved (EX_TEMPFAIL): the same command goes on
+# How a run ends that was asked to stop and saved: the same command goes on.
+SAVED=75    # by SIGTERM, its machine being taken away (EX_TEMPFAIL): launchers start it again
+STOPPED=130 # by SIGINT, as `stop` asks: nobody starts it again but the user
 
 die() { # WHAT MEND
     printf 'error: %s\n  mend:  %s\n' "$1" "$2" >&2
@@ -61,9 +66,27 @@ ask() {
 
 pause() { $dry_run || sleep "$1"; }
 
+# What is tried again may not go on for ever; launchers set `failures` back to 0 when all is well.
+failures=0 poll=30
+once_more() { # WHAT
+    failures=$((failures + 1))
+    ((failures < 20)) || die "$1, 20 times in a row." "look at it, then give the same command again"
+    tell "$1"
+    pause "$poll"
+}
+
 require() { # OPTION VALUE [VARIABLE]
     [[ -n $2 ]] || die "$1 is not given." "add $1 VALUE${3:+, or set $3}"
 }
+
+# The source tree, without what is made in it.
+pack() { # ARCHIVE
+    run mkdir -p "$(dirname "$1")" &&
+        run tar -czf "$1" --exclude=./runs --exclude=./.venv --exclude=./.git --exclude=__pycache__ .
+}
+# On the machine: the files of the archive in place of those that an earlier one brought; what else is in m2io/ stays.
+UNPACK='mkdir -p m2io/runs/launch && cd m2io && touch runs/launch/copied && xargs -d "\n" rm -f <runs/launch/copied'
+UNPACK+=' && tar -xzf ../m2io.tar.gz && tar -tzf ../m2io.tar.gz | grep -v /$ >runs/launch/copied'
 
 # Names that every cloud takes for its resources.
 check_name() {

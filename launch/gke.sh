@@ -6,8 +6,8 @@ usage: launch/gke.sh COMMAND --name NAME [OPTION...] [WORDS...]
 
   image            build the container image of this source tree, and push it
   manifest WORDS...  print the JobSet that runs m2io WORDS..., such as train CONFIG key=value...
-  run WORDS...     kubectl apply it. Pods that are taken away, or end with 75 (saved), are started again, whatever
-                   --restarts says; the same command goes on from the last checkpoint
+  run WORDS...     kubectl apply it. It is started again when a pod ends with 75 (saved) or is evicted, whatever
+                   --restarts says, and goes on from the last checkpoint
   xpk WORDS...     the same by `xpk workload create`
   logs             of the first pod, until it ends
   status           of the JobSet and its pods
@@ -20,8 +20,10 @@ usage: launch/gke.sh COMMAND --name NAME [OPTION...] [WORDS...]
   --context NAME       kubectl's context; the current one by default
   --queue NAME         Kueue's LocalQueue to wait in
   --service-account N  that may read and write the bucket
+  --volume CLAIM:/PATH a PersistentVolumeClaim to mount in every pod, such as data:/data; may be given several times
   --spot               on spot nodes
-  --restarts N         after other failures (3)
+  --restarts N         after other failures (3; with --spot 100, for the pods that are left when a node is gone at once
+                       fail in their own way)
   --cluster NAME, --project NAME, --zone ZONE
                        for xpk, or M2IO_CLUSTER, CLOUDSDK_CORE_PROJECT, CLOUDSDK_COMPUTE_ZONE
   --dry-run            print what would be run, and run nothing
@@ -31,7 +33,7 @@ USAGE
 # shellcheck source=SCRIPTDIR/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-name='' topology='' image=${M2IO_IMAGE:-} namespace='' context='' queue='' account='' spot=false restarts=3
+name='' topology='' image=${M2IO_IMAGE:-} namespace='' context='' queue='' account='' volumes=() spot=false restarts=''
 cluster=${M2IO_CLUSTER:-} project=${CLOUDSDK_CORE_PROJECT:-} zone=${CLOUDSDK_COMPUTE_ZONE:-}
 
 parse() { # sets the options, and `words` to what is m2io's
@@ -49,6 +51,7 @@ parse() { # sets the options, and `words` to what is m2io's
         --context) context=$2 && shift ;;
         --queue) queue=$2 && shift ;;
         --service-account) account=$2 && shift ;;
+        --volume) volumes+=("$2") && shift ;;
         --restarts) restarts=$2 && shift ;;
         --cluster) cluster=$2 && shift ;;
         --project) project=$2 && shift ;;
@@ -59,16 +62,42 @@ parse() { # sets the options, and `words` to what is m2io's
         shift
     done
     words=("$@")
+    [[ -n $restarts ]] || if $spot; then restarts=100; else restarts=3; fi
     check_count --restarts "$restarts"
+    local volume
+    for volume in "${volumes[@]}"; do
+        [[ $volume =~ ^[a-z0-9]([-a-z0-9.]*[a-z0-9])?:/[^:]*$ ]] ||
+            die "--volume is '$volume'." "give a claim and where to mount it, such as data:/data"
+    done
     kubectl=(kubectl)
     [[ -z $context ]] || kubectl+=(--context="$context")
     [[ -z $namespace ]] || kubectl+=(--namespace="$namespace")
 }
 
+in_quotes() { json "$1" | sed 's/^\[//; s/\]$//'; }
+
 # A line of YAML, with the value quoted; nothing where there is no value.
 line() { # INDENT KEY VALUE
-    [[ -z $3 ]] || printf '%*s%s: %s\n' "$1" '' "$2" "$(json "$3" | sed 's/^\[//; s/\]$//')"
+    [[ -z $3 ]] || printf '%*s%s: %s\n' "$1" '' "$2" "$(in_quotes "$3")"
 }
+
+# The claims and where each is mounted; nothing where no volume is asked for.
+claims() {
+    ((${#volumes[@]} == 0)) || echo '              volumes:'
+    local number
+    for number in "${!volumes[@]}"; do
+        echo "                - {name: volume-$number, persistentVolumeClaim: {claimName: \"${volumes[number]%%:*}\"}}"
+    done
+}
+mounts() {
+    ((${#volumes[@]} == 0)) || echo '                  volumeMounts:'
+    local number
+    for number in "${!volumes[@]}"; do
+        echo "                    - {name: volume-$number, mountPath: $(in_quotes "${volumes[number]#*:}")}"
+    done
+}
+# For the claims of buckets, which a container beside mounts; to others it means nothing.
+with_buckets() { ((${#volumes[@]} == 0)) || echo '            metadata: {annotations: {gke-gcsfuse/volumes: "true"}}'; }
 
 manifest() {
     cat <<YAML
@@ -107,9 +136,10 @@ spec:
               - action: FailJob
                 onPodConditions: [{type: DisruptionTarget, status: "True"}]
           template:
+$(with_buckets)
             spec:
               restartPolicy: Never
-              # Between the notice and the end: time to save.
+              # Between the notice and the end: time to save, of which a spot node gives as much as it has.
               terminationGracePeriodSeconds: 300
 $(line 14 serviceAccountName "$account")
               nodeSelector:
@@ -124,6 +154,8 @@ $(line 18 image "$image")
                   resources:
                     requests: {google.com/tpu: $chips_a_host}
                     limits: {google.com/tpu: $chips_a_host}
+$(mounts)
+$(claims)
 YAML
 }
 
@@ -131,7 +163,12 @@ YAML
 manifest_text() { manifest | sed '/^$/d'; }
 
 apply() {
+    local ended
     need kubectl "https://kubernetes.io/docs/tasks/tools"
+    # To kubectl one that has ended is there, and is as asked: it would leave it.
+    ended=$(ask '' "${kubectl[@]}" get jobset "$name" --ignore-not-found --output='jsonpath={.status.terminalState}')
+    [[ -z $ended ]] || die "The JobSet $name has ended: $ended." \
+        "delete it first: launch/gke.sh delete --name $name${context:+ --context $context}${namespace:+ --namespace $namespace}"
     if $dry_run; then
         printf "%s <<'YAML'\n%s\nYAML\n" "$(quoted "${kubectl[@]}" apply --filename=-)" "$(manifest_text)"
     else
@@ -141,6 +178,8 @@ apply() {
 
 by_xpk() {
     need xpk "pip install xpk"
+    ((${#volumes[@]} == 0)) || die "xpk takes no --volume." \
+        "leave it out: xpk mounts what \`xpk storage attach NAME --auto-mount=true\` has given the cluster"
     require --cluster "$cluster" M2IO_CLUSTER
     require --project "$project" CLOUDSDK_CORE_PROJECT
     require --zone "$zone" CLOUDSDK_COMPUTE_ZONE

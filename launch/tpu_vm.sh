@@ -7,18 +7,19 @@ usage: launch/tpu_vm.sh COMMAND --name NAME [OPTION...] [WORDS...]
 
   run WORDS...   all of the below, in turn, until m2io has ended: for example
                  launch/tpu_vm.sh run --name a --topology v5e-16 --spot train CONFIG key=value...
-                 Given again it goes on with what is there. Ended by a signal, it leaves the training alone.
+                 Given again it goes on with what is there. Ended by a signal, it leaves the training alone. What it
+                 starts again is the tree that it copied first
   create         the queued resource, and wait for it
   copy           the source tree, without runs/ and .venv/
   install        the package, on every worker
   start WORDS... m2io WORDS..., detached
   logs           of the first worker, until the run ends
   status         of the queued resource, and of the run on every worker
-  stop           asks m2io to save and end
+  stop           asks m2io to save and end, and waits for that; a `run` that follows it ends too
   fetch FOLDER [INTO]
                  a run's folder from the first worker, without weights and checkpoints: FOLDER of the tree here, or, of
                  another place there, into the folder INTO here
-  delete         the queued resource with its machines
+  delete         the queued resource with its machines, if it is there
 
   --name NAME            of the queued resource
   --topology NAME        v5e-16, v5p:4x4x4, 2xv6e-32 for two slices (for run, create and status)
@@ -36,7 +37,7 @@ USAGE
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 name='' topology='' zone=${CLOUDSDK_COMPUTE_ZONE:-} project=${CLOUDSDK_CORE_PROJECT:-}
-spot=false version='' restarts=100 poll=30 further=()
+spot=false version='' restarts=100 further=()
 
 parse() { # sets the options, and `words` to what is m2io's
     while (($#)); do
@@ -94,12 +95,16 @@ on() { # WORKERS COMMAND-LINE
     remote=("${resource[@]}" ssh "$name" "${place[@]}" --node="$1" --worker="$1" --command="$2")
 }
 
+# The tree is packed once: what is edited later does not change a run half-way.
+packed=false
 copy() {
     local archive=runs/launch/$name.tar.gz
-    run mkdir -p runs/launch &&
-        run tar -czf "$archive" --exclude=./runs --exclude=./.venv --exclude=./.git --exclude=__pycache__ . &&
-        run "${resource[@]}" scp "$archive" "$name:m2io.tar.gz" "${place[@]}" --node=all --worker=all &&
-        on all 'mkdir -p m2io && tar -xzf m2io.tar.gz -C m2io' &&
+    if ! $packed; then
+        pack "$archive" || return
+        packed=true
+    fi
+    on all "$UNPACK"
+    run "${resource[@]}" scp "$archive" "$name:m2io.tar.gz" "${place[@]}" --node=all --worker=all &&
         run "${remote[@]}"
 }
 
@@ -123,7 +128,7 @@ logs() {
 
 stop() {
     on all 'm2io/launch/worker.sh stop'
-    run "${remote[@]}"
+    run "${remote[@]}" --ssh-flag=-oServerAliveInterval=30
 }
 
 fetch() {
@@ -138,7 +143,13 @@ fetch() {
     run tar -xzf "$archive" -C "$into"
 }
 
-delete() { run "${resource[@]}" delete "$name" "${place[@]}" --force --quiet; }
+delete() {
+    if [[ $(state) == absent ]]; then
+        tell "there is no $name"
+    else
+        run "${resource[@]}" delete "$name" "${place[@]}" --force --quiet
+    fi
+}
 
 # What the queued resource is at; `absent` where there is none.
 state() {
@@ -149,7 +160,7 @@ state() {
 }
 
 # What all workers say of the run, as one word: unreachable (not all have answered), busy (with another), running, 0 (all
-# ended well), none, lost or 75 (to be started again), or the status of the first that failed.
+# ended well), 130 (stopped), none, lost or 75 (to be started again), or the status of the first that failed.
 worked() {
     local said answer answers=0 verdict=0
     on all "if [ -e m2io ]; then $(quoted m2io/launch/worker.sh status "${words[@]}"); else echo none; fi"
@@ -160,7 +171,8 @@ worked() {
         case $answer in
         running | busy) verdict=$answer ;;
         0) ;;
-        none | lost | "$SAVED") [[ $verdict == running || $verdict == busy ]] || verdict=$answer ;;
+        "$STOPPED") [[ $verdict == running || $verdict == busy ]] || verdict=$answer ;;
+        none | lost | "$SAVED") [[ $verdict =~ ^(running|busy|$STOPPED)$ ]] || verdict=$answer ;;
         *) [[ $verdict != 0 ]] || verdict=$answer ;;
         esac
     done <<<"$said"
@@ -168,14 +180,7 @@ worked() {
     printf '%s' "$verdict"
 }
 
-# What may not go on for ever is counted.
-failures=0 restarted=0
-once_more() { # WHAT
-    failures=$((failures + 1))
-    ((failures < 20)) || die "$1, 20 times in a row." "look at it, then give the same command again"
-    tell "$1"
-    pause "$poll"
-}
+restarted=0
 restart() { # WHY
     restarted=$((restarted + 1))
     ((restarted <= restarts)) || die "$1, after $restarts restarts." "raise --restarts, or give the command again"
@@ -225,6 +230,7 @@ attend_run() {
     *,busy) die "$name is busy with another run." "see launch/tpu_vm.sh logs --name $name" ;;
     *,running)
         begun=true failures=0
+        [[ ! -f runs/launch/$name.tar.gz ]] || packed=true # what it runs, if it was started from here
         logs || true
         pause 1 # a run is gone a moment before its status is there
         ;;
@@ -233,6 +239,11 @@ attend_run() {
         begin
         ;;
     true,0) ;;
+    true,"$STOPPED")
+        tell "m2io was asked to stop, and the same command goes on; the machines are kept:" \
+            "launch/tpu_vm.sh delete --name $name"
+        exit "$STOPPED"
+        ;;
     true,none | true,lost | true,"$SAVED")
         restart "the run is $verdict"
         begin
@@ -261,6 +272,7 @@ fetch)
 *) ((${#words[@]} == 0)) || die "$command does not take: ${words[*]}" "see launch/tpu_vm.sh --help" ;;
 esac
 assumed_state=absent assumed_status=none
+[[ $command != delete ]] || assumed_state=ACTIVE
 case $command in
 run) run_all ;;
 status) printf 'queued resource: %s\nrun: %s\n' "$(state)" "$(worked)" ;;

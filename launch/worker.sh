@@ -6,7 +6,7 @@
 #   launch/worker.sh start WORDS...    m2io WORDS..., detached; nothing if just that is running
 #   launch/worker.sh status [WORDS...] none, running, busy (with other words), lost (killed outright), or the exit status
 #   launch/worker.sh follow            the log, until the run ends
-#   launch/worker.sh stop              asks it to save and end
+#   launch/worker.sh stop              asks it to save and end, and waits for that
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -53,11 +53,12 @@ start() {
     echo $! >"$RECORD/pid"
 }
 
-# The run's parent: it outlives a request to stop, which is for the run, and notes how that ended.
+# The run's parent: it outlives a request to stop, which is for the run, and notes how that ended. What a shell runs
+# beside itself ignores SIGINT: not the run, which is stopped by it.
 attend() {
     local ended=0
     trap : TERM
-    PATH="$PWD/.venv/bin:$PATH" m2io "$@" || ended=$?
+    PATH="$PWD/.venv/bin:$PATH" env --default-signal=INT m2io "$@" || ended=$?
     echo "$ended" >"$RECORD/status.partial"
     mv "$RECORD/status.partial" "$RECORD/status"
 }
@@ -67,9 +68,13 @@ follow() {
     tail --lines=100 --follow=name --pid="$(cat "$RECORD/pid")" "$RECORD/log"
 }
 
+# By SIGINT, on which m2io ends with 130: SIGTERM means that the machine is taken away, and is for launchers to mend.
 stop() {
+    local pid
     [[ $(status) == running ]] || return 0
-    pkill -TERM --parent "$(cat "$RECORD/pid")"
+    pid=$(cat "$RECORD/pid")
+    pkill -INT --parent "$pid" || [[ $(status) != running ]] || die "there is no m2io to be asked yet: try again"
+    timeout 600 tail --pid="$pid" --follow /dev/null || die "m2io was asked to stop, and has not ended in 10 minutes"
 }
 
 case ${1:-} in

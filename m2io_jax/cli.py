@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -316,6 +317,9 @@ def _read_as(kind: type, setting: str, text: str):
 
 def main() -> None:
     """Runs the command line; what the user can mend is told without a traceback, with exit status 1."""
+    if os.getpid() == 1:
+        # The first process of a container: to it the kernel gives no signal that it does not handle.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # Transformers is here for its tokenizers; that it finds no PyTorch is as it should be.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from m2io_jax.parallel.cache import keep_programs

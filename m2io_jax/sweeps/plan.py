@@ -35,6 +35,8 @@ HERE = "here"  # the machine that the sweep is started on, where prices are give
 NOT_COPIED = "runs"  # of the tree, all else goes to machines that are launched
 OWN = ("name", "run")  # a run has these of the sweep
 SHOWN = 40  # letters of settings in a run's name
+# Checkpoints and policies appear by the renaming of folders, which is no one step in a bucket of the ordinary kind.
+SHARED = "an NFS share (Filestore), or a mounted bucket with a hierarchical namespace"
 
 Settings = dict[str, Any]
 Axis = Annotated[tuple[Any, ...], Field(min_length=1)]
@@ -56,8 +58,9 @@ class LauncherSection(Section):
     """What runs the sizes that name a topology: launch/tpu_vm.sh, whose `options` these are: `project: a` is given as
     `--project a`, `spot: true` as `--spot`.
 
-    Launched runs are made in `runs`, a folder that all machines see and that outlives them, such as a mounted bucket's.
-    On a machine's own disk a policy would go with the machine, and other machines would not find it."""
+    Launched runs are made in `runs`, a folder that all machines see and that outlives them, of an NFS share (Filestore)
+    or a mounted bucket with a hierarchical namespace. On a machine's own disk a policy would go with the machine, and
+    other machines would not find it."""
 
     name: Literal["tpu_vm"] = "tpu_vm"
     runs: Path = Field(default=None, validate_default=True)
@@ -67,8 +70,8 @@ class LauncherSection(Section):
     @classmethod
     def _stays(cls, runs: Any) -> Any:
         if not isinstance(runs, str) or not Path(runs).is_absolute():
-            raise ValueError("must be an absolute path: a folder that all machines see and that outlives them, such as "
-                             "a mounted bucket's (what lies in the tree is lost with the machine)")  # fmt: skip
+            raise ValueError("must be an absolute path: a folder that all machines see and that outlives them, of "
+                             f"{SHARED} (what lies in the tree is lost with the machine)")  # fmt: skip
         return runs
 
 
@@ -164,7 +167,7 @@ def _expand(sweep: SweepConfig, given: Mapping[str, Any], path: Path) -> Iterabl
             raise UserError("Nothing says what is trained.", where=where, mend="add `config: configs/tiny.yaml`")
         topology = find_topology(size.topology) if size.topology else None
         if topology and sweep.launcher is None:
-            mend = "add `launcher: {name: tpu_vm, runs: /gcs/...}`, or leave the topology out to run it on this machine"
+            mend = "add `launcher: {name: tpu_vm, runs: /shared/...}`, or leave the topology out to run it here"
             raise UserError(f"Size `{label}` is for {topology.name}, but no launcher is named.", where=where, mend=mend)
         settings = sweep.settings | size.settings | own | point | seed | given
         if topology:
@@ -178,7 +181,7 @@ def _require_reachable(settings: Settings, run: str, where: str) -> None:
         values = value.values() if isinstance(value, dict) else [value]
         if any(isinstance(each, str) and Path(each).parts[:1] == (NOT_COPIED,) for each in values):
             what = f"`{key}` of {run} is {value!r}, and {NOT_COPIED}/ is not copied to other machines."
-            raise UserError(what, where=where, mend="give a folder that all machines see, such as a mounted bucket's")
+            raise UserError(what, where=where, mend=f"give a folder that all machines see, of {SHARED}")
 
 
 def _override(override: str) -> tuple[str, Any]:

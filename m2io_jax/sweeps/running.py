@@ -4,9 +4,11 @@
     FOLDER/NAME/results.json    it is finished
 
 A run for a slice is handed to launch/tpu_vm.sh and made in `launcher.runs`, which all its machines see and where the
-policy stays; what the report reads is fetched into FOLDER/NAME before the machines are given back.
+policy stays; what the report reads is fetched into FOLDER/NAME before the machines are given back. They are given back
+however the run ended; where the sweep is asked to stop, the run is asked to save first.
 """
 
+import os
 import shlex
 import signal
 import subprocess
@@ -21,7 +23,8 @@ from m2io_jax.sweeps.plan import SweepConfig, SweepRun
 from m2io_jax.training.run import check, open_sources
 from m2io_jax.training.stages import load_stages
 
-SAVED = 75  # EX_TEMPFAIL: a run that was told to stop and saved
+# How a run ends that was asked to stop and saved, by the signal that asks.
+STOPPED = {signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGINT: 128 + signal.SIGINT}
 RESULTS = "results.json"
 LAUNCHER = Path("launch/tpu_vm.sh")
 
@@ -55,9 +58,10 @@ def run_sweep(sweep: SweepConfig, runs: Sequence[SweepRun], out: Console, call: 
     """Makes what is not finished yet; `call` runs one command and returns its exit status.
 
     Returns:
-        How many runs failed. A run that was told to stop and saved (75) ends the sweep with that status.
+        How many runs failed, and how many have left machines that could not be given back. One that was asked to stop
+        (75, 130) ends the sweep with its status.
     """
-    call, failed, skipped = call or in_a_process, [], 0
+    call, failed, kept, skipped = call or in_a_process, [], [], 0
     for number, run in enumerate(runs, 1):
         title = f"run {number} of {len(runs)}: {run.name}"
         if (folder_of(sweep, run) / RESULTS).is_file():
@@ -65,16 +69,18 @@ def run_sweep(sweep: SweepConfig, runs: Sequence[SweepRun], out: Console, call: 
             out.print(f"{title}: finished before", markup=False, highlight=False)
             continue
         out.print(title, markup=False, highlight=False)
-        status = _make(sweep, run, call)
-        if status == SAVED:
-            out.print("told to stop: the same command goes on", markup=False)
-            raise SystemExit(SAVED)
+        status = _make(sweep, run, call, kept, out)
+        if status in STOPPED.values():
+            out.print("asked to stop: the same command goes on", markup=False)
+            _tell_kept(kept, out)
+            raise SystemExit(status)
         if status:
             failed.append(run.name)
             out.print(f"{run.name} failed with status {status}; the sweep goes on", markup=False, highlight=False)
     made = len(runs) - skipped - len(failed)
     out.print(f"{made} made, {skipped} finished before, {len(failed)} failed {' '.join(failed)}", markup=False)
-    return len(failed)
+    _tell_kept(kept, out)
+    return len(failed) + len(kept)
 
 
 def commands(sweep: SweepConfig, run: SweepRun) -> tuple[list[Command], Command | None]:
@@ -84,11 +90,10 @@ def commands(sweep: SweepConfig, run: SweepRun) -> tuple[list[Command], Command 
     verbs = [["train", *run.words(folder)], ["evaluate", folder.as_posix()]]
     if run.topology is None:
         return [[sys.executable, "-m", "m2io_jax", *verb] for verb in verbs], None
-    machines = ["--name", machine(run), *_options(sweep)]
     asked = ["--topology", run.topology.name]
-    launched = [[str(LAUNCHER), "run", *machines, *asked, *verb] for verb in verbs]
-    fetch = [str(LAUNCHER), "fetch", *machines, folder.as_posix(), here.parent.as_posix()]
-    return [*launched, fetch], [str(LAUNCHER), "delete", *machines]
+    launched = [[*_launcher("run", sweep, run), *asked, *verb] for verb in verbs]
+    fetch = [*_launcher("fetch", sweep, run), folder.as_posix(), here.parent.as_posix()]
+    return [*launched, fetch], _launcher("delete", sweep, run)
 
 
 def show(sweep: SweepConfig, runs: Sequence[SweepRun], out: Console) -> None:
@@ -112,34 +117,52 @@ def machine(run: SweepRun) -> str:
 
 
 def in_a_process(command: Command) -> int:
-    """Runs a command. A request to stop is passed on to it and waited for, and then ends the sweep."""
+    """Runs a command. A request to stop ends the sweep once the command has ended: SIGTERM is passed on to it, and of
+    Ctrl-C the terminal has told it."""
     process, told = subprocess.Popen(command), []
 
-    def pass_on(signum, frame):
+    def note(signum, frame):
         told.append(signum)
-        process.terminate()
+        if signum == signal.SIGTERM:
+            process.terminate()
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    before = {number: signal.signal(number, note) for number in STOPPED}
     try:
         status = process.wait()
     finally:
-        signal.signal(signal.SIGTERM, before)
-    return SAVED if told else status
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return STOPPED[told[0]] if told else status
 
 
-def _make(sweep: SweepConfig, run: SweepRun, call: Call) -> int:
-    makes, after = commands(sweep, run)
+def _make(sweep: SweepConfig, run: SweepRun, call: Call, kept: list[Command], out: Console) -> int:
+    """Makes a run and gives its machines back; where that fails, adds the command that does it to `kept`."""
+    makes, give_back = commands(sweep, run)
+    status = STOPPED[signal.SIGINT]  # between two commands Ctrl-C is an exception
     try:
         # The first status that is not 0; what follows it is not run.
-        return next(filter(None, map(call, makes)), 0)
+        status = next(filter(None, map(call, makes)), 0)
     finally:
-        if after:
-            call(after)
+        if give_back:
+            if status in STOPPED.values() and call(_launcher("stop", sweep, run)):
+                said = "could not be asked to save, or did not end: it goes on from the checkpoint that there is"
+                out.print(f"{run.name} {said}", markup=False, highlight=False)
+            if call(give_back):
+                kept.append(give_back)
+                _tell_kept(kept[-1:], out)
+    return status
 
 
-def _options(sweep: SweepConfig) -> Command:
+def _tell_kept(kept: Sequence[Command], out: Console) -> None:
+    for command in kept:
+        said = f"Machines may still run, and cost: they could not be given back. Do so by: {shlex.join(command)}"
+        out.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+def _launcher(verb: str, sweep: SweepConfig, run: SweepRun) -> Command:
+    """A command of the launcher on the machines of a run."""
     words = []
     for key, value in sweep.launcher.options.items():
         if value is not False:
             words += [f"--{key}"] if value is True else [f"--{key}", str(value)]
-    return words
+    return [str(LAUNCHER), verb, "--name", machine(run), *words]

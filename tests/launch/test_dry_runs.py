@@ -71,14 +71,38 @@ def test_a_jobset_starts_what_saved_again_without_counting():
 
 
 def test_options_of_a_jobset_are_yaml_whatever_they_hold():
-    options = ["--spot", "--queue", 'a: "b"', "--namespace", "{c", "--service-account", "#d"]
+    options = ["--spot", "--queue", 'a: "b"', "--namespace", "{c", "--service-account", "#d",
+               "--volume", "data:/data", "--volume", 'my.runs:/a "b"']  # fmt: skip
     made = manifest("--topology", "v5e-16", *options, words=AWKWARD)
-    pod = made["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    template = made["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    pod = template["spec"]
+    assert template["metadata"]["annotations"] == {"gke-gcsfuse/volumes": "true"}
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == 'a: "b"'
     assert (made["metadata"]["namespace"], pod["serviceAccountName"]) == ("{c", "#d")
     assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
+    assert made["spec"]["failurePolicy"]["maxRestarts"] == 100
+    (container,), claims = pod["containers"], {volume["name"]: volume for volume in pod["volumes"]}
+    assert {mount["mountPath"]: claims[mount["name"]]["persistentVolumeClaim"]["claimName"]
+            for mount in container["volumeMounts"]} == {"/data": "data", '/a "b"': "my.runs"}  # fmt: skip
     # Kubernetes reads $$ as $
-    assert [word.replace("$$", "$") for word in pod["containers"][0]["command"]] == ["m2io", *AWKWARD]
+    assert [word.replace("$$", "$") for word in container["command"]] == ["m2io", *AWKWARD]
+
+
+KUBECTL = """#!/usr/bin/env bash
+if [[ $1 == get ]]; then printf %s "$ENDED"; else cat >"$APPLIED"; fi
+"""
+
+
+def test_a_jobset_that_has_ended_is_not_taken_for_one_that_runs(tmp_path):
+    (tmp_path / "kubectl").write_text(KUBECTL)
+    (tmp_path / "kubectl").chmod(0o755)
+    command = ["launch/gke.sh", "run", "--name", "a", "--image", "i", "--topology", "v5e-16", "evaluate", "runs/a"]
+    settings = {"PATH": os.pathsep.join([str(tmp_path), os.environ["PATH"]]), "APPLIED": str(tmp_path / "applied")}
+    said = fails(*command, **settings, ENDED="Failed")
+    assert "a has ended: Failed" in said and "launch/gke.sh delete --name a" in said
+    assert not (tmp_path / "applied").exists()
+    subprocess.run(command, cwd=ROOT, env=settings | {"ENDED": ""}, check=True, stdin=subprocess.DEVNULL)
+    assert yaml.safe_load((tmp_path / "applied").read_text())["metadata"]["name"] == "a"
 
 
 def test_words_reach_m2io_as_they_were_given():
@@ -113,8 +137,11 @@ def test_words_reach_m2io_as_they_were_given():
         ("launch/gke.sh run --name a --topology v5e-16 train configs/tiny.yaml", "M2IO_IMAGE"),
         ("launch/gke.sh logs", "--name"),
         ("launch/gke.sh run --fast", "--fast"),
+        ("launch/gke.sh manifest --name a --image i --volume data", "data:/data"),
+        ("launch/gke.sh xpk --name a --image i --topology v5e-16 --volume a:/a evaluate runs/a", "storage attach"),
         ("launch/gpu_host.sh run", "train CONFIG"),
         ("launch/gpu_host.sh status --host -oProxyCommand=x", "--host"),
+        ("launch/gpu_host.sh status --poll soon", "soon"),
     ],
 )
 def test_a_slip_is_told_before_anything_is_run(command, told):

@@ -1,7 +1,6 @@
 """Runs on a pretended cloud: real scripts, real processes, and machines that are folders."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from launcher_commands import ROOT
 
 # What the pretended m2io does at each start on a machine: what the machine's fates say, or it ends.
 M2IO = """#!/usr/bin/env bash
@@ -19,9 +17,11 @@ echo start >> "$starts"
 printf '%s\\n' "$@" > "$PRETENDED/words-$worker"
 echo "this is $worker"
 trap 'exit 75' TERM
+trap 'exit 130' INT
 case $(sed -n "$(wc -l < "$starts")p" "$PRETENDED/fates-$worker" 2>/dev/null) in
 fails) exit 3 ;;
 saves) exit 75 ;;
+edits) echo "name: edited" > "$TREE/configs/a.yaml"; exit 75 ;;
 suspended) echo SUSPENDED > "$PRETENDED/state"; exit 75 ;;
 killed) kill -KILL $PPID; exit ;;
 waits) while true; do sleep 0.05; done ;;
@@ -53,7 +53,7 @@ class Cloud:
         (tools / "gcloud").write_text(f'#!/usr/bin/env bash\nexec "{sys.executable}" "{program}" "$@"\n')
         (tools / "gcloud").chmod(0o755)
         path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
-        self.environment = os.environ | {"PATH": path, "PRETENDED": str(folder)}
+        self.environment = os.environ | {"PATH": path, "PRETENDED": str(folder), "TREE": str(tree)}
 
     def fates(self, *fates: str) -> None:
         """Of the first machine, from here on; the second always ends well."""
@@ -62,9 +62,23 @@ class Cloud:
 
     def launch(self, verb: str, *words: str, status: int = 0) -> str:
         command = ["launch/tpu_vm.sh", verb, *OPTIONS, *words]
-        ran = subprocess.run(command, cwd=self.tree, env=self.environment, capture_output=True, text=True, timeout=300)
+        ran = subprocess.run(command, cwd=self.tree, env=self.environment, capture_output=True, text=True, timeout=600)
         assert ran.returncode == status, ran.stderr
         return ran.stdout + ran.stderr
+
+    def begin(self, *words: str) -> subprocess.Popen:
+        """A launcher that follows a run, once that has begun on the first machine."""
+        command = ["launch/tpu_vm.sh", "run", *OPTIONS, *words]
+        launcher = subprocess.Popen(command, cwd=self.tree, env=self.environment, stdout=subprocess.DEVNULL,
+                                    stderr=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
+        wait_for(self.folder / "starts-worker0")
+        return launcher
+
+    def status(self) -> str:
+        """How the run ended on the first machine."""
+        path = self.folder / "worker0" / "m2io" / "runs" / "launch" / "worker" / "status"
+        wait_for(path)
+        return path.read_text().strip()
 
     def lines(self, name: str) -> list[str]:
         return (self.folder / name).read_text().splitlines()
@@ -74,21 +88,6 @@ class Cloud:
         kinds = {"install tpu": "install", "worker.sh start": "start", "tar -x": "unpack"}
         named = [next((kind for part, kind in kinds.items() if part in line), line) for line in self.lines("calls")]
         return [name for name in named if name != "list" and "status" not in name and "follow" not in name]
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory) -> Path:
-    """As much of the source tree as a launcher needs: copies are quick."""
-    folder = tmp_path_factory.mktemp("tree")
-    shutil.copytree(ROOT / "launch", folder / "launch")
-    (folder / "m2io_jax" / "parallel").mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "parallel/__init__.py", "parallel/topologies.py"):
-        shutil.copy(ROOT / "m2io_jax" / name, folder / "m2io_jax" / name)
-    (folder / "configs").mkdir()
-    (folder / "configs" / "a.yaml").write_text("name: a\n")
-    (folder / "runs").mkdir()
-    (folder / "runs" / "large").write_text("not to be copied")
-    return folder
 
 
 @pytest.fixture
@@ -154,22 +153,46 @@ def test_restarts_come_to_an_end(cloud):
 
 def test_an_interrupted_launcher_leaves_the_run_alone_and_finds_it_again(cloud):
     cloud.fates("waits", "ends")
-    first = subprocess.Popen(["launch/tpu_vm.sh", "run", *OPTIONS, *TRAIN], cwd=cloud.tree, env=cloud.environment,
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
-    wait_for(cloud.folder / "starts-worker0")
+    first = cloud.begin(*TRAIN)
     os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    first.communicate()
     assert "run: running" in cloud.launch("status")
     assert "busy with another run" in cloud.launch("run", "evaluate", "runs/a", status=1)
     assert "busy with: m2io train" in cloud.launch("start", "evaluate", "runs/a", status=1)
     cloud.launch("stop")
-    ended = cloud.folder / "worker0" / "m2io" / "runs" / "launch" / "worker" / "status"
-    wait_for(ended)
-    assert ended.read_text() == "75\n"
+    assert cloud.status() == "130"
     assert "has ended well" in cloud.launch("run", *TRAIN)
     assert cloud.verbs().count("create") == 1 and len(cloud.lines("starts-worker0")) == 2
     cloud.launch("delete")
     assert not (cloud.folder / "state").exists()
+    assert "there is no a" in cloud.launch("delete")
+
+
+def test_a_stop_is_final_until_the_run_is_given_again(cloud):
+    cloud.fates("waits", "ends")
+    launcher = cloud.begin(*TRAIN)
+    cloud.launch("stop")
+    said = launcher.communicate(timeout=600)[1]
+    assert launcher.returncode == 130 and "was asked to stop, and the same command goes on" in said
+    assert cloud.status() == "130" and len(cloud.lines("starts-worker0")) == 1
+    assert "has ended well" in cloud.launch("run", *TRAIN)
+    assert cloud.verbs().count("create") == 1 and len(cloud.lines("starts-worker0")) == 2
+
+
+def test_the_tree_that_was_copied_first_is_what_is_started_again(cloud):
+    old, config = cloud.tree / "m2io_jax" / "old.py", cloud.tree / "configs" / "a.yaml"
+    old.touch()
+    cloud.fates("edits", "ends")
+    cloud.launch("run", *TRAIN)
+    there = cloud.folder / "worker0" / "m2io"
+    assert config.read_text() == "name: edited\n" and (there / "configs" / "a.yaml").read_text() == "name: a\n"
+    assert (there / "m2io_jax" / "old.py").exists() and len(cloud.lines("starts-worker0")) == 2
+    old.unlink()
+    (there / "data").mkdir()
+    cloud.launch("run", *TRAIN)
+    assert (there / "configs" / "a.yaml").read_text() == "name: edited\n"
+    assert not (there / "m2io_jax" / "old.py").exists()
+    assert (there / "data").exists() and (there / ".venv" / "bin" / "m2io").exists()
 
 
 def test_a_runs_folder_is_fetched_without_its_weights(cloud):
@@ -190,7 +213,7 @@ def test_a_runs_folder_is_fetched_without_its_weights(cloud):
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not path.exists():
         assert time.monotonic() < deadline, path
         time.sleep(0.05)

@@ -92,6 +92,7 @@ def test_what_train_is_given_is_read_back_as_it_was_set(load):
         ({"config": "c", "sizes": {"3b": {"topologie": "v5e-16"}}}, ("sizes.3b.topologie", "topology")),
         ({"config": "c", "launcher": {"nam": "tpu_vm"}}, ("launcher.nam", "name")),
         ({"config": "c", "launcher": {"name": "tpu_vm"}}, ("`launcher.runs`", "absolute", "outlives")),
+        ({"config": "c", "launcher": {"runs": "r"}}, ("`launcher.runs`", "NFS share", "hierarchical namespace")),
         ({"config": "c", "launcher": {"runs": "runs"}}, ("`launcher.runs`", "'runs'", "absolute", "outlives")),
         ({"config": "c", "grid": {"seed": []}}, ("grid.seed", "at least 1")),
         ({"config": "c", "grid": {"seed": [1]}, "seeds": [2]}, ("`seed`", "two axes")),
@@ -101,11 +102,11 @@ def test_what_train_is_given_is_read_back_as_it_was_set(load):
         ({"config": "c", "seeds": [1, 1]}, ("are the same", "leave one")),
         ({"sizes": {"a": {"config": "c"}, "b": {"config": "c"}}}, ("sizes a and b",)),
         ({"config": "c", "sizes": {"a": {"topology": "v5e-16"}}}, ("no launcher",)),
-        ({"config": "c", "sizes": {"a": {"topology": "v5e-17"}}, "launcher": {"runs": "/gcs"}}, ("v5e:4x4",)),
-        ({"sizes": {"a": {"config": "c", "topology": "v5e-16"}}, "launcher": {"runs": "/gcs"},
+        ({"config": "c", "sizes": {"a": {"topology": "v5e-17"}}, "launcher": {"runs": "/shared"}}, ("v5e:4x4",)),
+        ({"sizes": {"a": {"config": "c", "topology": "v5e-16"}}, "launcher": {"runs": "/shared"},
           "settings": {"episodes": {"look": "runs/e"}}}, ("`episodes`", "size `a`", "not copied", "all machines see")),
         ({"config": "c", "price_per_chip_hour": {"v5": 1.0}}, ("`v5`", "v5e", "here")),
-        ({"config": "c", "launcher": {"runs": "/gcs"}}, ("`launcher`", "topology")),
+        ({"config": "c", "launcher": {"runs": "/shared"}}, ("`launcher`", "topology")),
     ],
 )
 def test_a_wrong_plan_is_told(load, plan, told):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ class Recorder:
         return 0
 
     def verbs(self) -> list[str]:
-        verbs = ("train", "evaluate", "fetch", "delete")
+        verbs = ("train", "evaluate", "fetch", "stop", "delete")
         return [next(verb for verb in verbs if verb in command) for command in self.called]
 
 
@@ -55,8 +56,13 @@ def plan(tmp_path, monkeypatch):
 
 
 def run(sweep, runs, **statuses) -> tuple[int, Recorder, str]:
+    """The sweep's status, what was called and what was said."""
     said, recorder = io.StringIO(), Recorder(statuses)
-    return run_sweep(sweep, runs, Console(file=said, width=200), recorder), recorder, said.getvalue()
+    try:
+        status = run_sweep(sweep, runs, Console(file=said, width=200), recorder)
+    except SystemExit as ended:
+        status = ended.code
+    return status, recorder, said.getvalue()
 
 
 def test_each_run_is_trained_then_evaluated_in_a_folder_of_its_own(plan):
@@ -80,16 +86,16 @@ def test_what_failed_does_not_stop_the_rest_and_is_made_again_alone(plan):
     assert "seed=1" in recorder.called[0] and "1 made, 2 finished before, 0 failed" in said
 
 
-def test_a_run_that_was_told_to_stop_ends_the_sweep(plan):
+@pytest.mark.parametrize("status", [75, 130])
+def test_a_run_that_was_asked_to_stop_ends_the_sweep(plan, status):
     sweep, runs = plan(seeds=[0, 1])
-    with pytest.raises(SystemExit) as ended:
-        run(sweep, runs, **{"seed=0": 75})
-    assert ended.value.code == 75
+    ended, recorder, said = run(sweep, runs, **{"seed=0": status})
+    assert ended == status and recorder.verbs() == ["train"] and "the same command goes on" in said
 
 
 TPU = {
     "sizes": {"3b": {"topology": "v5e-16"}},
-    "launcher": {"runs": "/gcs/runs", "options": {"spot": True, "project": "p q", "poll": 5, "dry-run": False}},
+    "launcher": {"runs": "/shared/runs", "options": {"spot": True, "project": "p q", "poll": 5, "dry-run": False}},
 }
 
 
@@ -99,11 +105,30 @@ TPU = {
         ({}, ["train", "evaluate", "fetch", "delete"]),
         ({"train": 1}, ["train", "delete"]),
         ({"evaluate": 1}, ["train", "evaluate", "delete"]),
+        ({"train": 75}, ["train", "stop", "delete"]),
+        ({"evaluate": 130}, ["train", "evaluate", "stop", "delete"]),
     ],
 )
-def test_machines_are_given_back_however_a_run_ended(plan, statuses, verbs):
-    failed, recorder, _ = run(*plan(**TPU), **statuses)
-    assert recorder.verbs() == verbs and failed == bool(statuses)
+def test_machines_are_given_back_however_a_run_ended_and_one_that_may_run_is_asked_to_save_first(plan, statuses, verbs):
+    status, recorder, said = run(*plan(**TPU), **statuses)
+    assert recorder.verbs() == verbs and status == sum(statuses.values())
+    assert "could not be" not in said
+
+
+def test_machines_that_could_not_be_given_back_are_told_and_the_sweep_has_not_gone_well(plan):
+    sweep, runs = plan(**TPU, seeds=[0, 1])
+    status, recorder, said = run(sweep, runs, delete=1)
+    assert status == 2 and "2 made, 0 finished before, 0 failed" in said
+    for made in runs:  # at once, and at the end
+        command = shlex.join(commands(sweep, made)[1])
+        assert said.count(f"Machines may still run, and cost: they could not be given back. Do so by: {command}") == 2
+
+
+def test_a_run_that_could_not_be_asked_to_save_is_told(plan):
+    sweep, (made,) = plan(**TPU)
+    status, recorder, said = run(sweep, [made], train=75, stop=255, delete=1)
+    assert status == 75 and recorder.verbs() == ["train", "stop", "delete"]
+    assert f"{made.name} could not be asked to save" in said and "Machines may still run, and cost" in said
 
 
 def test_a_run_for_a_slice_is_handed_to_the_launcher(plan):
@@ -111,9 +136,9 @@ def test_a_run_for_a_slice_is_handed_to_the_launcher(plan):
     machines = ["--name", "m2io-" + made.name[-6:], "--spot", "--project", "p q", "--poll", "5"]
     (train, evaluate, fetch), delete = commands(sweep, made)
     assert train[:-3] == ["launch/tpu_vm.sh", "run", *machines, "--topology", "v5e:4x4", "train"]
-    assert train[-1] == f'run="/gcs/runs/{made.name}"'  # where its policy outlives the machines
-    assert evaluate[-2:] == ["evaluate", f"/gcs/runs/{made.name}"] and evaluate[:-2] == train[:-4]
-    assert fetch == ["launch/tpu_vm.sh", "fetch", *machines, f"/gcs/runs/{made.name}", "runs/sweeps/s"]
+    assert train[-1] == f'run="/shared/runs/{made.name}"'  # where its policy outlives the machines
+    assert evaluate[-2:] == ["evaluate", f"/shared/runs/{made.name}"] and evaluate[:-2] == train[:-4]
+    assert fetch == ["launch/tpu_vm.sh", "fetch", *machines, f"/shared/runs/{made.name}", "runs/sweeps/s"]
     assert delete == ["launch/tpu_vm.sh", "delete", *machines]
 
 
@@ -153,7 +178,7 @@ def test_the_sizes_are_planned_from_tiny_to_72b(monkeypatch):
         rows = run.settings.get("batch.prompts", 8)
         assert run.topology is None or rows % run.topology.all_devices == 0
         assert f"configs/inserter_r1_{run.size}.yaml" in line
-        assert ('run="/gcs/runs/' in line) == (run.topology is not None)
+        assert ('run="/shared/runs/' in line) == (run.topology is not None)
 
 
 def test_a_process_gives_its_status_and_is_told_to_stop():
@@ -164,6 +189,15 @@ def test_a_process_gives_its_status_and_is_told_to_stop():
     timer.start()
     assert in_a_process([sys.executable, "-c", saves]) == 75
     assert time.monotonic() - began < 30 and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_after_ctrl_c_a_process_is_waited_for(tmp_path):
+    """A terminal tells the process too; here nobody does, so that it ends by itself."""
+    saves = f"import pathlib, time\ntime.sleep(2)\npathlib.Path({str(tmp_path / 'saved')!r}).touch()"
+    before = signal.getsignal(signal.SIGINT)
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    assert in_a_process([sys.executable, "-c", saves]) == 130
+    assert (tmp_path / "saved").exists() and signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.slow
