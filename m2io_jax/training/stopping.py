@@ -1,7 +1,7 @@
 """A run that is asked to stop ends its step, saves, and exits with a status that says whether to start it again.
 
     SIGTERM   the machine is about to be taken away: status 75 (EX_TEMPFAIL), on which launchers start it again
-    SIGINT    somebody pressed Ctrl-C: status 130, as shells have it
+    SIGINT    somebody pressed Ctrl-C, or gave a launcher the command `stop`: status 130, as shells have it
 """
 
 import os
