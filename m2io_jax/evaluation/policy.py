@@ -18,6 +18,7 @@ from m2io_jax.episodes.labels import seeded
 from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.results import score_completion, summarise
+from m2io_jax.models.inputs import PromptBatch
 from m2io_jax.models.int8 import quantized
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import Computation, ModelConfig
@@ -25,7 +26,7 @@ from m2io_jax.parallel.exchange import gathered, is_first
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch, row_ways
 from m2io_jax.progress import Progress
-from m2io_jax.sampling.constraints import Constraints
+from m2io_jax.sampling.constraints import Constraint, Constraints
 from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import SamplingConfig
 from m2io_jax.tasks.task import Task
@@ -101,7 +102,7 @@ class Judge:
         Raises:
             UserError: not one fits, or completions are to keep to a grammar that the task does not have.
         """
-        constraints, rows = self._constraints_of(task), self.rows
+        constraints = self._constraints_of(task)
         policy = policy.computed(self.computation)
         sampler = self._sampler(policy)
         params = place(policy.params, param_shardings(policy.params, self.mesh))
@@ -113,10 +114,7 @@ class Judge:
         quiet = None if is_first() else Console(quiet=True)
         with Progress(title, steps=len(episodes), console=quiet) as progress:
             for batch, done in _in_step(batches):
-                asked = [row.prompt for row in batch] or [self.encoder.blank()]
-                prompts = place_batch(stack_prompts(filled_up(asked, rows)), self.mesh)
-                names = constraints and ([task.names(row.episode) for row in batch] or [NO_NAMES])
-                constraint = constraints and constraints.batch(filled_up(names, rows))
+                prompts, constraint = self._placed(batch, constraints)
                 rollouts = sampler(params, prompts, key, constraint)
                 said += self._read(batch, completion_ids(rollouts.completions)[: len(batch)])
                 progress.update(done)
@@ -141,6 +139,17 @@ class Judge:
                 batch = []
         if batch:
             yield batch
+
+    def _placed(
+        self, batch: Sequence[_Asked], constraints: Constraints | None
+    ) -> tuple[PromptBatch, Constraint | None]:
+        """What the sampler takes of a batch, filled up to the rows that it has room for."""
+        asked = [row.prompt for row in batch] or [self.encoder.blank()]
+        prompts = place_batch(stack_prompts(filled_up(asked, self.rows)), self.mesh)
+        if constraints is None:
+            return prompts, None
+        names = [row.task.names(row.episode) for row in batch] or [NO_NAMES]
+        return prompts, constraints.batch(filled_up(names, self.rows))
 
     def _sampler(self, policy: Policy) -> Sampler:
         if policy.config not in self._samplers:
