@@ -199,10 +199,13 @@ def test_a_checkpoint_without_rollouts_is_read_as_before(tmp_path):
         Checkpoints(tmp_path).rollouts(1, side(ahead=1).carried())
 
 
-def test_a_task_must_say_what_is_right():
+def test_a_task_must_say_what_is_right(monkeypatch):
     with pytest.raises(UserError, match=r"(?s)task `digits`.*data.outcome.*format, accuracy"):
         side(filter={}, outcome=["placement"])
-    side(replay={}, outcome=["placement"])  # asks for nothing
+    monkeypatch.setattr(Digits, "rewards", ("format",))
+    side(replay={})  # asks for nothing
+    with pytest.raises(UserError, match="task `digits`"):
+        side(filter={})
 
 
 def started(episodes, **changes):
