@@ -41,6 +41,14 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return Mesh(np.stack(arranged), AXES, axis_types=AXIS_TYPES)
 
 
+def compiler_options(mesh: Mesh) -> dict[str, str]:
+    """What programs for the mesh are compiled with."""
+    if mesh.shape["slice"] == 1 or mesh.devices.flat[0].platform != "tpu":
+        return {}
+    # Else libtpu 0.0.52 cannot compile an update: "AllReduceScatterFusion not implemented for 2nd-minor compaction".
+    return {"xla_tpu_decompose_every_reduce_scatters_hlos": "true"}
+
+
 def abstract_mesh(config: MeshConfig, devices: int, slices: int) -> AbstractMesh:
     """The mesh of so many devices in so many slices, none of which need be at hand. Raises UserError as `make_mesh`."""
     return AbstractMesh(mesh_sizes(config, devices, slices), AXES, axis_types=AXIS_TYPES)

@@ -103,7 +103,7 @@ class _Run(Ahead):
     """Compiles a run's programs, and notes what each needs."""
 
     def __init__(self, config: RunConfig, topology: Topology, mesh: Mesh, objective, state, said):
-        super().__init__()
+        super().__init__(mesh)
         self.config, self.topology, self.mesh, self.said = config, topology, mesh, said
         self.model, self.planned = model_of(config), []
         self.trained = _trained_towers(objective.begin)

@@ -6,6 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
+
+from m2io_jax.parallel.mesh import compiler_options
 
 
 class Ahead:
@@ -14,15 +17,19 @@ class Ahead:
     Attributes:
         seconds: of each program, by name.
         programs: all that was compiled, by name.
+
+    Args:
+        mesh: that they run on.
     """
 
-    def __init__(self):
+    def __init__(self, mesh: Mesh):
+        self._options = compiler_options(mesh)
         self.seconds: dict[str, float] = {}
         self.programs: dict[str, jax.stages.Compiled] = {}
 
     def __call__(self, name: str, function: Callable, *arguments: Any) -> jax.stages.Compiled:
         began = time.perf_counter()
-        program = self.programs[name] = function.lower(*arguments).compile()
+        program = self.programs[name] = function.lower(*arguments).compile(self._options or None)
         self.seconds[name] = time.perf_counter() - began
         return program
 

@@ -120,7 +120,7 @@ def _trained(config: RunConfig) -> Finished:
         already = progress_of(config, int(state.step), elapsed) >= 1
         if not already:
             say("compiling the programs of a step, which may take minutes the first time")
-            announce(objective.compile(state, Ahead()))
+            announce(objective.compile(state, Ahead(objective.mesh)))
         state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed, stop)
     trained = policy.with_params(join(state.params, objective.frozen))
     return Finished(trained, config.run, int(state.step), elapsed, already)
@@ -136,7 +136,7 @@ def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
     _, objective, rows = set_up(config)
     state, key = objective.state(begin), jax.random.key(config.seed)
     objective.begin = None
-    announce(objective.compile(state, Ahead()))
+    announce(objective.compile(state, Ahead(objective.mesh)))
     state, _ = objective.step(state, rows, learning_rate=0.0, progress=0.0, key=key)
     with jax.profiler.trace(str(folder)):
         for step in range(steps):

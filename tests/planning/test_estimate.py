@@ -5,6 +5,7 @@ import math
 import jax
 import pytest
 from jax.extend.core import jaxprs_in_params
+from jax.sharding import Mesh
 
 from m2io_jax.config import MeshConfig, RunConfig
 from m2io_jax.models import inserter, sizes
@@ -45,8 +46,8 @@ class Enough(Exception):
 class Traced(Ahead):
     """Traces one of the programs that a run would compile."""
 
-    def __init__(self, name: str):
-        super().__init__()
+    def __init__(self, name: str, mesh: Mesh):
+        super().__init__(mesh)
         self.name, self.found = name, None
 
     def __call__(self, name, function, *arguments):
@@ -59,7 +60,7 @@ class Traced(Ahead):
 
 def traced(config: RunConfig, program: str):
     mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
-    objective, record = abstract_objective(config, mesh), Traced(program)
+    objective, record = abstract_objective(config, mesh), Traced(program, mesh)
     with pytest.raises(Enough):
         objective.compile(objective.state(abstract_state), record)
     return record.found

@@ -84,7 +84,7 @@ def test_what_is_planned_are_the_programs_that_run(objective, planned, lowered):
             seen.add(name)
             return compiled
 
-    objective.compile(begin(objective.begin, objective.optimizer, objective.mesh), Compared())
+    objective.compile(begin(objective.begin, objective.optimizer, objective.mesh), Compared(objective.mesh))
     assert seen == PROGRAMS
 
 
@@ -210,11 +210,16 @@ def test_libtpu_has_as_many_hosts_and_devices(slices):
 
 
 @pytest.mark.slow
-def test_libtpu_compiles_the_step_of_the_tiny_size(tmp_path, capsys):
+@pytest.mark.parametrize("topology", ["v5e:1x1", "2xv5e:2x2"])
+def test_libtpu_compiles_the_step_of_the_tiny_size(tmp_path, capsys, topology):
     pytest.importorskip("libtpu", reason="compiling for TPUs needs libtpu (pip install -e '.[tpu]')")
     text = "name: x\nobjective: grpo\nsteps: 1\nbatch: {prompts: 8, prompt_length: 128, completion_length: 16}\n"
     (tmp_path / "x.yaml").write_text(text)
-    plan_command(tmp_path / "x.yaml", [], "v5e:1x1", True, Console(), Console(stderr=True))
+    plan_command(tmp_path / "x.yaml", [], topology, True, Console(), Console(stderr=True))
     found = {one["program"]: one for one in json.loads(capsys.readouterr().out)}
     assert found.keys() == PROGRAMS and all(one["fits"] for one in found.values())
-    assert not any(one["collective_bytes"] for one in found.values()), "one chip has nobody to send to"
+    sent = found["update"]["collective_bytes"]
+    if topology == "v5e:1x1":
+        assert not any(one["collective_bytes"] for one in found.values()), "one chip has nobody to send to"
+    else:
+        assert sent["send"] > 0, "gradients go from slice to slice"

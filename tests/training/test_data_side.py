@@ -216,7 +216,7 @@ def started(episodes, **changes):
     policy, _, rows = set_up(config.model_copy(update=wide))
     objective = GRPO(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
     state = begin(objective.begin, objective.optimizer, objective.mesh)
-    objective.compile(state, Ahead())
+    objective.compile(state, Ahead(objective.mesh))
     return objective, state, rows
 
 
