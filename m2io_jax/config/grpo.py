@@ -111,7 +111,7 @@ class GRPOConfig(Section):
     @model_validator(mode="after")
     def _all_is_read(self) -> Self:
         # What is set but would not be read is a slip that no run should hide.
-        loss, changes = self.loss, self.kl_schedule != "constant"
+        loss = self.loss
         readers = {
             "clip_epsilon": ("a loss but sapo", loss != "sapo"),
             "clip_epsilon_high": ("a loss but sapo", loss != "sapo"),
@@ -120,7 +120,7 @@ class GRPOConfig(Section):
             "scale_rewards": ("advantage group", self.advantage == "group"),
             "kl_schedule": ("a kl_beta above 0", self.kl_beta > 0),
             "kl_estimator": ("a kl_beta above 0", self.kl_beta > 0),
-            "kl_beta_min": ("kl_schedule linear or grpo_d", changes),
+            "kl_beta_min": ("kl_schedule linear or grpo_d", self.kl_schedule != "constant"),
             "kl_turn": ("kl_schedule grpo_d", self.kl_schedule == "grpo_d"),
             "entropy_delta": ("an entropy_target", self.entropy_target is not None),
             "entropy_coef_max": ("an entropy_target", self.entropy_target is not None),

@@ -35,7 +35,7 @@ HERE = "here"  # the machine that the sweep is started on, where prices are give
 NOT_COPIED = "runs"  # of the tree, all else goes to machines that are launched
 OWN = ("name", "run")  # a run has these of the sweep
 SHOWN = 40  # letters of settings in a run's name
-# Checkpoints and policies appear by the renaming of folders, which is no one step in a bucket of the ordinary kind.
+# A policy appears by the renaming of a folder, which is no one step in a bucket of the ordinary kind.
 SHARED = "an NFS share (Filestore), or a mounted bucket with a hierarchical namespace"
 
 Settings = dict[str, Any]
