@@ -31,7 +31,7 @@ def wait_for_all(name: str) -> None:
 
 
 def seen_by_all(folder: Path) -> bool:
-    """Whether every process finds there what the first one writes; the folder is made."""
+    """Whether every process finds there what the first one writes; the folder is made. Raises OSError: it cannot be."""
     mark = folder / gathered(f".seen-{os.getpid()}-{time.time_ns()}")[0]
     if is_first():
         folder.mkdir(parents=True, exist_ok=True)

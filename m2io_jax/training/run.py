@@ -95,12 +95,17 @@ def train(config: RunConfig) -> Finished:
 
 
 def require_shared(folder: Path, name: str) -> None:
-    """Raises UserError where several processes would each have a folder of their own; `name` is the run's."""
+    """Raises UserError where several processes would each have a folder of their own, or the first cannot write there;
+    `name` is the run's."""
     if jax.process_count() == 1:
         return
     wait_for_all(f"start of {name}")
-    if not seen_by_all(folder):
-        mend = "give run=FOLDER on a disk that all hosts see; checkpoints alone may go to checkpoint.folder=gs://..."
+    mend = "give run=FOLDER on a disk that all hosts see; checkpoints alone may go to checkpoint.folder=gs://..."
+    try:
+        seen = seen_by_all(folder)
+    except OSError as error:
+        raise UserError(f"This cannot be written: {error.strerror}.", where=str(folder), mend=mend) from error
+    if not seen:
         raise UserError("What process 0 writes here, others do not find.", where=str(folder), mend=mend)
 
 
