@@ -37,10 +37,14 @@ def write_at_once(path: str | Path, text: str, *, what: str) -> None:
 
 
 @contextmanager
-def replaced_whole(folder: Path) -> Iterator[Path]:
-    """A draft to fill, which then takes the folder's place; where that fails, what was there stays. Raises OSError."""
+def replaced_whole(folder: Path, *, alone: bool = True) -> Iterator[Path]:
+    """A draft to fill, which then takes the folder's place; where that fails, what was there stays. Raises OSError.
+
+    `alone`: no other process writes the folder meanwhile, so a draft that is there was left by a killed one, and is
+    removed; otherwise the draft is this process's own.
+    """
     folder = Path(os.path.abspath(folder))
-    draft = folder.with_name(f".{folder.name}.unfinished")
+    draft = folder.with_name(f".{folder.name}.unfinished" if alone else f".{folder.name}.{os.getpid()}.unfinished")
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)

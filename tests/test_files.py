@@ -49,6 +49,15 @@ def test_a_folder_is_replaced_when_the_new_one_is_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_a_draft_of_another_process_is_left_to_it(tmp_path):
+    other = folder_with(tmp_path / ".it.unfinished", "of another")
+    with replaced_whole(tmp_path / "it", alone=False) as draft:
+        assert draft != other
+    assert (other / "a.txt").exists()
+    with replaced_whole(tmp_path / "it"):  # it was killed
+        assert not (other / "a.txt").exists()
+
+
 def test_a_folder_that_cannot_take_its_place_leaves_the_former_there(tmp_path, monkeypatch):
     folder, draft = folder_with(tmp_path / "it", "former"), folder_with(tmp_path / "draft", "new")
     rename = Path.rename

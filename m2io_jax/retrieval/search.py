@@ -79,7 +79,7 @@ def build_index(corpus: Corpus, out: str | Path, *, encoder: Encoder | None = No
         "corpus": {"name": corpus.name, "documents": len(corpus.documents), "fingerprint": fingerprint(corpus)},
     }
     try:
-        with replaced_whole(out) as draft:
+        with replaced_whole(out, alone=False) as draft:  # two first answers may each make the kitchen's
             encoder.save(draft / "encoder")
             VectorIndex.build(encoder.encode(texts)).save(draft / "passages")
             VectorIndex.build(picture_vectors(encoder, places)).save(draft / "pictures")
