@@ -22,6 +22,7 @@ class Progress:
         shown: metrics to show, by name, each with the label it is shown under.
         done_steps, done_seconds: what a resumed run had behind it.
         plain_seconds: seconds between two lines where there is no terminal.
+        quiet: show nothing, as all but the first of several processes do.
         console: where to write; standard error by default.
         clock: seconds from any fixed moment.
     """
@@ -36,6 +37,7 @@ class Progress:
         done_steps: int = 0,
         done_seconds: float = 0.0,
         plain_seconds: float = 10.0,
+        quiet: bool = False,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -43,7 +45,8 @@ class Progress:
         self._done_steps, self._done_seconds, self._plain_seconds = done_steps, done_seconds, plain_seconds
         # In a notebook, too, progress is no part of a cell's result; and FORCE_COLOR, which notebooks and CI set,
         # makes no terminal of a log.
-        self._console = console or Console(stderr=True, force_jupyter=False, force_terminal=sys.stderr.isatty())
+        is_terminal = sys.stderr.isatty()
+        self._console = console or Console(stderr=True, quiet=quiet, force_jupyter=False, force_terminal=is_terminal)
         self._clock = clock
         self._begun = clock()
         self._printed: float | None = None

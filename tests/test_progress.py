@@ -58,3 +58,10 @@ def test_the_nearer_end_counts():
     assert seconds_left(0, 30, 0.0, None, steps_per_second=0.0) is None
     assert fraction_done(10, 40, 30.0, 60.0) == 0.5
     assert fraction_done(50, 40, 0.0, None) == 1.0
+
+
+def test_a_quiet_one_shows_nothing(capsys):
+    for quiet in (False, True):
+        with Progress("work", steps=2, quiet=quiet) as progress:
+            progress.update(1)
+        assert ("work: step 1/2" in capsys.readouterr().err) is not quiet

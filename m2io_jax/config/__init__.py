@@ -4,7 +4,8 @@ from m2io_jax.config.data import DataConfig, SingleConfig
 from m2io_jax.config.files import load_config, parse_config, parse_override, read_settings, set_setting
 from m2io_jax.config.grpo import GRPOConfig, RolloutConfig
 from m2io_jax.config.ppo import PPOConfig
-from m2io_jax.config.run import RunConfig, require_resumable, resume_differences
+from m2io_jax.config.resume import require_resumable, resume_differences
+from m2io_jax.config.run import RunConfig
 from m2io_jax.config.sections import (
     BatchConfig,
     CheckpointConfig,

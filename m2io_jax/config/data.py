@@ -3,9 +3,8 @@
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
-from m2io_jax.config.section import Count, Fraction, NotNegative, Positive, Section, refuse_unread
+from m2io_jax.config.section import Count, Fraction, NotNegative, Positive, Section, refuse_unread, unfit
 
 Decay = Annotated[float, Field(gt=0, lt=1)]
 
@@ -22,7 +21,7 @@ class FilterConfig(Section):
     def _rising(self) -> Self:
         if self.low > self.high:
             said = f"`data.filter.low` is {self.low:g} but must be at most `data.filter.high`, {self.high:g}"
-            raise PydanticCustomError("filter_low", said, {"key": "data.filter.low"})
+            raise unfit("data.filter.low", said)
         return self
 
 
@@ -51,7 +50,7 @@ class CurriculumConfig(Section):
         refuse_unread(self, "data.curriculum", {"length_target": read, "length_limit": read})
         if self.length_target >= self.length_limit:
             said = f"`data.curriculum.length_target` is {self.length_target} but must be below length_limit"
-            raise PydanticCustomError("length_target", said, {"key": "data.curriculum.length_target"})
+            raise unfit("data.curriculum.length_target", said)
         return self
 
 
@@ -86,7 +85,7 @@ class SingleConfig(Section):
     def _rising(self) -> Self:
         if self.decay_min > self.decay_max:
             said = f"`data.single.decay_min` is {self.decay_min:g} but must be at most decay_max, {self.decay_max:g}"
-            raise PydanticCustomError("decay_min", said, {"key": "data.single.decay_min"})
+            raise unfit("data.single.decay_min", said)
         refuse_unread(self, "data.single", {"entropy_bound": ("an entropy_weight above 0", self.entropy_weight > 0)})
         return self
 

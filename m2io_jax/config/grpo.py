@@ -3,9 +3,8 @@
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
-from m2io_jax.config.section import Count, Fraction, NotNegative, Positive, Section, refuse_unread
+from m2io_jax.config.section import Count, Fraction, NotNegative, Positive, Section, refuse_unread, unfit
 
 
 class RolloutConfig(Section):
@@ -101,11 +100,11 @@ class GRPOConfig(Section):
     def _fits_together(self) -> Self:
         if self.kl_beta_min > self.kl_beta:
             said = f"`grpo.kl_beta_min` is {self.kl_beta_min:g} but must be at most `grpo.kl_beta`, {self.kl_beta:g}"
-            raise PydanticCustomError("kl_beta_min", said, {"key": "grpo.kl_beta_min"})
+            raise unfit("grpo.kl_beta_min", said)
         if self.entropy_target is not None and self.entropy_coef > self.entropy_coef_max:
             most = self.entropy_coef_max
             said = f"`grpo.entropy_coef` is {self.entropy_coef:g} but must be at most `grpo.entropy_coef_max`, {most:g}"
-            raise PydanticCustomError("entropy_coef", said, {"key": "grpo.entropy_coef"})
+            raise unfit("grpo.entropy_coef", said)
         return self
 
     @model_validator(mode="after")

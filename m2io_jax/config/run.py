@@ -1,17 +1,16 @@
-"""The run configuration: frozen, validated when loaded; and which of it may change when a run is resumed."""
+"""The run configuration: frozen, validated when loaded; and what must agree between its sections."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from m2io_jax.config.data import DataConfig
 from m2io_jax.config.grpo import GRPOConfig, RolloutConfig
 from m2io_jax.config.ppo import PPOConfig
-from m2io_jax.config.section import Count, NotNegative, Pattern, Positive, Section
+from m2io_jax.config.section import Count, NotNegative, Pattern, Positive, Section, unfit
 from m2io_jax.config.sections import (
     BatchConfig,
     CheckpointConfig,
@@ -23,6 +22,8 @@ from m2io_jax.config.sections import (
     OptimizerConfig,
 )
 from m2io_jax.errors import UserError
+
+Misfit = tuple[str, str]  # the dotted key that was set so, and what is said of it
 
 
 class RunConfig(Section):
@@ -89,90 +90,11 @@ class RunConfig(Section):
         return weights
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _agrees(self) -> Self:
         if self.steps is None and self.seconds is None:
             raise ValueError("steps or seconds must be given, or the run would not end")
-        for task, weight in self.tasks.items():
-            if weight and isinstance(self.episodes, dict) and task not in self.episodes:
-                said = f"`episodes` names no folder for the task `{task}`"
-                raise PydanticCustomError("episodes", said, {"key": "episodes"})
-        if self.rollout.prompts is not None and self.rollout.prompts < self.batch.prompts:
-            sampled, rows = self.rollout.prompts, self.batch.prompts
-            said = f"`rollout.prompts` is {sampled} but must be at least batch.prompts, {rows}: these are trained on"
-            raise PydanticCustomError("rollout_prompts", said, {"key": "rollout.prompts"})
-        if self.rollout.gather and self.mesh.fsdp == 1:
-            said = "`rollout.gather` is true but `mesh.fsdp` is 1: there is nothing to gather"
-            raise PydanticCustomError("gather", said, {"key": "rollout.gather"})
-        buffer, longest = self.grpo.overlong_buffer, self.batch.completion_length
-        if self.grpo.overlong_penalty and buffer > longest:
-            said = f"`grpo.overlong_buffer` is {buffer} but must be at most `batch.completion_length`, {longest}"
-            raise PydanticCustomError("overlong_buffer", said, {"key": "grpo.overlong_buffer"})
-        if self.batch.prompts % self.optimizer.micro_batches:
-            parts, rows = self.optimizer.micro_batches, self.batch.prompts
-            said = f"`optimizer.micro_batches` is {parts} but must divide the {rows} prompts of a batch"
-            raise PydanticCustomError("micro_batches", said, {"key": "optimizer.micro_batches"})
-        return self
-
-    @model_validator(mode="after")
-    def _data_fits(self) -> Self:
-        group, single = self.rollout.group_size, self.data.single
-        alone = single is not None or self.grpo.advantage in ("batch", "none")
-        if self.objective == "grpo" and group < 2 and not alone:
-            said = "`rollout.group_size` is 1 but must be 2 or more for grpo: an advantage is relative to its group"
-            said += ", unless `grpo.advantage` is 'batch' or 'none'"
-            raise PydanticCustomError("group_size", said, {"key": "rollout.group_size"})
-        for name in ("filter", "curriculum"):
-            if group < 2 and getattr(self.data, name) is not None:
-                said = f"`data.{name}` goes by a group's accuracy, but `rollout.group_size` is 1: it must be 2 or more"
-                raise PydanticCustomError("of_groups", said, {"key": f"data.{name}"})
-        if self.data.noise is not None and group % 2:
-            said = f"`rollout.group_size` is {group} but must be even for `data.noise`: half of a group sees noise"
-            raise PydanticCustomError("halves", said, {"key": "rollout.group_size"})
-        curriculum, longest = self.data.curriculum, self.batch.completion_length
-        if curriculum and curriculum.length_weight and curriculum.length_target > longest:
-            target, most = curriculum.length_target, "`batch.completion_length`"
-            said = f"`data.curriculum.length_target` is {target} but must be at most {most}, {longest}"
-            raise PydanticCustomError("length_target", said, {"key": "data.curriculum.length_target"})
-        replay = self.data.replay
-        if replay is not None and not round(replay.share * self.batch.prompts):
-            rows = self.batch.prompts
-            said = f"`data.replay.share` is {replay.share:g}, which of the {rows} groups of an update is none"
-            raise PydanticCustomError("share", said, {"key": "data.replay.share"})
-        if "reference" in self.int8 and self.objective != "supervised" and not self.grpo.kl_beta:
-            said = "`int8` names the reference, but there is none: `grpo.kl_beta` is 0"
-            raise PydanticCustomError("unread", said, {"key": "int8"})
-        advantage = self.grpo.advantage
-        if single is not None and advantage not in ("batch", "none"):
-            said = f"`grpo.advantage` is '{advantage}' but must be 'batch' or 'none': `data.single` is the baseline"
-            raise PydanticCustomError("baseline", said, {"key": "grpo.advantage"})
-        return self
-
-    @model_validator(mode="after")
-    def _ppo_fits(self) -> Self:
-        if self.objective == "grpo" and self.ppo != PPOConfig():
-            said = "`ppo` is set but `objective` is 'grpo': a critic is what `objective: ppo` has"
-            raise PydanticCustomError("unread", said, {"key": "ppo"})
-        if self.objective != "ppo":
-            return self
-        grpo, fresh = self.grpo, GRPOConfig()
-        unfit = {
-            "loss": grpo.loss in ("gspo", "gmpo") and "a completion's tokens share one advantage there",
-            "advantage": grpo.advantage != fresh.advantage and "advantages are the critic's",
-            "scale_rewards": not grpo.scale_rewards and "advantages are the critic's (see ppo.whiten)",
-            "kl_estimator": grpo.kl_estimator != fresh.kl_estimator and "the KL is in the reward there, as k1",
-        }
-        for name, reason in unfit.items():
-            if reason:
-                said = f"`grpo.{name}` is {getattr(grpo, name)} but `objective` is 'ppo': {reason}"
-                raise PydanticCustomError("ppo", said, {"key": f"grpo.{name}"})
-        if self.data.single is not None:
-            said = "`data.single` is a baseline, but with `objective: ppo` the critic is: leave it out"
-            raise PydanticCustomError("baseline", said, {"key": "data.single"})
-        chosen = {"data.replay": self.data.replay is not None, "rollout.prompts": self.rollout.prompts is not None}
-        for name, is_set in chosen.items():
-            if is_set and self.rollout.group_size < 2:
-                said = f"`{name}` goes by how rewards differ in a group, but `rollout.group_size` is 1"
-                raise PydanticCustomError("of_groups", said, {"key": name})
+        for key, said in misfits(self):
+            raise unfit(key, said)
         return self
 
     def episodes_of(self, task: str) -> Path:
@@ -221,38 +143,93 @@ class RunConfig(Section):
         return {name: value for name, value in key.items() if name not in free and name.partition(".")[0] not in free}
 
 
-def resume_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Says, one line a key, where two `resume_key()`s differ; empty where a run may go on."""
-    missing = object()
-
-    def show(key: Mapping[str, Any], name: str) -> str:
-        return repr(key[name]) if name in key else "nothing"
-
-    changed = [name for name in {**saved, **current} if saved.get(name, missing) != current.get(name, missing)]
-    return [f"{name}: was {show(saved, name)}, is now {show(current, name)}" for name in changed]
+def misfits(run: RunConfig) -> Iterator[Misfit]:
+    """What does not fit together of a run's sections, each of which has checked its own settings."""
+    yield from _batches(run)
+    yield from _groups(run)
+    yield from _data(run)
+    yield from _objective(run)
 
 
-def require_resumable(saved: Mapping[str, Any], config: RunConfig) -> None:
-    """Raises UserError, naming every key, where `config` would not continue the run whose `resume_key()` was saved."""
-    changed = resume_differences(_stated_since(saved), config.resume_key())
-    if changed:
-        raise UserError(
-            "The run was started with other settings and cannot be resumed with these:\n  " + "\n  ".join(changed),
-            where=str(config.run),
-            mend="put the settings back, or give another directory with run=...",
-        )
+def _batches(run: RunConfig) -> Iterator[Misfit]:
+    rows, sampled, parts = run.batch.prompts, run.rollout.prompts, run.optimizer.micro_batches
+    buffer, longest = run.grpo.overlong_buffer, run.batch.completion_length
+    for task, weight in run.tasks.items():
+        if weight and isinstance(run.episodes, dict) and task not in run.episodes:
+            yield "episodes", f"`episodes` names no folder for the task `{task}`"
+    if sampled is not None and sampled < rows:
+        said = f"`rollout.prompts` is {sampled} but must be at least batch.prompts, {rows}: these are trained on"
+        yield "rollout.prompts", said
+    if run.rollout.gather and run.mesh.fsdp == 1:
+        yield "rollout.gather", "`rollout.gather` is true but `mesh.fsdp` is 1: there is nothing to gather"
+    if run.grpo.overlong_penalty and buffer > longest:
+        said = f"`grpo.overlong_buffer` is {buffer} but must be at most `batch.completion_length`, {longest}"
+        yield "grpo.overlong_buffer", said
+    if rows % parts:
+        said = f"`optimizer.micro_batches` is {parts} but must divide the {rows} prompts of a batch"
+        yield "optimizer.micro_batches", said
 
 
-def _stated_since(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved `resume_key()` with the defaults of settings that there were not when it was saved."""
-    defaults = RunConfig(name="any", objective="supervised", steps=1).resume_key()
-    named = ("tasks.", "rewards.")  # what these do not name has no weight, whatever the default says
+def _groups(run: RunConfig) -> Iterator[Misfit]:
+    """Where a group is too small for what goes by its completions."""
+    size = run.rollout.group_size
+    alone = run.data.single is not None or run.grpo.advantage in ("batch", "none")
+    if run.objective == "grpo" and size < 2 and not alone:
+        said = "`rollout.group_size` is 1 but must be 2 or more for grpo: an advantage is relative to its group"
+        yield "rollout.group_size", f"{said}, unless `grpo.advantage` is 'batch' or 'none'"
+    for name in ("filter", "curriculum"):
+        if size < 2 and getattr(run.data, name) is not None:
+            said = f"`data.{name}` goes by a group's accuracy, but `rollout.group_size` is 1: it must be 2 or more"
+            yield f"data.{name}", said
+    if run.data.noise is not None and size % 2:
+        said = f"`rollout.group_size` is {size} but must be even for `data.noise`: half of a group sees noise"
+        yield "rollout.group_size", said
+    chosen = {"data.replay": run.data.replay is not None, "rollout.prompts": run.rollout.prompts is not None}
+    for name, is_set in chosen.items():
+        if run.objective == "ppo" and is_set and size < 2:
+            said = f"`{name}` goes by how rewards differ in a group, but `rollout.group_size` is 1"
+            yield name, said
 
-    def is_missing(name: str) -> bool:
-        whole = any(key.startswith(f"{name}.") for key in saved)  # a section that is off by default, and was on
-        return "." in name and not name.startswith(named) and not whole
 
-    return {name: value for name, value in defaults.items() if is_missing(name)} | dict(saved)
+def _data(run: RunConfig) -> Iterator[Misfit]:
+    curriculum, longest = run.data.curriculum, run.batch.completion_length
+    if curriculum and curriculum.length_weight and curriculum.length_target > longest:
+        target, most = curriculum.length_target, "`batch.completion_length`"
+        said = f"`data.curriculum.length_target` is {target} but must be at most {most}, {longest}"
+        yield "data.curriculum.length_target", said
+    replay, rows = run.data.replay, run.batch.prompts
+    if replay is not None and not round(replay.share * rows):
+        said = f"`data.replay.share` is {replay.share:g}, which of the {rows} groups of an update is none"
+        yield "data.replay.share", said
+
+
+def _objective(run: RunConfig) -> Iterator[Misfit]:
+    grpo, single = run.grpo, run.data.single is not None
+    if "reference" in run.int8 and run.objective != "supervised" and not grpo.kl_beta:
+        yield "int8", "`int8` names the reference, but there is none: `grpo.kl_beta` is 0"
+    if run.objective == "ppo":
+        yield from _critic(run)
+    elif single and grpo.advantage not in ("batch", "none"):
+        said = f"`grpo.advantage` is '{grpo.advantage}' but must be 'batch' or 'none': `data.single` is the baseline"
+        yield "grpo.advantage", said
+    if run.objective == "grpo" and run.ppo != PPOConfig():
+        yield "ppo", "`ppo` is set but `objective` is 'grpo': a critic is what `objective: ppo` has"
+
+
+def _critic(run: RunConfig) -> Iterator[Misfit]:
+    """What a critic takes the place of."""
+    grpo, fresh = run.grpo, GRPOConfig()
+    unfit = {
+        "loss": grpo.loss in ("gspo", "gmpo") and "a completion's tokens share one advantage there",
+        "advantage": grpo.advantage != fresh.advantage and "advantages are the critic's",
+        "scale_rewards": not grpo.scale_rewards and "advantages are the critic's (see ppo.whiten)",
+        "kl_estimator": grpo.kl_estimator != fresh.kl_estimator and "the KL is in the reward there, as k1",
+    }
+    for name, reason in unfit.items():
+        if reason:
+            yield f"grpo.{name}", f"`grpo.{name}` is {getattr(grpo, name)} but `objective` is 'ppo': {reason}"
+    if run.data.single is not None:
+        yield "data.single", "`data.single` is a baseline, but with `objective: ppo` the critic is: leave it out"
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -40,6 +40,11 @@ class Section(BaseModel):
         return value
 
 
+def unfit(key: str, said: str) -> PydanticCustomError:
+    """The error of a check over several settings: what does not fit, and the dotted key that was set so."""
+    return PydanticCustomError("unfit", said, {"key": key})
+
+
 def refuse_unread(section: Section, name: str, readers: Mapping[str, tuple[str, bool]]) -> None:
     """Refuses a setting that is not at its default where nothing would read it: a slip that no run should hide.
 
@@ -51,4 +56,4 @@ def refuse_unread(section: Section, name: str, readers: Mapping[str, tuple[str, 
         default = type(section).model_fields[key].get_default(call_default_factory=True, validated_data=vars(section))
         if not is_there and getattr(section, key) != default:
             said = f"`{name}.{key}` is {getattr(section, key)} but only {reader} reads it"
-            raise PydanticCustomError("unread", said, {"key": f"{name}.{key}"})
+            raise unfit(f"{name}.{key}", said)

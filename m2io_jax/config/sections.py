@@ -4,9 +4,8 @@ import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
-from m2io_jax.config.section import Count, Fraction, NotNegative, Pattern, Positive, Section
+from m2io_jax.config.section import Count, Fraction, NotNegative, Pattern, Positive, Section, unfit
 
 
 class BatchConfig(Section):
@@ -43,7 +42,7 @@ class BatchConfig(Section):
         if list(self.completion_lengths) != sorted(set(self.completion_lengths)):
             longest = self.completion_length
             said = f"`batch.shorter` is {list(self.shorter)} but must rise and stay below completion_length, {longest}"
-            raise PydanticCustomError("shorter", said, {"key": "batch.shorter"})
+            raise unfit("batch.shorter", said)
         return self
 
 
@@ -125,15 +124,15 @@ class CheckpointConfig(Section):
         every = self.every_steps
         if self.keep_every is not None and self.keep_every % every:
             said = f"`checkpoint.keep_every` is {self.keep_every} but must be a multiple of every_steps, {every}"
-            raise PydanticCustomError("keep_every", said, {"key": "checkpoint.keep_every"})
+            raise unfit("checkpoint.keep_every", said)
         if self.keep_best and self.best_by is None:
             said = "`checkpoint.best_by` is not set but `checkpoint.keep_best` needs a metric, such as reward or loss"
-            raise PydanticCustomError("best_by", said, {"key": "checkpoint.keep_best"})
+            raise unfit("checkpoint.keep_best", said)
         unread = {"best_by": self.best_by is not None, "best": self.best != "highest"}
         for name, is_set in unread.items():
             if is_set and not self.keep_best:
                 said = f"`checkpoint.{name}` is {getattr(self, name)} but only keep_best above 0 reads it"
-                raise PydanticCustomError("unread", said, {"key": f"checkpoint.{name}"})
+                raise unfit(f"checkpoint.{name}", said)
         return self
 
 
@@ -175,7 +174,7 @@ class LoggingConfig(Section):
     def _read(self) -> Self:
         if self.samples_every_steps is None and self.samples != type(self).model_fields["samples"].default:
             said = f"`logging.samples` is {self.samples} but nothing is sampled: `logging.samples_every_steps` is empty"
-            raise PydanticCustomError("unread", said, {"key": "logging.samples"})
+            raise unfit("logging.samples", said)
         return self
 
 

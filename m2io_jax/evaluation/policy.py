@@ -9,7 +9,6 @@ from typing import TypeVar
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from rich.console import Console
 
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
@@ -111,8 +110,7 @@ class Judge:
         said: list[_Said] = []
         dropped: Counter[str] = Counter()
         batches = self._batches(task, episodes, constraints, dropped)
-        quiet = None if is_first() else Console(quiet=True)
-        with Progress(title, steps=len(episodes), console=quiet) as progress:
+        with Progress(title, steps=len(episodes), quiet=not is_first()) as progress:
             for batch, done in _in_step(batches):
                 prompts, constraint = self._placed(batch, constraints)
                 rollouts = sampler(params, prompts, key, constraint)

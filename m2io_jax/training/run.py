@@ -222,8 +222,7 @@ def run_steps(
     key = jax.random.key(config.seed)
     title, shown = f"{config.name} ({config.objective})", SHOWN[config.objective]
     budget = dict(steps=config.steps, seconds=config.seconds, done_steps=step, done_seconds=elapsed)
-    quiet = None if is_first() else Console(quiet=True)
-    with Progress(title, shown=shown, console=quiet, **budget) as progress:
+    with Progress(title, shown=shown, quiet=not is_first(), **budget) as progress:
         while True:
             elapsed, status = agreed(elapsed, stop)
             share = progress_of(config, step, elapsed)
