@@ -1,12 +1,17 @@
-"""Files and folders that appear whole: a reader finds the former one or the new one, whatever ends the writer."""
+"""Files and folders that appear whole: a reader finds the former one or the new one, whatever ends the writer; and
+reading JSON Lines."""
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 from m2io_jax.errors import UserError
+
+Row = TypeVar("Row")
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -71,3 +76,21 @@ def put_in_place(draft: Path, folder: Path) -> None:
         former.rename(folder)
         raise
     shutil.rmtree(former, ignore_errors=True)
+
+
+def read_json_lines(path: str | Path, make: Callable[[Any], Row], *, what: str, mend: str) -> Iterator[Row]:
+    """What `make` makes of each line's JSON; it raises ValueError, KeyError or TypeError for one that it cannot use.
+
+    Raises:
+        UserError: a line is damaged, or not `what`, such as "a document"; it is named by its number.
+        OSError: the file cannot be read.
+    """
+    # Bytes, split at "\n" only: a damaged file must still give the number of its damaged line.
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield make(json.loads(line.decode("utf-8")))
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                reason = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
+                said = f"Line {number} is not {what}: {reason}"
+                raise UserError(said, where=f"{path}:{number}", mend=mend) from error

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from m2io_jax.corpus.documents import AnswerPicture, Block, Document, PictureBlock, Question, TextBlock
 from m2io_jax.errors import UserError
-from m2io_jax.files import put_in_place
+from m2io_jax.files import put_in_place, read_json_lines
 
 FORMAT = "m2io-corpus"
 VERSION = 1
@@ -56,12 +56,12 @@ class Corpus:
     @cached_property
     def documents(self) -> tuple[Document, ...]:
         """All documents, in the order of the file. Raises UserError for a damaged line."""
-        return tuple(_read_rows(self.path / "documents.jsonl", document_from_json))
+        return tuple(_read_rows(self.path / "documents.jsonl", document_from_json, "a document"))
 
     @cached_property
     def questions(self) -> tuple[Question, ...]:
         """All questions; empty where the corpus has none. Raises UserError for a damaged line."""
-        return tuple(_read_rows(self.path / "questions.jsonl", question_from_json))
+        return tuple(_read_rows(self.path / "questions.jsonl", question_from_json, "a question"))
 
     @cached_property
     def _by_id(self) -> dict[str, Document]:
@@ -236,17 +236,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_rows(file: Path, make: Callable[[dict[str, Any]], Row]) -> Iterator[Row]:
+def _read_rows(file: Path, make: Callable[[dict[str, Any]], Row], what: str) -> Iterator[Row]:
     if not file.is_file():
         raise UserError("The corpus lacks a file.", where=str(file), mend="Import the documents again.")
-    # Bytes, split at "\n" only: a damaged file must still give the number of its damaged line.
-    with open(file, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield make(json.loads(line.decode("utf-8")))
-            except (ValueError, KeyError, TypeError) as error:
-                what = f"Line {number} is damaged or cut off: {type(error).__name__}: {error}"
-                raise UserError(what, where=f"{file}:{number}", mend="Import the documents again.") from error
+    yield from read_json_lines(file, make, what=what, mend="Import the documents again.")
 
 
 def _check_replaceable(path: Path) -> None:

@@ -5,7 +5,6 @@ documents' pictures in document order, each with its `id` and `score`, a cross-e
 or whole numbers, and repeat among candidates.
 """
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.pictures import PictureScores, picture_scores
+from m2io_jax.files import read_json_lines
 
 # Domains of several subsets; their figures are means over questions, so that a subset counts by its size.
 DOMAINS = {"lifestyle": ("recipe", "manual"), "web_domain": ("wit", "wiki", "web")}
@@ -83,20 +83,14 @@ def read_gold(path: str | Path) -> Iterator[GoldQuestion]:
         UserError: the file cannot be read, is empty, or a line is damaged (named by its number): a mean over the rest
             would not be the benchmark's.
     """
-    number, mend = 0, "Take an undamaged copy of the file."
+    question, mend = None, "Take an undamaged copy of the file."
     try:
-        # Bytes, split at "\n" only: a damaged file must still give the number of its damaged line.
-        with open(path, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    yield _question(json.loads(line.decode("utf-8")))
-                except (ValueError, KeyError, TypeError) as error:
-                    what = f"Line {number} is not a gold question: {_reason(error)}"
-                    raise UserError(what, where=f"{path}:{number}", mend=mend) from error
+        for question in read_json_lines(path, _question, what="a gold question", mend=mend):
+            yield question
     except OSError as error:
         what = f"The gold file cannot be read: {error.strerror}."
         raise UserError(what, where=str(path), mend="Check the path.") from error
-    if number == 0:
+    if question is None:
         raise UserError("The gold file is empty.", where=str(path), mend=mend)
 
 
@@ -129,10 +123,6 @@ def _score(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise TypeError(f"cands[].score must be a finite number, got {value!r}")
     return float(value)
-
-
-def _reason(error: Exception) -> str:
-    return f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _points(scores: Iterable[PictureScores]) -> dict[str, float]:

@@ -113,6 +113,7 @@ def test_questions_without_candidates(tmp_path):
         line(subset="lifestyle"),
         line(qid=""),
         "\udcff",
+        "[" * 200_000,
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, bad):
