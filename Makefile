@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 NOTEBOOKS_STAMP := $(VENV)/installed-notebooks
+TPU_STAMP := $(VENV)/installed-tpu
 # JAX compiles for most of a test's time, and one compilation keeps one core busy: two workers by default.
 WORKERS ?= 2
 
@@ -42,8 +43,8 @@ notebooks: $(NOTEBOOKS_STAMP)
 test: $(STAMP)
 	@JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
 
-# The notebooks are executed too.
-test-all: $(NOTEBOOKS_STAMP)
+# The notebooks are executed too, and programs compiled for TPUs.
+test-all: $(NOTEBOOKS_STAMP) $(TPU_STAMP)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 lint: $(STAMP)
@@ -67,6 +68,12 @@ $(NOTEBOOKS_STAMP): $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
 		-c constraints.txt -e '.[notebooks]'
 	@touch $(NOTEBOOKS_STAMP)
+
+# libtpu compiles without a TPU; where it has no wheel, the tests that need it say so and are skipped.
+$(TPU_STAMP): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
+		-c constraints.txt -e '.[tpu]' || echo "There is no libtpu here: nothing is compiled for TPUs."
+	@touch $(TPU_STAMP)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

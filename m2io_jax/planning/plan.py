@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
 from m2io_jax.config import RunConfig
@@ -90,13 +91,17 @@ def plan(config: RunConfig, topology: Topology, said: Callable[[Planned], None])
 @contextmanager
 def _nothing_kept() -> Iterator[None]:
     """Between runs: what was compiled for devices that are not at hand could not be read back."""
-    name = "jax_enable_compilation_cache"
-    before = getattr(jax.config, name)
-    jax.config.update(name, False)
+    before = jax.config.jax_enable_compilation_cache
+    _keep_programs(False)
     try:
         yield
     finally:
-        jax.config.update(name, before)
+        _keep_programs(before)
+
+
+def _keep_programs(kept: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", kept)
+    compilation_cache.reset_cache()  # JAX asks once, at its first compilation
 
 
 class _Run(Ahead):

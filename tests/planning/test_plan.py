@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from killed_run import small_run
 from rich.console import Console
 
@@ -162,6 +163,29 @@ def test_what_is_not_drawn_of_a_part_is_added_up(config):
     rest = sorted(each.bytes for each in arrays)[:-2]
     assert float(sizes[3]) == pytest.approx(sum(rest) / 2**20, rel=0.05)
     assert float(sizes[4]) == pytest.approx(sum(each.bytes for each in arrays) / 2**20, rel=0.05)
+
+
+def test_a_plan_keeps_no_programs(tmp_path):
+    """They could not be read back; and JAX asks only once whether to keep any."""
+    settings = {"compilation_cache_dir": str(tmp_path), "persistent_cache_min_compile_time_secs": 0.0}
+    before = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in settings}
+
+    def kept_after(factor):
+        jax.jit(lambda x: factor * x).lower(1.0).compile()
+        return len([file for file in tmp_path.rglob("*") if file.is_file()])
+
+    try:
+        for name, value in settings.items():
+            jax.config.update(f"jax_{name}", value)
+        compilation_cache.reset_cache()
+        first = kept_after(2)
+        with module._nothing_kept():
+            assert kept_after(3) == first > 0
+        assert kept_after(4) > first
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
 
 
 @pytest.mark.parametrize("used, gib", [("48.00G", 48.0), ("512.00M", 0.5)])
