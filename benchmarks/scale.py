@@ -11,14 +11,16 @@ Minutes a line on two cores; `--sizes`, `--families` and `--parts` choose.
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from m2io_jax.errors import UserError
 from m2io_jax.parallel.mesh import abstract_mesh
 from m2io_jax.parallel.topologies import FAMILIES, Topology, find_topology
-from m2io_jax.planning.plan import plan
+from m2io_jax.planning.plan import Planned, plan
 from m2io_jax.planning.shardings import arrays_of
 from m2io_jax.training.stages import load_stages
 
@@ -41,10 +43,15 @@ def planned(size: str, trained: str, topology: Topology) -> dict[str, Any]:
     config, began = run_of(size, trained, topology), time.perf_counter()
     held = sum(each.bytes for each in arrays_of(config, abstract_mesh(config.mesh, topology.all_devices, 1))) / 2**30
     line = {"size": size, "trained": trained, "topology": topology.name, "held_gib": round(held, 2)}
+    line |= {"jax": version("jax"), "libtpu": version("libtpu")}
     if held > topology.family.hbm_gib:
         return line | {"fits": False, "programs": []}
+
+    def said(one: Planned) -> None:
+        print(f"  {one.program}: {one.hbm_gib:.1f} GiB, {one.compile_s:.0f} s", flush=True)
+
     try:
-        programs = plan(config, topology, lambda one: print(f"  {one.program}: {one.compile_s:.0f} s", flush=True))
+        programs = plan(config, topology, said, all_programs=False)
     except UserError as error:
         if error.where == "topology":  # it is this machine that cannot plan
             raise
@@ -67,7 +74,12 @@ def smallest(lines: list[dict], size: str, trained: str, family: str) -> Iterato
 
 def tables(lines: list[dict]) -> str:
     """What is kept, as Markdown."""
-    return "\n".join(["", *_fits(lines), "", *_chips(lines), ""])
+    return "\n".join(["", *_fits(lines), "", *_chips(lines), "", _made_with(lines), ""])
+
+
+def _made_with(lines: list[dict]) -> str:
+    made = Counter(f"libtpu {line['libtpu']} and jax {line['jax']}" for line in lines if line["programs"])
+    return "Slices compiled: " + "; ".join(f"{count} by {versions}" for versions, count in made.most_common()) + "."
 
 
 def _fits(lines: list[dict]) -> list[str]:
@@ -82,15 +94,18 @@ def _fits(lines: list[dict]) -> list[str]:
 def _smallest_cell(lines: list[dict], size: str, trained: str, family: str) -> str:
     own = [line for line in lines if (line["size"], line["trained"]) == (size, trained)]
     by_name = {line["topology"]: line for line in own}
-    for shape in FAMILIES[family].shapes:
-        line = by_name.get(f"{family}:{shape}")
+    names = [f"{family}:{shape}" for shape in FAMILIES[family].shapes]
+    refused = [f"`{name}`" for name in names if "refused" in by_name.get(name, ())]
+    beside = f" (libtpu could not compile {', '.join(refused)})" if refused else ""
+    for name in names:
+        line = by_name.get(name)
         if line is None:
             return "not planned yet"
         if line["fits"]:
             most = max(line["programs"], key=lambda one: one["hbm_gib"])
             seconds = sum(one["step_s_estimate"] for one in line["programs"])
-            return f"`{line['topology']}` {most['hbm_gib']:.1f} GiB ({most['program']}), {seconds:.2g} s"
-    return "none up to 256 chips"
+            return f"`{line['topology']}` {most['hbm_gib']:.1f} GiB ({most['program']}), {seconds:.2g} s{beside}"
+    return f"none up to 256 chips{beside}"
 
 
 def _chips(lines: list[dict]) -> list[str]:

@@ -24,8 +24,8 @@ from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.state import abstract_state
 
 GIB = 2**30
-# As libtpu says it: "Used 48.00G of 15.75G hbm".
-_TOO_MUCH = re.compile(r"Used (?P<used>[\d.]+)(?P<unit>[KMG]) of [\d.]+[KMG] hbm")
+# As libtpu says it: "Used 48.00G of 15.75G hbm", or, arguments not counted, "temporaries (16.76G) exceeds".
+_TOO_MUCH = re.compile(r"(?:Used |(?P<temporaries>temporaries) \()(?P<used>[\d.]+)(?P<unit>[KMG])(?: of |\) exceeds )")
 _UNITS = {"K": 2**10, "M": 2**20, "G": GIB}
 
 
@@ -70,10 +70,12 @@ class DoesNotFit(Exception):
     """A program that others wait for does not fit the device's memory."""
 
 
-def plan(config: RunConfig, topology: Topology, said: Callable[[Planned], None]) -> list[Planned]:
+def plan(
+    config: RunConfig, topology: Topology, said: Callable[[Planned], None], *, all_programs: bool = True
+) -> list[Planned]:
     """Plans every program of the run's step; `said` hears of each as it is compiled.
 
-    Where one does not fit, those that take what it gives are left out.
+    Where one does not fit, those that take what it gives are left out; without `all_programs`, all that have not begun.
 
     Raises:
         UserError: there is no libtpu, it cannot compile a program, or the configuration does not suit the topology.
@@ -82,7 +84,7 @@ def plan(config: RunConfig, topology: Topology, said: Callable[[Planned], None])
     mesh = topology_mesh(config, topology)
     objective = abstract_objective(config, mesh)
     state = objective.state(abstract_state)
-    run = _Run(config, topology, mesh, objective, state, said)
+    run = _Run(config, topology, mesh, objective, state, said, all_programs)
     with suppress(DoesNotFit), _nothing_kept():
         objective.compile(state, run)
     return run.planned
@@ -107,14 +109,16 @@ def _keep_programs(kept: bool) -> None:
 class _Run(Ahead):
     """Compiles a run's programs, and notes what each needs."""
 
-    def __init__(self, config: RunConfig, topology: Topology, mesh: Mesh, objective, state, said):
+    def __init__(self, config: RunConfig, topology: Topology, mesh: Mesh, objective, state, said, all_programs: bool):
         super().__init__(mesh)
         self.config, self.topology, self.mesh, self.said = config, topology, mesh, said
-        self.model, self.planned = model_of(config), []
+        self.model, self.planned, self.all_programs = model_of(config), [], all_programs
         self.trained = _trained_towers(objective.begin)
         self.held = jax.tree.leaves((state, objective.frozen, objective.reference))
 
     def __call__(self, name: str, function: Callable, *arguments: Any) -> jax.stages.Compiled:
+        if not (self.all_programs or all(one.fits for one in self.planned)):
+            raise DoesNotFit(name)
         beside = self._held_beside(arguments)
         flops = program_flops(self.config, self.model, self.trained, name) / self.topology.all_devices
         try:
@@ -125,6 +129,7 @@ class _Run(Ahead):
                 mend = "try other shapes of the batch or the mesh, or another version of libtpu"
                 what = f"libtpu cannot compile {name} for {self.topology.name}: {said}."
                 raise UserError(what, where="m2io plan", mend=mend) from error
+            beside = self._held_beside(()) if found["temporaries"] else beside
             needed = beside + float(found["used"]) * _UNITS[found["unit"]]
             self._note(Planned(name, self.topology, needed / GIB, flops, None, None, float("nan")))
             raise DoesNotFit(name) from None

@@ -8,7 +8,8 @@ from m2io_jax.parallel.topologies import find_topology
 def line(topology: str, fits: bool, **more) -> dict:
     update = {"program": "update", "hbm_gib": 12.5, "flops_per_chip": 3e12, "step_s_estimate": 0.5, "compile_s": 7.2}
     update |= {"collective_bytes": {"all-gather": 4e9, "send": 1e6}}
-    return {"size": "3b", "trained": "adapters", "topology": topology, "fits": fits, "programs": [update], **more}
+    made = {"jax": "0.12", "libtpu": "0.0.52"}
+    return {"size": "3b", "trained": "adapters", "topology": topology, "fits": fits, "programs": [update]} | made | more
 
 
 def test_the_smallest_slice_that_fits_is_looked_for_from_below():
@@ -27,6 +28,12 @@ def test_tables_say_what_was_planned_and_what_was_not():
     assert "| 3B | adapters | `v5e:2x2` 12.5 GiB (update), 0.5 s | not planned yet | not planned yet |" in drawn
     assert "| 3B | adapters | `v5e:8x8` | update | 3 | 4 | all-gather 4 | 0.5 | 7 s |" in drawn
     assert drawn.count("`v5e:8x8`") == 1 and "v6e:1x1" not in drawn
+    assert "4 by libtpu 0.0.52 and jax 0.12" in drawn
+
+
+def test_a_slice_that_the_compiler_refused_is_told():
+    drawn = tables([line("v5e:1x1", False, refused="an error of libtpu's"), line("v5e:2x2", True)])
+    assert "0.5 s (libtpu could not compile `v5e:1x1`)" in drawn
 
 
 def test_every_size_has_a_prompt_a_device():

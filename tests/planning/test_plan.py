@@ -188,10 +188,17 @@ def test_a_plan_keeps_no_programs(tmp_path):
         compilation_cache.reset_cache()
 
 
-@pytest.mark.parametrize("used, gib", [("48.00G", 48.0), ("512.00M", 0.5)])
-def test_what_libtpu_says_of_too_large_a_program_is_read(config, monkeypatch, used, gib):
+@pytest.mark.parametrize(
+    "said, gib",
+    [
+        ("Ran out of memory in memory space hbm. Used 48.00G of 15.75G hbm. Exceeded hbm capacity by", 48.0),
+        ("Ran out of memory. Used 512.00M of 15.75G hbm. Exceeded", 0.5),
+        ("the total memory required for HLO temporaries (16.76G) exceeds available HBM (15.75G)", 16.76),
+    ],
+)
+def test_what_libtpu_says_of_too_large_a_program_is_read(config, monkeypatch, said, gib):
     def refuse(self, name, function, *arguments):
-        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: Ran out of memory. Used {used} of 15.75G hbm. Exceeded")
+        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: E1000: {said}.")
 
     monkeypatch.setattr(Ahead, "__call__", refuse)
     monkeypatch.setattr(module, "topology_mesh", lambda config, _: make_mesh(config.mesh))
