@@ -27,8 +27,8 @@ class Adapter(nnx.Module):
         *stack, inputs, outputs = linear.kernel.get_value().shape
         *_, to_rank, from_rank = linear.kernel.get_metadata()["axes"]
         stacked = dict(stack=stack[0] if stack else None)
-        self.a = weight(rngs, (inputs, config.rank), (to_rank, None), inputs**-0.5, **stacked)
-        self.b = weight(rngs, (config.rank, outputs), (None, from_rank), 0.0, **stacked)
+        self.a = weight(rngs, (inputs, config.rank), (to_rank, "rank"), inputs**-0.5, **stacked)
+        self.b = weight(rngs, (config.rank, outputs), ("rank", from_rank), 0.0, **stacked)
         self.scale = config.alpha / config.rank
 
     def __call__(self, x: Float[Array, "rows inputs"]) -> Float[Array, "rows outputs"]:

@@ -35,6 +35,7 @@ RULES: Rules = {
     "sequence": "tensor",
     "vocab": "tensor",
     "embed": "fsdp",
+    "rank": "fsdp",  # of adapters, on the side that is not `embed`
     "heads": "tensor",
     "kv_heads": "tensor",
     "mlp": "tensor",
@@ -42,7 +43,7 @@ RULES: Rules = {
     "layers": None,
     None: None,
 }
-GATHERED: Rules = RULES | {"embed": None}  # nothing of a weight split over `fsdp`
+GATHERED: Rules = RULES | {"embed": None, "rank": None}  # nothing of a weight split over `fsdp`
 
 
 def partition_spec(

@@ -87,7 +87,7 @@ def topology_devices(topology: Topology) -> list[jax.Device]:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology.slice_name, **more)
     except ImportError:
         mend = "install the extra `tpu`, as in pip install -e '.[tpu]'; no TPU is needed"
-        raise UserError("Plans are compiled by libtpu, which is not installed.", where="m2io plan", mend=mend) from None
+        raise UserError("Plans are compiled by libtpu, which is not installed.", where="topology", mend=mend) from None
     except Exception as error:
         said = str(error).partition("\n")[0]
         raise UserError(f"libtpu cannot describe {topology.name}: {said}.", where="topology") from error

@@ -87,6 +87,8 @@ def plan(
     run = _Run(config, topology, mesh, objective, state, said, all_programs)
     with suppress(DoesNotFit), _nothing_kept():
         objective.compile(state, run)
+    if run.refused:  # where one program did not fit meanwhile, that was told in its place
+        raise run.refused
     return run.planned
 
 
@@ -113,6 +115,7 @@ class _Run(Ahead):
         super().__init__(mesh)
         self.config, self.topology, self.mesh, self.said = config, topology, mesh, said
         self.model, self.planned, self.all_programs = model_of(config), [], all_programs
+        self.refused: UserError | None = None
         self.trained = _trained_towers(objective.begin)
         self.held = jax.tree.leaves((state, objective.frozen, objective.reference))
 
@@ -128,14 +131,15 @@ class _Run(Ahead):
             if not found:
                 mend = "try other shapes of the batch or the mesh, or another version of libtpu"
                 what = f"libtpu cannot compile {name} for {self.topology.name}: {said}."
-                raise UserError(what, where="m2io plan", mend=mend) from error
+                self.refused = UserError(what, where="m2io plan", mend=mend)
+                raise self.refused from error
             beside = self._held_beside(()) if found["temporaries"] else beside
             needed = beside + float(found["used"]) * _UNITS[found["unit"]]
             self._note(Planned(name, self.topology, needed / GIB, flops, None, None, float("nan")))
             raise DoesNotFit(name) from None
         memory = program.memory_analysis()
         given = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-        needed = beside + given + memory.temp_size_in_bytes
+        needed = beside + unread_bytes(program, arguments) + given + memory.temp_size_in_bytes
         sent = bytes_sent(read_program(_text(program)), self.topology.chips * self.topology.family.devices_a_chip)
         touched = self._decoded_bytes(arguments[0]) if name == "decode" else given + 2 * memory.temp_size_in_bytes
         took = estimate(self.topology, flops=flops, memory_bytes=touched, sent=sent)
@@ -174,6 +178,14 @@ def _text(program: jax.stages.Compiled) -> str:
         what = f"JAX {jax.__version__} cannot read what this libtpu compiled: {str(error).splitlines()[0]}."
         mend = "install the libtpu that belongs to this JAX, as the extra `tpu` does"
         raise UserError(what, where="topology", mend=mend) from error
+
+
+def unread_bytes(program: jax.stages.Compiled, arguments: Any) -> int:
+    """Of arguments that a program does not read, on one device: JAX leaves them out of it, but there they lie."""
+    leaves, tree = jax.tree.flatten(arguments)
+    places = tree.flatten_up_to(program.input_shardings[0])
+    unread = [leaf for leaf, place in zip(leaves, places, strict=True) if place is None]
+    return sum(bytes_on_device(leaf) for leaf in unread if getattr(leaf, "sharding", None) is not None)
 
 
 def bytes_on_device(shape: jax.ShapeDtypeStruct) -> int:

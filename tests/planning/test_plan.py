@@ -122,11 +122,12 @@ def test_a_plan_says_what_each_program_needs(config, planned, lowered):
     beside = {"update": held["reference"]}  # it takes all weights but these
     for name, one in found.items():
         assert one.as_json().keys() == KEYS and json.dumps(one.as_json())
-        assert one.fits and one.hbm_gib * 2**30 > weights and one.estimate.seconds > 0, name
+        assert one.fits and one.estimate.seconds > 0, name
         memory = lowered[name][1].memory_analysis()
+        assert one.hbm_gib * 2**30 >= weights + memory.temp_size_in_bytes, "what is not read lies there too"
         own = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
         if name in beside:
-            assert one.hbm_gib * 2**30 == pytest.approx(own - memory.alias_size_in_bytes + beside[name])
+            assert one.hbm_gib * 2**30 == pytest.approx(own - memory.alias_size_in_bytes + beside[name], abs=64)
     assert found["update"].sent == {"all-gather": 800.0}
     assert found["update"].flops > found["reference"].flops > found["prefill"].flops > 0
 
