@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from m2io_jax.errors import UserError
+from m2io_jax.files import replace_text
 from m2io_jax.parallel.mesh import abstract_mesh
 from m2io_jax.parallel.topologies import FAMILIES, Topology, find_topology
+from m2io_jax.planning.command import compiled
 from m2io_jax.planning.plan import Planned, plan
 from m2io_jax.planning.shardings import arrays_of
 from m2io_jax.training.stages import load_stages
@@ -48,7 +50,7 @@ def planned(size: str, trained: str, topology: Topology) -> dict[str, Any]:
         return line | {"fits": False, "programs": []}
 
     def said(one: Planned) -> None:
-        print(f"  {one.program}: {one.hbm_gib:.1f} GiB, {one.compile_s:.0f} s", flush=True)
+        print(f"{compiled(one)}, {one.hbm_gib:.1f} GiB", flush=True)
 
     try:
         programs = plan(config, topology, said, all_programs=False)
@@ -138,8 +140,11 @@ def keep(line: dict) -> None:
 
 def write_page() -> None:
     """Draws the tables of all that is kept."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(before + BEGIN + "\n" + tables(kept()) + "\n" + END + rest.partition(END)[2])
+    before, begin, rest = PAGE.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UserError("The page has no place for the tables.", where=str(PAGE), mend=f"put back {BEGIN} and {END}")
+    replace_text(PAGE, before + begin + "\n" + tables(kept()) + "\n" + end + after)
 
 
 def missing(size: str, trained: str, parts: list[str], families: list[str]) -> Iterator[Topology]:

@@ -1,14 +1,19 @@
 """`m2io plan`: the plans of a configuration's stages on topologies, as a table with what to change, or as JSON."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from jax.sharding import AbstractMesh
 from rich.console import Console
 from rich.table import Table
 
 from m2io_jax.config import RunConfig
+from m2io_jax.parallel.mesh import abstract_mesh
+from m2io_jax.parallel.sharding import row_ways
 from m2io_jax.parallel.topologies import Topology, find_topology
+from m2io_jax.planning.abstract import model_of
+from m2io_jax.planning.estimate import SAMPLING, times_a_step
 from m2io_jax.planning.plan import Planned, plan
 from m2io_jax.training.stages import load_stages
 
@@ -16,8 +21,9 @@ ASSUMED = """\
 A device is a chip (of tpu7x half of one). GiB: the program's arguments, results and temporaries, and the rest of the
 run's weights and moments. TFLOP: products of rows of full length, what is computed again included, shared out evenly;
 counted by m2io_jax/models/flops.py, for XLA counts a loop once. GB sent: by a device, read from the compiled program,
-loops as often as they run. Seconds: the slowest of arithmetic, memory and network at their published peaks. Real steps
-take longer; completions that stop early take less."""
+loops as often as they run. Seconds: the slowest of arithmetic, memory and network at their published peaks. A step has
+completions of full length and one round of sampling. Products with adapters are left out (of 3B, rank 64: 3%). Real
+steps take longer; completions that stop early take less."""
 
 
 def plan_command(config: Path, settings: Iterable[str], topologies: str, as_json: bool, out: Console, say: Console):
@@ -37,7 +43,7 @@ def plan_command(config: Path, settings: Iterable[str], topologies: str, as_json
         print(json.dumps([one.as_json() | {"program": name + one.program} for name, _, all in found for one in all]))
         return
     for name, stage, planned in found:
-        out.print(table(name or stage.name, planned))
+        out.print(table(name or stage.name, stage, planned))
         for line in advice(stage, planned):
             out.print(f"- {line}", highlight=False, markup=False)
     out.print(ASSUMED, style="dim", highlight=False)
@@ -47,7 +53,12 @@ def compiled(one: Planned) -> str:
     return f"  {one.program}: {one.compile_s:.1f} s" if one.sent is not None else f"  {one.program}: does not fit"
 
 
-def table(title: str, planned: list[Planned]) -> Table:
+def step_seconds(config: RunConfig, planned: list[Planned]) -> float:
+    """Of a step, at best: its programs one after another, each as often as a step runs it."""
+    return sum(times_a_step(config, one.program) * one.estimate.seconds for one in planned)
+
+
+def table(title: str, config: RunConfig, planned: list[Planned]) -> Table:
     """A row a program; the last adds up the seconds of a step."""
     limit = planned[0].topology.family.hbm_gib
     drawn = Table(title=f"{title} on {planned[0].topology.name}, {limit} GiB a device", title_justify="left")
@@ -57,7 +68,7 @@ def table(title: str, planned: list[Planned]) -> Table:
     for one in planned:
         drawn.add_row(*_cells(one))
     if all(one.estimate for one in planned):
-        total = sum(one.estimate.seconds for one in planned)
+        total = step_seconds(config, planned)
         drawn.add_section()
         drawn.add_row("step, at best", "", "", "", "", "", f"{total:.3g}", "")
     return drawn
@@ -76,7 +87,15 @@ def advice(config: RunConfig, planned: list[Planned]) -> list[str]:
     """What to change where something does not fit, or where a device mostly waits for the network."""
     large = [one for one in planned if not one.fits]
     lines = [f"{one.program} needs {one.hbm_gib:.1f} GiB of {one.topology.family.hbm_gib}." for one in large]
-    lines += [f"Try {change}." for change in _smaller(config, planned[0].topology)] if large else []
+    topology = planned[0].topology
+    if large:
+        lines += [f"Try {change}." for change in _smaller(config, topology, [one.program for one in large])]
+    ways = _mesh(config, topology).shape["fsdp"]
+    if config.lora and config.lora.rank % ways:
+        lines.append(
+            f"mesh.fsdp is {ways}, which does not divide lora.rank, {config.lora.rank}: one side of each adapter lies "
+            "whole on every device, with its moments. Give the devices that are too many to mesh.data."
+        )
     for one in planned:
         waits = one.program == "decode" and one.estimate and one.estimate.bound == "network"
         if waits and config.mesh.fsdp != 1 and not config.rollout.gather:
@@ -87,20 +106,35 @@ def advice(config: RunConfig, planned: list[Planned]) -> list[str]:
     return lines
 
 
-def _smaller(config: RunConfig, topology: Topology) -> list[str]:
-    """Settings that take less memory and are not yet as they could be, those that cost least first."""
+def _smaller(config: RunConfig, topology: Topology, large: Sequence[str]) -> list[str]:
+    """Settings that take less memory in the programs named and are not yet as they could be, those that cost least
+    first."""
+    samples = any(name in SAMPLING for name in large)
+    learns = any(name.partition(" of ")[0] not in SAMPLING for name in large)
+    mesh, text = _mesh(config, topology), model_of(config).text
     changes = []
     if config.computation.dtype == "float32":
         changes.append("computation.dtype=bfloat16")
-    if config.computation.remat != "full":
-        changes.append("computation.remat=full")
     if config.mesh.fsdp == 1 and topology.all_devices > 1:
         changes.append("mesh.data=1 mesh.fsdp=-1: every device has a part of the weights")
-    if config.optimizer.micro_batches < config.batch.prompts:
-        more = 2 * config.optimizer.micro_batches
-        changes.append(f"optimizer.micro_batches={more}, as long as every device has a row of each")
+    if samples and config.rollout.gather:
+        changes.append("rollout.gather=false: of the weights that fsdp splits, a device gathers one layer at a time")
+    if learns and config.computation.remat != "full":
+        changes.append("computation.remat=full")
+    more = 2 * config.optimizer.micro_batches
+    if learns and config.batch.prompts % more == 0 and config.batch.prompts // more >= row_ways(mesh):
+        changes.append(f"optimizer.micro_batches={more}")
     if config.objective != "supervised" and config.grpo.kl_beta and "reference" not in config.int8:
         changes.append("int8=[reference]")
     if config.lora is None:
         changes.append("lora={rank: 64, alpha: 128}: adapters need moments and gradients, the weights none")
+    if config.prompts_a_step > row_ways(mesh):
+        changes.append("fewer prompts for a device: batch.prompts, rollout.prompts")
+    wider = 2 * mesh.shape["tensor"]
+    if topology.all_devices % wider == 0 and text.num_key_value_heads % wider == 0:
+        changes.append(f"mesh.tensor={wider}: layers and caches are split by heads, and a row has {wider} devices")
     return [*changes, "a larger topology"]
+
+
+def _mesh(config: RunConfig, topology: Topology) -> AbstractMesh:
+    return abstract_mesh(config.mesh, topology.all_devices, topology.slices)

@@ -21,6 +21,7 @@ from m2io_jax.parallel.topologies import Topology
 from m2io_jax.planning.collectives import BETWEEN_SLICES
 
 BYTES = {"float32": 4, "bfloat16": 2}
+SAMPLING = ("encode", "prefill", "decode")
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def program_flops(config: RunConfig, model: ModelConfig, trained: Mapping[str, s
     name, _, length = program.partition(" of ")
     batch, grouped = config.batch, config.objective != "supervised"
     group = config.rollout.group_size if grouped else 1
-    rows = config.prompts_a_step if name in ("encode", "prefill", "decode") else batch.prompts
+    if config.data.noise and name in ("decode", "clean"):
+        group //= 2
+    rows = config.prompts_a_step if name in (*SAMPLING, "clean") else batch.prompts
     completion = int(length) if length else batch.completion_length
     pictures = _pictures(config, model, rows)
     encoded_before = grouped and "vision" not in trained and not config.int8
@@ -102,6 +105,17 @@ def program_flops(config: RunConfig, model: ModelConfig, trained: Mapping[str, s
     return seen + _with_backward(config, text, trained.get("language", "passed through"))
 
 
+def times_a_step(config: RunConfig, program: str) -> int:
+    """How often a step runs a program, where completions have their full length and the first round of sampling is
+    enough: of the lengths that an update is compiled for (`batch.shorter`) it runs one."""
+    name, _, shorter = program.partition(" of ")
+    if shorter:
+        return 0
+    if name in SAMPLING:
+        return 2 if config.data.noise else 1
+    return config.grpo.updates_per_rollout if name in ("update", "critic") else 1
+
+
 def _with_backward(config: RunConfig, work: Work, trained: str | None) -> float:
     """Of forward and backward: once more for activations, once more for kernels that are trained, and what is computed
     again. Nothing but forward where no gradient is needed."""
@@ -120,7 +134,7 @@ def decode_bytes(config: RunConfig, model: ModelConfig, weights: float, rows: fl
         weights: bytes of the language model that a device multiplies by.
         rows: prompts a device decodes for; heads: the key-value heads of each that it has.
     """
-    text, batch, group = model.text, config.batch, config.rollout.group_size
+    text, batch, group = model.text, config.batch, config.rollout.group_size // (2 if config.data.noise else 1)
     of_token = 2 * text.num_hidden_layers * heads * text.head_dim * BYTES[config.computation.dtype]
     cached = batch.prompt_length + group * batch.completion_length / 2  # a completion's own: half of it on average
     return (batch.completion_length - 1) * (weights + rows * cached * of_token)

@@ -54,13 +54,15 @@ class Planned:
         return self.sent is not None and self.hbm_gib <= self.topology.family.hbm_gib
 
     def as_json(self) -> dict[str, Any]:
+        """Memory is of a device; operations and bytes sent are of a chip, as the keys say."""
+        devices = self.topology.family.devices_a_chip
         return {
             "program": self.program,
             "topology": self.topology.name,
             "hbm_gib": round(self.hbm_gib, 3),
             "hbm_limit_gib": self.topology.family.hbm_gib,
-            "flops_per_chip": self.flops,
-            "collective_bytes": self.sent,
+            "flops_per_chip": self.flops * devices,
+            "collective_bytes": None if self.sent is None else {kind: n * devices for kind, n in self.sent.items()},
             "step_s_estimate": self.estimate and self.estimate.seconds,
             "fits": self.fits,
         }

@@ -91,5 +91,6 @@ def _corpus_of(run: Path | None) -> Path:
     folder = user_cache_path("m2io_jax") / "kitchen"
     if not (folder / "corpus.json").is_file():
         import_kitchen(KitchenConfig(documents=200), folder)
+    if not (index_folder(folder) / "retrieval.json").is_file():  # a first answer may have been stopped between the two
         build_index(Corpus.open(folder), index_folder(folder))
     return folder

@@ -23,15 +23,7 @@ def model_placer(policy: Policy, run: RunConfig | None = None) -> Placer:
     Args:
         run: what trained the policy; None for the base.
     """
-    settings = dict(batch=ROOM, evaluate=EvaluateConfig(batch_prompts=1, constrained=True))
-    if run is not None:
-        batch = run.batch
-        needed = batch.pictures * batch.patches // 4 + batch.prompt_length
-        seen = {name: getattr(batch, name) for name in SEEN} | {"prompt_length": max(ROOM.prompt_length, needed)}
-        settings |= dict(batch=ROOM.model_copy(update=seen), computation=run.computation)
-        settings["evaluate"] = settings["evaluate"].model_copy(update={"int8": run.evaluate.int8})
-    config = RunConfig(name="answer", objective="supervised", steps=1, **settings)
-    judge = Judge(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
+    judge = Judge(answering(policy, run), policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
 
     def place(episode):
         judged = judge.judge(policy, find_task("inserter"), [episode], "looking at the pictures")
@@ -40,6 +32,21 @@ def model_placer(policy: Policy, run: RunConfig | None = None) -> Placer:
         return (said.placements, said.thinking or completion) if said else ((), completion)
 
     return place
+
+
+def answering(policy: Policy, run: RunConfig | None) -> RunConfig:
+    """How an answer is made: pictures as the policy has seen them, and room for at least as many."""
+    settings = dict(batch=ROOM, evaluate=EvaluateConfig(batch_prompts=1, constrained=True))
+    if run is not None:
+        batch = run.batch
+        most = max(ROOM.pictures, batch.pictures)
+        needed = most * batch.patches // policy.config.vision.merge_unit + batch.prompt_length
+        seen = {name: getattr(batch, name) for name in SEEN} | {"pictures": most}
+        seen["prompt_length"] = max(ROOM.prompt_length, needed)
+        seen["completion_length"] = max(ROOM.completion_length, batch.completion_length)
+        settings |= dict(batch=ROOM.model_copy(update=seen), computation=run.computation)
+        settings["evaluate"] = settings["evaluate"].model_copy(update={"int8": run.evaluate.int8})
+    return RunConfig(name="answer", objective="supervised", steps=1, **settings)
 
 
 def match_placer(encoder: Encoder, threshold: Threshold | None = None) -> Placer:

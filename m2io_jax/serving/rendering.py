@@ -14,11 +14,11 @@ from m2io_jax.pages import environment, shown_picture
 from m2io_jax.serving.answer import Answer, TextPart, by_slot, parts
 from m2io_jax.tasks.task import label
 
-_MARKDOWN_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~!&])")
+_MARKDOWN_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~!&$])")
 # What steers a terminal, which Markdown is printed to: of foreign text it would clear the screen, or worse.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-# "1." or "-" begin a list only at the start of a line.
-_LIST_MARK = re.compile(r"^(\s*)(?:([-+=])|(\d+)([.)]))(?=\s|$)")
+# "1." or "-" begin a list only at the start of a line; "---" or "===" alone make a heading of the line before.
+_LIST_MARK = re.compile(r"^(\s*)(?:(-+|=+|\+)|(\d+)([.)]))(?=\s|$)")
 
 
 def to_html(answer: Answer) -> str:

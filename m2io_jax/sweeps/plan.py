@@ -45,7 +45,8 @@ Axis = Annotated[tuple[Any, ...], Field(min_length=1)]
 class SizeSection(Section):
     """One configuration of a sweep.
 
-    `planned_step_s`: seconds a step is planned to take, such as `m2io plan` estimates; read while none was measured.
+    `planned_step_s`: seconds a step of the last stage is planned to take, such as `m2io plan` estimates; read while
+    none was measured.
     """
 
     config: Path | None = None

@@ -101,7 +101,7 @@ def _outcome(sweep: SweepConfig, run: SweepRun, alike: set[str]) -> Outcome:
     if not measured:
         planned = [stage.steps for stage in stages]
         steps = None if None in planned else sum(planned)
-        seconds = None if None in (steps, run.planned_step_s) else steps * run.planned_step_s
+        seconds = None if None in (planned[-1], run.planned_step_s) else planned[-1] * run.planned_step_s
     chips = run.topology.all_chips if run.topology else 1
     hours = None if seconds is None else seconds * chips / 3600
     price = sweep.price_per_chip_hour.get(run.topology.family.name if run.topology else HERE)
@@ -168,7 +168,8 @@ def as_markdown(sweep: SweepConfig, outcomes: Sequence[Outcome]) -> str:
     table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
     note = (
         "Points of 100 on held-out episodes, greedy, with half the width of the 95% interval. Chip-hours are those of "
-        "steps: neither compiling nor waiting for machines is in them. This machine counts as one chip."
+        "steps, while planned those of the last stage: neither compiling nor waiting for machines is in them. This "
+        "machine counts as one chip."
     )
     return f"# Sweep {sweep.name}\n\n{table}\n\n{note}\n"
 

@@ -147,9 +147,12 @@ def _make(sweep: SweepConfig, run: SweepRun, call: Call, kept: list[Command], ou
             if status in STOPPED.values() and call(_launcher("stop", sweep, run)):
                 said = "could not be asked to save, or did not end: it goes on from the checkpoint that there is"
                 out.print(f"{run.name} {said}", markup=False, highlight=False)
-            if call(give_back):
+            given_back = call(give_back)
+            if given_back:
                 kept.append(give_back)
                 _tell_kept(kept[-1:], out)
+            if given_back in STOPPED.values():  # asked to stop meanwhile: no other machines are to be made
+                status = given_back
     return status
 
 

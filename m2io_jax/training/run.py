@@ -12,6 +12,7 @@ In several processes (parallel/hosts.py) each calls `train`, and the first of th
 
 import math
 import resource
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -217,7 +218,7 @@ def run_steps(
         UserError: a gradient is not finite.
         Stopped: a signal asked for it; the last step is saved.
     """
-    step, begun_at, clock, saving = int(state.step), elapsed, time.perf_counter(), {}
+    step, begun_at, clock, saving, unlogged = int(state.step), elapsed, time.perf_counter(), {}, None
     best = BestBy(config)
     key = jax.random.key(config.seed)
     title, shown = f"{config.name} ({config.objective})", SHOWN[config.objective]
@@ -237,7 +238,8 @@ def run_steps(
             metrics |= {"step_time": now - began, "host_memory_gb": host_memory_gb()}
             metrics |= {"dropped_rows": float(dropped_by_all(rows).total())} | saving
             best.note(metrics)
-            if step % config.logging.every_steps == 0:
+            unlogged = metrics if step % config.logging.every_steps else None
+            if unlogged is None:
                 log.write(step, metrics)
             if log.wants_samples(step):
                 log.show(step, objective.samples(config.logging.samples))
@@ -248,6 +250,8 @@ def run_steps(
                 log.flush()
                 save(config, objective, checkpoints, step, state, rows, elapsed, best)
                 saving = {"timing_s/checkpoint": time.perf_counter() - logged}  # in the next line: this one is written
+    if unlogged and share >= 1:
+        log.write(step, unlogged)
     save(config, objective, checkpoints, step, state, rows, elapsed, best)
     if share < 1:
         checkpoints.wait()
@@ -378,4 +382,5 @@ def _require_rewards(config: RunConfig) -> None:
 
 def host_memory_gb() -> float:
     """The process's peak resident memory, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

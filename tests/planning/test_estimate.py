@@ -7,12 +7,12 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh
 
-from m2io_jax.config import MeshConfig, RunConfig
+from m2io_jax.config import DataConfig, MeshConfig, RunConfig
 from m2io_jax.models import inserter, sizes
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.topologies import find_topology
 from m2io_jax.planning.abstract import abstract_objective, model_of
-from m2io_jax.planning.estimate import decode_bytes, estimate, program_flops
+from m2io_jax.planning.estimate import decode_bytes, estimate, program_flops, times_a_step
 from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.state import abstract_state
 
@@ -96,6 +96,23 @@ def test_a_critic_is_counted_without_logits():
     assert counted["values"] + head + masked_attention(model, 1) == pytest.approx(found, rel=1e-6)
     # forward, two ways back, and once more in parts
     assert counted["update"] - counted["critic"] == pytest.approx(4 * head * model.text.vocab_size)
+
+
+def test_with_noise_half_a_group_is_sampled_twice():
+    one = run()
+    halves = one.rollout.model_copy(update={"group_size": 2 * GROUP})
+    noisy = one.model_copy(update={"rollout": halves, "data": DataConfig(noise={})})
+    for name in ("decode", "clean"):
+        assert program_flops(noisy, model_of(one), {}, name) == program_flops(one, model_of(one), {}, name)
+    often = {name: times_a_step(noisy, name) for name in ("encode", "prefill", "decode", "clean", "update")}
+    assert often == {"encode": 2, "prefill": 2, "decode": 2, "clean": 1, "update": 1}
+
+
+def test_a_step_has_one_update_of_a_length_or_as_many_as_are_asked_for():
+    config = run()
+    config = config.model_copy(update={"grpo": config.grpo.model_copy(update={"updates_per_rollout": 3})})
+    assert [times_a_step(config, name) for name in ("update", "critic", "values", "reference")] == [3, 3, 1, 1]
+    assert times_a_step(config, "update of 4") == times_a_step(config, "reference of 4") == 0
 
 
 def test_adapters_need_no_gradient_of_kernels():

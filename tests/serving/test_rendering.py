@@ -130,12 +130,14 @@ def test_large_pictures_are_scaled_and_photographs_become_jpeg():
 
 @pytest.mark.parametrize(
     "text",
-    [ATTACK, "1. one", "- item", "+ x", "# no heading", "a *b* _c_ `d` [e](f) <b>", r"back\slash", "> quote", "~~x~~"],
+    [ATTACK, "1. one", "- item", "+ x", "# no heading", "a *b* _c_ `d` [e](f) <b>", r"back\slash", "> quote", "~~x~~"]
+    + ["Title\n---", "Title\n==", "Title\n-", "---", "It costs $5 to $10."],
 )
 def test_escaped_markdown_shows_the_text_as_it_was(text):
     rendered = MarkdownIt("commonmark").render(escape_markdown(text))
     assert re.fullmatch(r"<p>[^<]*</p>\n", rendered)
     assert html.unescape(rendered)[3:-5] == text
+    assert not re.search(r"(?<!\\)\$", escape_markdown(text)), "two of them are mathematics on many pages"
 
 
 def test_markdown_has_pictures_in_their_slots_and_writes_them(tmp_path):

@@ -61,8 +61,9 @@ def test_outcomes_are_what_was_worked_by_hand(sweep):
     assert begun.chip_hours == pytest.approx(198 * 8 / 3600) and begun.cost == pytest.approx(10 * 198 * 8 / 3600)
     assert begun.measured and not begun.scores
 
-    assert (planned.steps, planned.step_seconds, planned.measured) == (100, 900.0, False)
-    assert planned.cost == pytest.approx(10 * 900 * 8 / 3600)
+    # 70 steps of the last stage, whose steps are those that were planned
+    assert (planned.steps, planned.step_seconds, planned.measured) == (100, 630.0, False)
+    assert planned.cost == pytest.approx(10 * 630 * 8 / 3600)
 
 
 def test_parameters_are_those_of_the_weights_that_ship(sweep):
@@ -82,7 +83,7 @@ def test_the_report_is_a_table_and_a_picture(sweep):
     lines = [line for line in table.read_text().splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 4 and len({line.count("|") for line in lines}) == 1
     assert "60.0 ±4.5" in lines[2] and "0.0167" in lines[2] and "planned" not in lines[2]
-    assert "2 planned" in lines[5] and "| 20 |" in lines[5] and "2xtpu7x:2x2x1" in lines[5]
+    assert "| 1.4 planned | 14 |" in lines[5] and "2xtpu7x:2x2x1" in lines[5]
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

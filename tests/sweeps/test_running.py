@@ -124,6 +124,13 @@ def test_machines_that_could_not_be_given_back_are_told_and_the_sweep_has_not_go
         assert said.count(f"Machines may still run, and cost: they could not be given back. Do so by: {command}") == 2
 
 
+def test_asked_to_stop_while_machines_are_given_back_a_sweep_makes_no_others(plan):
+    sweep, runs = plan(**TPU, seeds=[0, 1])
+    status, recorder, said = run(sweep, runs, delete=130)
+    assert status == 130 and recorder.verbs() == ["train", "evaluate", "fetch", "delete"]
+    assert shlex.join(commands(sweep, runs[0])[1]) in said, "what may not have been given back is told"
+
+
 def test_a_run_that_could_not_be_asked_to_save_is_told(plan):
     sweep, (made,) = plan(**TPU)
     status, recorder, said = run(sweep, [made], train=75, stop=255, delete=1)

@@ -1,0 +1,31 @@
+"""How answers are made with a policy, and what a first answer finds when it was stopped before."""
+
+import pytest
+
+from m2io_jax.config import BatchConfig, RunConfig
+from m2io_jax.models.policy import load_policy
+from m2io_jax.serving import command
+from m2io_jax.serving.inserting import ROOM, answering
+
+
+def test_there_is_room_for_as_many_pictures_as_the_policy_was_trained_with():
+    base = load_policy("base")
+    trained = RunConfig(name="x", objective="grpo", steps=1, batch=BatchConfig(pictures=16, completion_length=300))
+    batch = answering(base, trained).batch
+    assert (batch.pictures, batch.completion_length) == (16, 300)
+    assert batch.prompt_length >= 16 * batch.patches // 4 + trained.batch.prompt_length
+    assert answering(base, None).batch == ROOM
+
+
+def test_a_first_answer_that_was_stopped_before_its_index_was_built_is_made_good(tmp_path, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    small = command.KitchenConfig
+    monkeypatch.setattr(command, "user_cache_path", lambda _: tmp_path)
+    monkeypatch.setattr(command, "KitchenConfig", lambda documents: small(documents=5))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(command, "build_index", stopped)
+        command._corpus_of(None)
+    folder = command._corpus_of(None)
+    assert command.index_folder(folder).joinpath("retrieval.json").is_file()
