@@ -24,8 +24,9 @@ from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.state import abstract_state
 
 GIB = 2**30
-# As libtpu says it: "Used 48.00G of 15.75G hbm", or, arguments not counted, "temporaries (16.76G) exceeds".
-_TOO_MUCH = re.compile(r"(?:Used |(?P<temporaries>temporaries) \()(?P<used>[\d.]+)(?P<unit>[KMG])(?: of |\) exceeds )")
+# As libtpu says it: "Used 48.00G of 15.75G hbm", or "HLO temporaries (16.76G) exceeds available HBM", in which, to go
+# by slices where the same program fits, arguments are counted too.
+_TOO_MUCH = re.compile(r"(?:Used |temporaries \()(?P<used>[\d.]+)(?P<unit>[KMG])(?: of |\) exceeds )")
 _UNITS = {"K": 2**10, "M": 2**20, "G": GIB}
 
 
@@ -135,7 +136,6 @@ class _Run(Ahead):
                 what = f"libtpu cannot compile {name} for {self.topology.name}: {said}."
                 self.refused = UserError(what, where="m2io plan", mend=mend)
                 raise self.refused from error
-            beside = self._held_beside(()) if found["temporaries"] else beside
             needed = beside + float(found["used"]) * _UNITS[found["unit"]]
             self._note(Planned(name, self.topology, needed / GIB, flops, None, None, float("nan")))
             raise DoesNotFit(name) from None
