@@ -8,12 +8,16 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from small_model import STRUCTURE, mixed_rows, random_completions, small_params
+from jax.sharding import PartitionSpec
+from small_model import SMALL, STRUCTURE, mixed_rows, random_completions, small_params
 
 from m2io_jax.config import MeshConfig, OptimizerConfig, RunConfig
 from m2io_jax.episodes.batching import stack_prompts
+from m2io_jax.models.lora import is_adapter
+from m2io_jax.models.policy import Policy
+from m2io_jax.models.sizes import LoraConfig
 from m2io_jax.parallel.mesh import make_mesh, on_mesh
-from m2io_jax.parallel.sharding import place, place_batch
+from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.sampling.rollouts import Sampler
 from m2io_jax.sampling.sampler import SamplingConfig
 from m2io_jax.training.learner import grpo_update
@@ -47,25 +51,40 @@ def one_device():
     return make_mesh(MeshConfig(data=1), jax.devices()[:1])
 
 
-def updates(mesh, config=CONFIG, gather=None):
+def adapted() -> Policy:
+    """The small model with adapters that training has left."""
+    lora = LoraConfig(rank=4, alpha=8.0, targets=(r"language\.blocks\..*",))
+    policy = Policy(SMALL, small_params(), None).with_adapters(lora, seed=3)
+    random = np.random.default_rng(8)
+
+    def drawn(path, param):
+        shape = param.get_value().shape
+        return param.replace(0.1 * random.normal(size=shape).astype(np.float32)) if is_adapter(path) else param
+
+    flat = nnx.to_flat_state(policy.params)
+    return policy.with_params(nnx.from_flat_state([(path, drawn(path, param)) for path, param in flat]))
+
+
+def updates(mesh, config=CONFIG, gather=None, policy=None):
     """Parameters and metrics after a supervised and after a GRPO update, and the rollouts between, on a mesh."""
-    shardings = state_shardings(small_params(), OPTIMIZER, mesh)
+    start, structure = (policy.params, policy.structure) if policy else (small_params(), STRUCTURE)
+    shardings = state_shardings(start, OPTIMIZER, mesh)
     prompts, targets = place_batch((eight_rows(), random_completions(8, 1)), mesh)
 
     def compiled(update):
         return jax.jit(on_mesh(mesh, update), out_shardings=(shardings, None))
 
-    params = jax.tree.map(np.asarray, small_params())
+    params = jax.tree.map(np.asarray, start)
     moments = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(OPTIMIZER.init, params))
     state = place(TrainState(params, moments, np.zeros((), np.int32)), shardings)
-    supervise = compiled(partial(supervised_update, STRUCTURE, OPTIMIZER, config))
+    supervise = compiled(partial(supervised_update, structure, OPTIMIZER, config))
     supervised = supervise(state, NOTHING, prompts, targets, RATE)
 
-    sampled = Sampler(STRUCTURE, SAMPLING, mesh, gather=gather)(state.params, prompts, jax.random.key(3))
+    sampled = Sampler(structure, SAMPLING, mesh, gather=gather)(state.params, prompts, jax.random.key(3))
     rewards = np.random.default_rng(0).uniform(size=(8, 3)).astype(np.float32)
     reference = np.asarray(sampled.log_probs) - 0.1
     rewards, reference = place_batch((rewards, reference), mesh)
-    update = compiled(partial(grpo_update, STRUCTURE, OPTIMIZER, config))
+    update = compiled(partial(grpo_update, structure, OPTIMIZER, config))
     improved = update(state, NOTHING, prompts, None, sampled, rewards, reference, None, RATE, config.grpo.kl_beta)
     return jax.device_get((supervised, sampled, improved))
 
@@ -91,8 +110,22 @@ def on_one():
 def test_a_mesh_changes_nothing(on_one, sizes):
     mesh = make_mesh(MeshConfig(**sizes), jax.devices()[: int(np.prod(list(sizes.values())))])
     gather = "float32" if mesh.shape["slice"] > 1 else None
-    (tuned, tuned_metrics), sampled, (improved, improved_metrics) = updates(mesh, gather=gather)
-    (one_tuned, one_tuned_metrics), one_sampled, (one_improved, one_improved_metrics) = on_one
+    require_same(updates(mesh, gather=gather), on_one)
+
+
+@pytest.mark.slow
+def test_a_mesh_changes_nothing_of_adapters():
+    """Split on both sides: by `fsdp` along their rank too."""
+    policy, mesh = adapted(), make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+    lies = {path[-1]: leaf.get_value().spec for path, leaf in nnx.to_flat_state(param_shardings(policy.params, mesh))
+            if path[-4:-1] == ("mlp", "down", "adapter")}  # fmt: skip
+    assert lies == {"a": PartitionSpec(None, "tensor", "fsdp"), "b": PartitionSpec(None, "fsdp", None)}
+    require_same(updates(mesh, policy=policy), updates(one_device(), policy=policy))
+
+
+def require_same(found, expected):
+    (tuned, tuned_metrics), sampled, (improved, improved_metrics) = found
+    (one_tuned, one_tuned_metrics), one_sampled, (one_improved, one_improved_metrics) = expected
     np.testing.assert_array_equal(sampled.completions.tokens, one_sampled.completions.tokens)
     np.testing.assert_array_equal(sampled.completions.mask, one_sampled.completions.mask)
     close = partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5)
