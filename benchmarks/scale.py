@@ -106,27 +106,32 @@ def _smallest_cell(lines: list[dict], size: str, trained: str, family: str) -> s
         if line["fits"]:
             most = max(line["programs"], key=lambda one: one["hbm_gib"])
             seconds = sum(one["step_s_estimate"] for one in line["programs"])
-            return f"`{line['topology']}` {most['hbm_gib']:.1f} GiB ({most['program']}), {seconds:.2g} s{beside}"
+            return f"`{line['topology']}` {most['hbm_gib']:.1f} GiB ({most['program']}), {_short(seconds)} s{beside}"
     return f"none up to 256 chips{beside}"
 
 
 def _chips(lines: list[dict]) -> list[str]:
     said = ["| size | trained | slice | program | TFLOP a chip | GB sent a chip | of which | s at best | compiled in |",
             "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for name in LADDER:
-        for line in lines:
-            if line["topology"] == name:
-                said += [_program_row(line, one) for one in line["programs"]]
+    by_key = {(line["topology"], line["size"], line["trained"]): line for line in lines}
+    for key in dict.fromkeys((size, trained) for _, size, trained in by_key):
+        for line in [by_key[name, *key] for name in LADDER if all((step, *key) in by_key for step in LADDER)]:
+            said += [_program_row(line, one) for one in line["programs"]]
     return said
 
 
 def _program_row(line: dict, one: dict) -> str:
     by_kind = one["collective_bytes"]
     sent = sum(by_kind.values())
-    kinds = ", ".join(f"{kind} {size / 1e9:.3g}" for kind, size in by_kind.items() if size >= sent / 100)
-    numbers = f"{one['flops_per_chip'] / 1e12:.3g} | {sent / 1e9:.3g} | {kinds} | {one['step_s_estimate']:.2g}"
+    kinds = ", ".join(f"{kind} {_short(size / 1e9)}" for kind, size in by_kind.items() if size >= sent / 100)
+    numbers = f"{_short(one['flops_per_chip'] / 1e12)} | {_short(sent / 1e9)} | {kinds}"
     start = f"| {line['size'].upper()} | {line['trained']} | `{line['topology']}` | {one['program']} "
-    return f"{start}| {numbers} | {one['compile_s']:.0f} s |"
+    return f"{start}| {numbers} | {_short(one['step_s_estimate'])} | {one['compile_s']:.0f} s |"
+
+
+def _short(number: float) -> str:
+    """Three digits of it, never as a power of ten."""
+    return f"{float(f'{number:.3g}'):,g}"
 
 
 def kept() -> list[dict]:

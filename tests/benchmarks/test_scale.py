@@ -24,11 +24,13 @@ def test_the_smallest_slice_that_fits_is_looked_for_from_below():
 
 
 def test_tables_say_what_was_planned_and_what_was_not():
-    drawn = tables([line("v5e:1x1", False), line("v5e:2x2", True), line("v5e:8x8", True), line("v6e:1x1", False)])
+    ladder = [line(name, True) for name in scale.LADDER]
+    alone = line("v5e:4x4", True, size="7b")
+    drawn = tables([line("v5e:1x1", False), line("v5e:2x2", True), *ladder, alone, line("v6e:1x1", False)])
     assert "| 3B | adapters | `v5e:2x2` 12.5 GiB (update), 0.5 s | not planned yet | not planned yet |" in drawn
     assert "| 3B | adapters | `v5e:8x8` | update | 3 | 4 | all-gather 4 | 0.5 | 7 s |" in drawn
-    assert drawn.count("`v5e:8x8`") == 1 and "v6e:1x1" not in drawn
-    assert "4 by libtpu 0.0.52 and jax 0.12" in drawn
+    assert [drawn.count(f"`{name}`") for name in scale.LADDER] == [1, 1, 1] and "v6e:1x1" not in drawn
+    assert "7 by libtpu 0.0.52 and jax 0.12" in drawn
 
 
 def test_a_slice_that_the_compiler_refused_is_told():
