@@ -113,7 +113,7 @@ def _smallest_cell(lines: list[dict], size: str, trained: str, family: str) -> s
 def _chips(lines: list[dict]) -> list[str]:
     said = ["| size | trained | slice | program | TFLOP a chip | GB sent a chip | of which | s at best | compiled in |",
             "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    by_key = {(line["topology"], line["size"], line["trained"]): line for line in lines}
+    by_key = {(line["topology"], line["size"], line["trained"]): line for line in lines if line["fits"]}
     for key in dict.fromkeys((size, trained) for _, size, trained in by_key):
         for line in [by_key[name, *key] for name in LADDER if all((step, *key) in by_key for step in LADDER)]:
             said += [_program_row(line, one) for one in line["programs"]]
