@@ -66,12 +66,16 @@ def planned(size: str, trained: str, topology: Topology) -> dict[str, Any]:
 
 def smallest(lines: list[dict], size: str, trained: str, family: str) -> Iterator[Topology]:
     """The slices of a family that are still to be tried, smallest first, up to the one that fits."""
-    known = {line["topology"]: line["fits"] for line in lines if (line["size"], line["trained"]) == (size, trained)}
+    known = {line["topology"]: line["fits"] for line in _own(lines, size, trained)}
     for topology in [Topology(FAMILIES[family], shape) for shape in FAMILIES[family].shapes]:
         if topology.name not in known:
             yield topology
         if known.get(topology.name):
             return
+
+
+def _own(lines: list[dict], size: str, trained: str) -> list[dict]:
+    return [line for line in lines if (line["size"], line["trained"]) == (size, trained)]
 
 
 def tables(lines: list[dict]) -> str:
@@ -94,8 +98,7 @@ def _fits(lines: list[dict]) -> list[str]:
 
 
 def _smallest_cell(lines: list[dict], size: str, trained: str, family: str) -> str:
-    own = [line for line in lines if (line["size"], line["trained"]) == (size, trained)]
-    by_name = {line["topology"]: line for line in own}
+    by_name = {line["topology"]: line for line in _own(lines, size, trained)}
     names = [f"{family}:{shape}" for shape in FAMILIES[family].shapes]
     refused = [f"`{name}`" for name in names if "refused" in by_name.get(name, ())]
     beside = f" (libtpu could not compile {', '.join(refused)})" if refused else ""
@@ -113,10 +116,11 @@ def _smallest_cell(lines: list[dict], size: str, trained: str, family: str) -> s
 def _chips(lines: list[dict]) -> list[str]:
     said = ["| size | trained | slice | program | TFLOP a chip | GB sent a chip | of which | s at best | compiled in |",
             "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    by_key = {(line["topology"], line["size"], line["trained"]): line for line in lines if line["fits"]}
-    for key in dict.fromkeys((size, trained) for _, size, trained in by_key):
-        for line in [by_key[name, *key] for name in LADDER if all((step, *key) in by_key for step in LADDER)]:
-            said += [_program_row(line, one) for one in line["programs"]]
+    for size in SIZES:
+        for trained in TRAINED:
+            fit = {line["topology"]: line for line in _own(lines, size, trained) if line["fits"]}
+            if fit.keys() >= set(LADDER):
+                said += [_program_row(fit[name], one) for name in LADDER for one in fit[name]["programs"]]
     return said
 
 

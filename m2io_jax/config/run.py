@@ -120,6 +120,11 @@ class RunConfig(Section):
         """Prompts that are sampled at once."""
         return self.rollout.prompts or self.batch.prompts
 
+    @property
+    def completions_at_once(self) -> int:
+        """Completions of a prompt that are sampled at once: of a group half, where the other half sees noise."""
+        return self.rollout.group_size // (2 if self.data.noise else 1)
+
     def to_yaml(self) -> str:
         """The whole configuration, defaults included; `load_config` reads it back equal."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

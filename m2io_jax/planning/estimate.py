@@ -79,8 +79,8 @@ def program_flops(config: RunConfig, model: ModelConfig, trained: Mapping[str, s
     name, _, length = program.partition(" of ")
     batch, grouped = config.batch, config.objective != "supervised"
     group = config.rollout.group_size if grouped else 1
-    if config.data.noise and name in ("decode", "clean"):
-        group //= 2
+    if name in ("decode", "clean"):
+        group = config.completions_at_once
     rows = config.prompts_a_step if name in (*SAMPLING, "clean") else batch.prompts
     completion = int(length) if length else batch.completion_length
     pictures = _pictures(config, model, rows)
@@ -134,7 +134,7 @@ def decode_bytes(config: RunConfig, model: ModelConfig, weights: float, rows: fl
         weights: bytes of the language model that a device multiplies by.
         rows: prompts a device decodes for; heads: the key-value heads of each that it has.
     """
-    text, batch, group = model.text, config.batch, config.rollout.group_size // (2 if config.data.noise else 1)
+    text, batch, group = model.text, config.batch, config.completions_at_once
     of_token = 2 * text.num_hidden_layers * heads * text.head_dim * BYTES[config.computation.dtype]
     cached = batch.prompt_length + group * batch.completion_length / 2  # a completion's own: half of it on average
     return (batch.completion_length - 1) * (weights + rows * cached * of_token)

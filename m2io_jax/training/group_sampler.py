@@ -45,7 +45,7 @@ class GroupSampler:
         self.keeps_pictures = keeps_pictures
         draw, length = config.rollout, config.batch.completion_length
         self.sampling = SamplingConfig(
-            temperatures=(draw.temperature,) * (draw.group_size // (2 if config.data.noise else 1)),
+            temperatures=(draw.temperature,) * config.completions_at_once,
             max_length=length,
             top_k=draw.top_k,
             top_p=draw.top_p,
