@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+# Of queries [rows, kv_heads, share, time, dim], and of keys and values [rows, kv_heads, time, dim].
+QUERIES, KEYS = ("batch", "kv_heads", "share", None, None), ("batch", "kv_heads", None, None)
 BLOCKED = -1e30  # finite, so that a row in which everything is blocked stays finite too
 BLOCK = 256
 

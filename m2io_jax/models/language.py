@@ -16,7 +16,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from m2io_jax.models.attention import GroupLayout, decode_attention
+from m2io_jax.models.attention import KEYS, QUERIES, GroupLayout, decode_attention
 from m2io_jax.models.backends import backend
 from m2io_jax.models.layers import Linear, RMSNorm, SwiGLU, residual_gain, weight
 from m2io_jax.models.rope import Rotation, rotate, token_rotation
@@ -60,7 +60,7 @@ class DecoderBlock(nnx.Module):
         q = rearrange(self.q(y), "rows time (heads share dim) -> rows heads share time dim", **sizes)
         k, v = (rearrange(f(y), "rows time (heads dim) -> rows heads time dim", **sizes) for f in (self.k, self.v))
         q, k = rotate(q, rotation), rotate(k, rotation)
-        k, v = (spread(kept, ("batch", "kv_heads", None, None)) for kept in (k, v))
+        q, k, v = spread(q, QUERIES), spread(k, KEYS), spread(v, KEYS)
         x = x + self.o(rearrange(attend(q, k, v), "rows heads share time dim -> rows time (heads share dim)"))
         return x + self.mlp(self.norm2(x)), (k, v)
 
@@ -79,6 +79,12 @@ class LanguageModel(nnx.Module):
 
     def embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... size"]:
         return self.embedding[...][tokens].astype(self.computation.dtype)
+
+    def embed_sequences(self, tokens: Int[Array, "rows time"]) -> Float[Array, "rows time size"]:
+        """As `embed`, of the many tokens of sequences: each device looks up its part of every embedding for the rows of
+        all that share the table, and rows go to their devices after it. The table stays where it lies."""
+        x = spread(self.embed(spread(tokens, ("copies", None))), ("copies", None, "embed"))
+        return spread(x, SIDE_BY_SIDE)
 
     def output(self) -> Float[Array, "size vocab"]:
         """The matrix from hidden states to logits. What `fsdp` splits of it is gathered here, where no loop is."""

@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
-from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from m2io_jax.models.attention import GroupLayout
-from m2io_jax.parallel.sharding import RULES
+from m2io_jax.models.attention import KEYS, QUERIES, GroupLayout
+from m2io_jax.parallel.sharding import on_own_parts
 
 LANES = 128  # what the kernel's blocks are multiples of
 LARGEST_BLOCK = 512
@@ -57,7 +56,8 @@ def splash_group_attention(
         one_row = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, kernels.SegmentIds(ids, ids)), (0, 0, 0, None))
         return jax.vmap(one_row)(q, k, v, segments)
 
-    return _on_mesh(attend, kv_heads=k.shape[1])(q, k, v, segments)[..., : layout.length, :]
+    attend = on_own_parts(attend, QUERIES, KEYS, KEYS, ("batch", None))
+    return attend(q, k, v, segments)[..., : layout.length, :]
 
 
 def tree_mask(layout: GroupLayout, length: int) -> Bool[np.ndarray, "length length"]:
@@ -77,14 +77,3 @@ def _kernel(layout: GroupLayout, length: int, share: int, interpret: bool):
         return kernels.make_splash_mqa_single_device(
             mask, block_sizes=kernels.BlockSizes(**{f"block_{name}": block for name in names}), interpret=interpret
         )
-
-
-def _on_mesh(attend, *, kv_heads: int):
-    """The kernel on every device's own rows and heads: the compiler cannot split it by itself."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or all(kind == AxisType.Manual for kind in mesh.axis_types):
-        return attend
-    rows, heads = RULES["batch"], RULES["kv_heads"] if kv_heads % mesh.shape[RULES["kv_heads"]] == 0 else None
-    spread = PartitionSpec(rows, heads)
-    takes = (spread, spread, spread, PartitionSpec(rows))
-    return jax.shard_map(attend, in_specs=takes, out_specs=spread, check_vma=False)

@@ -8,7 +8,7 @@ else in the project names a mesh axis. Two rules leave a dimension whole althoug
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -22,6 +22,7 @@ from m2io_jax.parallel.exchange import local_rows
 
 T = TypeVar("T")
 
+Axes = tuple[str | None, ...]  # logical, one a dimension
 MeshAxes = str | tuple[str, ...] | None
 
 # The axes along which every device has the whole model, and rows of its own.
@@ -31,6 +32,7 @@ Rules = Mapping[str | None, MeshAxes]
 
 RULES: Rules = {
     "batch": ("slice", "data", "fsdp"),
+    "copies": COPIES,  # rows that all of `fsdp` have
     # Tokens of what passes between blocks, where nothing mixes them (arXiv 2205.05198).
     "sequence": "tensor",
     "vocab": "tensor",
@@ -38,6 +40,7 @@ RULES: Rules = {
     "rank": "fsdp",  # of adapters, on the side that is not `embed`
     "heads": "tensor",
     "kv_heads": "tensor",
+    "share": "tensor",  # the queries of one head of keys, where `tensor` does not divide those heads
     "mlp": "tensor",
     # Layers are run one after another by a scan, so splitting them would leave devices waiting.
     "layers": None,
@@ -47,7 +50,7 @@ GATHERED: Rules = RULES | {"embed": None, "rank": None}  # nothing of a weight s
 
 
 def partition_spec(
-    axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Rules = RULES
+    axes: Axes, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Rules = RULES
 ) -> PartitionSpec:
     """How an array with these logical axes lies on the mesh.
 
@@ -86,19 +89,34 @@ def param_shardings(params: nnx.State, mesh: Mesh | AbstractMesh, rules: Rules =
 
 
 def by_axes(
-    axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Rules = RULES
+    axes: Axes, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Rules = RULES
 ) -> NamedSharding:
     """The place of an array with these logical axes. Raises ValueError as `partition_spec`."""
     return NamedSharding(mesh, partition_spec(axes, shape, mesh, rules))
 
 
-def spread(x: Float[Array, "..."], axes: tuple[str | None, ...]) -> Float[Array, "..."]:
+def spread(x: Float[Array, "..."], axes: Axes) -> Float[Array, "..."]:
     """`x`, told to lie by its logical axes on the mesh that the program is traced for (`mesh.on_mesh`).
 
     Where there is none, or each device runs the program for itself (`jax.shard_map`), it is `x`.
     """
     mesh = _traced_for()
     return x if mesh is None else jax.lax.with_sharding_constraint(x, by_axes(axes, x.shape, mesh))
+
+
+def on_own_parts(function: Callable, *takes: Axes) -> Callable:
+    """`function`, run by every device on its own parts of arrays with these logical axes: a kernel, which the compiler
+    cannot split. What it returns lies as the first of them. Where there is no mesh (see `spread`), it is `function`.
+    """
+    mesh = _traced_for()
+    if mesh is None:
+        return function
+
+    def mapped(*arrays):
+        specs = tuple(partition_spec(axes, array.shape, mesh) for axes, array in zip(takes, arrays, strict=True))
+        return jax.shard_map(function, in_specs=specs, out_specs=specs[0], check_vma=False)(*arrays)
+
+    return mapped
 
 
 def gathered_weights(params: nnx.State) -> nnx.State:
@@ -109,7 +127,7 @@ def gathered_weights(params: nnx.State) -> nnx.State:
     return jax.lax.with_sharding_constraint(params, param_shardings(params, mesh, GATHERED))
 
 
-def parts_of(axes: tuple[str | None, ...], shape: tuple[int, ...]) -> int:
+def parts_of(axes: Axes, shape: tuple[int, ...]) -> int:
     """How many parts `spread` would cut an array of this shape into."""
     mesh = _traced_for()
     spec = () if mesh is None else partition_spec(axes, shape, mesh)

@@ -22,16 +22,21 @@ ROWS, KV, SHARE, DIM = 4, 2, 3, 16
 REAL = np.ones((ROWS, LAYOUT.length), bool)
 REAL[:, : LAYOUT.prompt] = np.arange(LAYOUT.prompt) < PROMPT_LENGTHS[:, None]
 SPLASH = partial(splash_group_attention, interpret=True)
+CUDNN_AS_XLA = partial(cudnn_causal_attention, implementation="xla")
+
+
+def random_qkv(share):
+    random, of_keys = np.random.default_rng(0), (ROWS, KV, LAYOUT.length, DIM)
+    shapes = ((ROWS, KV, share, LAYOUT.length, DIM), of_keys, of_keys)
+    return tuple(random.normal(size=shape).astype(np.float32) for shape in shapes)
 
 
 @pytest.fixture(scope="module")
 def qkv():
-    random = np.random.default_rng(0)
-    shapes = ((ROWS, KV, SHARE, LAYOUT.length, DIM), (ROWS, KV, LAYOUT.length, DIM), (ROWS, KV, LAYOUT.length, DIM))
-    return tuple(random.normal(size=shape).astype(np.float32) for shape in shapes)
+    return random_qkv(SHARE)
 
 
-def read_and_gradients(group, qkv):
+def read_and_gradients(group, qkv, mesh=None):
     """What real tokens read, and the gradients of a weighted sum of it."""
     weights = np.random.default_rng(1).normal(size=qkv[0].shape) * REAL[:, None, None, :, None]
     mask = jnp.asarray(REAL[:, : LAYOUT.prompt])
@@ -40,7 +45,10 @@ def read_and_gradients(group, qkv):
         out = group(q, k, v, LAYOUT, mask) * REAL[:, None, None, :, None]
         return jnp.sum(out * weights), out
 
-    gradients, out = jax.jit(jax.grad(total, (0, 1, 2), has_aux=True))(*qkv)
+    gradient = jax.grad(total, (0, 1, 2), has_aux=True)
+    if mesh is not None:
+        gradient, qkv = on_mesh(mesh, gradient), jax.device_put(qkv, batch_sharding(mesh))
+    gradients, out = jax.jit(gradient)(*qkv)
     return out, *gradients
 
 
@@ -65,11 +73,20 @@ def test_on_a_mesh_every_device_runs_the_kernel_on_its_own_rows_and_heads(qkv):
     np.testing.assert_allclose(*(x * REAL[:, None, None, :, None] for x in (out, expected)), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("group", [SPLASH, partial(group_attention, causal=CUDNN_AS_XLA)], ids=["splash", "cudnn"])
+def test_queries_of_one_head_are_split_where_there_are_more_devices_than_heads(group):
+    qkv = random_qkv(share=4)
+    mesh = make_mesh(MeshConfig(data=2, fsdp=1, tensor=4))
+    on_four = read_and_gradients(group, qkv, mesh)
+    assert {shard.data.shape[:3] for shard in on_four[0].addressable_shards} == {(ROWS // 2, KV, 1)}
+    for ours, theirs in zip(on_four, read_and_gradients(group_attention, qkv), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_heads_are_grouped_for_cudnn_as_they_are_here(qkv):
-    causal = partial(cudnn_causal_attention, implementation="xla")
-    np.testing.assert_allclose(causal(*qkv), causal_attention(*qkv), rtol=1e-5, atol=1e-5)
-    expected = read_and_gradients(group_attention, qkv)
-    for ours, theirs in zip(read_and_gradients(partial(group_attention, causal=causal), qkv), expected, strict=True):
+    np.testing.assert_allclose(CUDNN_AS_XLA(*qkv), causal_attention(*qkv), rtol=1e-5, atol=1e-5)
+    found = read_and_gradients(partial(group_attention, causal=CUDNN_AS_XLA), qkv)
+    for ours, theirs in zip(found, read_and_gradients(group_attention, qkv), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 

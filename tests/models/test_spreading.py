@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 from small_model import SMALL
 
@@ -15,7 +16,7 @@ from m2io_jax.models.attention import GroupLayout
 from m2io_jax.models.language import LanguageModel
 from m2io_jax.models.sizes import Computation
 from m2io_jax.parallel.mesh import make_mesh, on_mesh
-from m2io_jax.parallel.sharding import param_shardings, parts_of, place, spread
+from m2io_jax.parallel.sharding import batch_sharding, param_shardings, parts_of, place, spread
 
 LAYERS, LENGTH = 16, 256
 LAYOUT = GroupLayout(prompt=LENGTH // 2, group=2, completion=LENGTH // 4)
@@ -57,6 +58,27 @@ def test_what_the_backward_pass_keeps_is_divided(monkeypatch):
 
 def replace_sequence(spread, x, axes):
     return spread(x, tuple(None if axis == "sequence" else axis for axis in axes))
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 4), (2, 2, 2)], ids=str)
+def test_sequences_are_looked_up_without_a_copy_of_everything(sizes, capfd):
+    """XLA warns where it finds no way but to give every device all rows ("Involuntary full rematerialization")."""
+    mesh = make_mesh(MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))))
+    tokens = np.random.default_rng(0).integers(SMALL.text.vocab_size, size=(8, LENGTH))
+
+    def total(params, tokens):
+        model = nnx.merge(STRUCTURE, params)
+        prompt, own = (model.embed_sequences(part) for part in jnp.split(tokens, [LAYOUT.prompt], axis=1))
+        x = jnp.concatenate([prompt, own], axis=1)
+        positions = jnp.broadcast_to(jnp.arange(LENGTH), (3, 8, LENGTH))
+        return jnp.mean(model.group(x, positions, LAYOUT, jnp.ones((8, LAYOUT.prompt), bool)) ** 2)
+
+    shardings = param_shardings(PARAMS, mesh)
+    gradient = jax.jit(on_mesh(mesh, jax.grad(total)), out_shardings=shardings)
+    given = place((PARAMS, tokens), (shardings, batch_sharding(mesh)))
+    found, expected = gradient(*given), jax.jit(jax.grad(total))(PARAMS, tokens)
+    assert "rematerialization" not in capfd.readouterr().err
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), found, expected)
 
 
 def test_nothing_is_spread_where_it_does_not_divide_or_nothing_is_traced_for_a_mesh():
