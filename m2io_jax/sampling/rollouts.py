@@ -11,20 +11,21 @@ from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.language import KeysValues
 from m2io_jax.parallel.exchange import local_rows
 from m2io_jax.parallel.mesh import on_mesh
-from m2io_jax.parallel.sharding import COPIES, batch_sharding, gathered_weights
+from m2io_jax.parallel.sharding import COPIES, RULES, batch_sharding, gathered_weights
 from m2io_jax.sampling.constraints import Constraint
 from m2io_jax.sampling.sampler import Prefilled, Rollouts, SamplingConfig, decode, prefill
 
-# Where a program's arrays lie on the mesh: whole on every device, or with their rows spread over its copies.
-WHOLE, ROWS = PartitionSpec(), PartitionSpec(COPIES)
-PREFILLED = Prefilled(KeysValues(PartitionSpec(None, COPIES), PartitionSpec(None, COPIES)), ROWS)
+# Where a program's arrays lie on the mesh: whole on every device, or with their rows spread over it.
+SPREAD = RULES["batch"]
+WHOLE, ROWS = PartitionSpec(), PartitionSpec(SPREAD)
+PREFILLED = Prefilled(KeysValues(PartitionSpec(None, SPREAD), PartitionSpec(None, SPREAD)), ROWS)
 
 
 class Sampler:
     """The sampler on a mesh, in the three parts that a step is timed by: `encode`, `prefill`, `decode`.
 
-    Where every device has the whole model, rows are mapped over all devices and each shard's decode loop stops on
-    its own. Where weights are split over devices, all rows decode in step until the last is done.
+    Where every device has the whole model, or gathers it, rows are mapped over all devices and each shard's decode loop
+    stops on its own. Where weights stay split over devices, all rows decode in step until the last is done.
 
     Args:
         constrained: every batch comes with a `Constraint`.
@@ -48,24 +49,31 @@ class Sampler:
             return prefill(nnx.merge(structure, params), prompts, pictures)
 
         def draw(params, prompts: PromptBatch, prefilled: Prefilled, key, constraint: Constraint | None) -> Rollouts:
-            params = params if gather is None else gathered_weights(_floats_as(gather, params))
             return decode(nnx.merge(structure, params), prompts, prefilled, sampling, key=key, constraint=constraint)
 
         self.encode = _on_rows(encode, mesh, (WHOLE, ROWS), ROWS)
         self.prefill = _on_rows(read, mesh, (WHOLE, ROWS, ROWS), PREFILLED)
         by = Constraint(WHOLE, ROWS) if constrained else ROWS
-        self.decode = _on_rows(draw, mesh, (WHOLE, ROWS, PREFILLED, WHOLE, by), ROWS)
+        self.decode = _on_rows(draw, mesh, (WHOLE, ROWS, PREFILLED, WHOLE, by), ROWS, gather)
 
     def __call__(self, params, prompts: PromptBatch, key, constraint: Constraint | None = None) -> Rollouts:
         prefilled = self.prefill(params, prompts, self.encode(params, prompts))
         return self.decode(params, prompts, prefilled, key, constraint)
 
 
-def _on_rows(function: Callable, mesh: Mesh, takes, gives) -> Callable:
-    if any(size > 1 for axis, size in mesh.shape.items() if axis not in COPIES):
-        # Mapping the copies alone and leaving `fsdp` and `tensor` to the compiler aborts XLA (jaxlib of jax 0.10.2).
-        return jax.jit(on_mesh(mesh, function), out_shardings=batch_sharding(mesh) if gives is ROWS else None)
-    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False))
+def _on_rows(function: Callable, mesh: Mesh, takes, gives, gather: str | None = None) -> Callable:
+    """`function(params, *of_rows)`, compiled for the mesh; a device's own rows at a time where it has all weights."""
+    whole = COPIES if gather is None else SPREAD  # the axes along which `function` finds nothing split
+    # Mapping those axes alone and leaving the others to the compiler aborts XLA (jaxlib of jax 0.10.2).
+    if all(size == 1 or axis in whole for axis, size in mesh.shape.items()):
+        on_rows = jax.shard_map(function, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False)
+    else:
+        on_rows = function
+
+    def program(params, *of_rows):
+        return on_rows(params if gather is None else gathered_weights(_floats_as(gather, params)), *of_rows)
+
+    return jax.jit(on_mesh(mesh, program), out_shardings=batch_sharding(mesh) if gives is ROWS else None)
 
 
 def _floats_as(dtype: str, params: nnx.State) -> nnx.State:
