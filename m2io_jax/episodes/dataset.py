@@ -32,6 +32,11 @@ OURS = {"episodes.json", "building", *RELEASES}
 _BYTES = np.object_
 
 
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Nothing of ours is in TFDS's bucket; to look there would leave a temporary folder behind."""
+
+
 class M2ioEpisodes(tfds.core.GeneratorBasedBuilder):
     """The TFDS builder. `episodes` gives each split's rows when it is built; reading needs none."""
 
@@ -46,7 +51,7 @@ class M2ioEpisodes(tfds.core.GeneratorBasedBuilder):
         super().__init__(file_format="array_record", **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             description="Questions, answers' sentences and candidate pictures, and where the pictures belong.",
             features=episode_features(),

@@ -4,6 +4,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -197,6 +198,14 @@ def test_no_network_is_touched(monkeypatch, tmp_path):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     write_episodes({"train": [ODD, TWO]}, tmp_path / "e", dict)
     assert len(open_episodes(tmp_path / "e", "train")) == 2
+
+
+def test_nothing_is_left_among_temporary_files(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    write_episodes({"train": [ODD, TWO]}, tmp_path / "e", dict)
+    assert len(open_episodes(tmp_path / "e", "train")) == 2
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_reading_and_writing_need_no_tensorflow_and_say_nothing(tmp_path):
