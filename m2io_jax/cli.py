@@ -134,11 +134,17 @@ def sweep(
 
 @app.command()
 def profile(config: Path, folder: Path, settings: Overrides = None, steps: int = 3):
-    """Trace a few steps of a configuration, for TensorBoard or Perfetto; nothing of the run is kept."""
-    from m2io_jax.config import load_config
-    from m2io_jax.training import run
+    """Trace a few steps of a configuration, for TensorBoard or Perfetto; nothing of the run is kept.
 
-    _tell(f"trace in {run.trace(load_config(config, settings or []), folder, steps)}")
+    Of stages, the first; another one by the config.yaml in its folder.
+    """
+    from m2io_jax.parallel.hosts import find_place, together
+    from m2io_jax.training import run
+    from m2io_jax.training.stages import load_stages
+
+    first = load_stages(config, settings or []).runs[0]
+    with together(find_place()):
+        _tell(f"trace in {run.trace(first, folder, steps)}")
 
 
 @app.command()

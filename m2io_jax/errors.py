@@ -1,4 +1,5 @@
-"""The one exception that means "the user can mend this": the command line prints it without a traceback."""
+"""What a program ends by on purpose: an error that the user can mend, which the command line prints without a
+traceback; and a run's stop."""
 
 import difflib
 from collections.abc import Iterable
@@ -16,6 +17,11 @@ class UserError(Exception):
     def __init__(self, what: str, *, where: str | None = None, mend: str | None = None):
         self.what, self.where, self.mend = what, where, mend
         super().__init__("\n".join(filter(None, [what, where and f"  where: {where}", mend and f"  mend:  {mend}"])))
+
+
+class Stopped(SystemExit):
+    """A run has stopped as it was asked to, in all its processes alike; the same command goes on from what it saved.
+    `code` is the exit status."""
 
 
 def unknown_name(key: str, name: str, allowed: Iterable[str], where: str | None = None) -> UserError:

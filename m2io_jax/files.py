@@ -1,5 +1,5 @@
-"""Files and folders that appear whole: a reader finds the former one or the new one, whatever ends the writer; and
-reading JSON Lines."""
+"""Files and folders that appear whole: a reader finds the former one or the new one. A writer of a folder that is killed
+between its two renamings leaves the former one aside, where the next writer finds it. And reading JSON Lines."""
 
 import json
 import os
@@ -50,6 +50,7 @@ def replaced_whole(folder: Path, *, alone: bool = True) -> Iterator[Path]:
     """
     folder = Path(os.path.abspath(folder))
     draft = folder.with_name(f".{folder.name}.unfinished" if alone else f".{folder.name}.{os.getpid()}.unfinished")
+    _bring_back(folder)
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -64,10 +65,11 @@ def put_in_place(draft: Path, folder: Path) -> None:
 
     Raises OSError; what was there is then there again.
     """
+    _bring_back(folder)
     if not folder.exists():
         draft.rename(folder)
         return
-    former = folder.with_name(f".{folder.name}.former")
+    former = _former(folder)
     shutil.rmtree(former, ignore_errors=True)
     folder.rename(former)
     try:
@@ -76,6 +78,16 @@ def put_in_place(draft: Path, folder: Path) -> None:
         former.rename(folder)
         raise
     shutil.rmtree(former, ignore_errors=True)
+
+
+def _bring_back(folder: Path) -> None:
+    """What a writer moved aside that was killed before it put the new one in its place."""
+    if not folder.exists() and _former(folder).exists():
+        _former(folder).rename(folder)
+
+
+def _former(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.former")
 
 
 def read_json_lines(path: str | Path, make: Callable[[Any], Row], *, what: str, mend: str) -> Iterator[Row]:

@@ -1,5 +1,6 @@
 """What appears whole, or not at all."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,25 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_former_there(tmp_path, m
     with pytest.raises(OSError, match="denied"):
         put_in_place(draft, folder)
     assert (folder / "a.txt").read_text() == "former"
+
+
+@pytest.mark.parametrize("ends", [KeyError, None])
+def test_what_a_killed_writer_moved_aside_is_found_by_the_next(tmp_path, monkeypatch, ends):
+    folder, draft = folder_with(tmp_path / "it", "former"), folder_with(tmp_path / "draft", "new")
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "rename", lambda self, target: killing(self, target, draft))
+        with pytest.raises(KeyboardInterrupt):
+            put_in_place(draft, folder)
+    assert not folder.exists()
+    with suppress(KeyError), replaced_whole(folder) as another:
+        (another / "a.txt").write_text("newer")
+        if ends:
+            raise ends
+    assert (folder / "a.txt").read_text() == ("former" if ends else "newer")
+    assert {path.name for path in tmp_path.iterdir()} == {"it", "draft"}
+
+
+def killing(path, target, draft, rename=Path.rename):
+    if path == draft:
+        raise KeyboardInterrupt
+    return rename(path, target)

@@ -82,6 +82,13 @@ class RunConfig(Section):
             raise ValueError("must be a folder, or a folder for each task, as `task: folder`")
         return episodes
 
+    @field_validator("run", "init", "episodes", mode="before")
+    @classmethod
+    def _on_a_disk(cls, given: Any) -> Any:
+        if any("://" in str(place) for place in (given.values() if isinstance(given, dict) else [given])):
+            raise ValueError("must be on a disk that is mounted here; checkpoints may go to checkpoint.folder=gs://...")
+        return given
+
     @field_validator("tasks", "rewards")
     @classmethod
     def _some_weight(cls, weights: dict[str, float]) -> dict[str, float]:
@@ -233,6 +240,9 @@ def _critic(run: RunConfig) -> Iterator[Misfit]:
     for name, reason in unfit.items():
         if reason:
             yield f"grpo.{name}", f"`grpo.{name}` is {getattr(grpo, name)} but `objective` is 'ppo': {reason}"
+    if run.ppo.value_clip != PPOConfig().value_clip and grpo.updates_per_rollout == 1:
+        said = "but `grpo.updates_per_rollout` is 1: the first update on rollouts has no value to be clipped to"
+        yield "ppo.value_clip", f"`ppo.value_clip` is {run.ppo.value_clip} {said}"
     if run.data.single is not None:
         yield "data.single", "`data.single` is a baseline, but with `objective: ppo` the critic is: leave it out"
 

@@ -47,7 +47,7 @@ class Inserter(nnx.Module):
 
         `pictures` are what `encode_pictures` gave, where they need not be encoded again.
         """
-        text = self.language.embed_sequences(prompts.tokens)
+        text = self.language.embed(prompts.tokens)
         pictures = self.encode_pictures(prompts) if pictures is None else pictures
         is_media = prompts.media_index >= 0
         gathered = jnp.take_along_axis(pictures, jnp.maximum(prompts.media_index, 0)[..., None], axis=1)
@@ -80,7 +80,7 @@ class Inserter(nnx.Module):
         """
         rows, group, time = completions.tokens.shape
         layout = GroupLayout(prompts.tokens.shape[1], group, time)
-        own = self.language.embed_sequences(rearrange(completions.tokens, "rows group time -> rows (group time)"))
+        own = self.language.embed(rearrange(completions.tokens, "rows group time -> rows (group time)"))
         x = jnp.concatenate([self.embed_prompt(prompts, pictures), own], axis=1)
         own_positions = prompts.next_position[:, None, None] + jnp.arange(time)
         own_positions = jnp.broadcast_to(own_positions, (rows, group, time)).reshape(rows, 1, -1)

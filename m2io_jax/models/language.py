@@ -77,14 +77,11 @@ class LanguageModel(nnx.Module):
         untied = not config.tie_word_embeddings
         self.head = Linear(sizes[::-1], ("embed", "vocab"), rngs=rngs) if untied else None
 
-    def embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... size"]:
-        return self.embedding[...][tokens].astype(self.computation.dtype)
-
-    def embed_sequences(self, tokens: Int[Array, "rows time"]) -> Float[Array, "rows time size"]:
-        """As `embed`, of the many tokens of sequences: each device looks up its part of every embedding for the rows of
-        all that share the table, and rows go to their devices after it. The table stays where it lies."""
-        x = spread(self.embed(spread(tokens, ("copies", None))), ("copies", None, "embed"))
-        return spread(x, SIDE_BY_SIDE)
+    def embed(self, tokens: Int[Array, "rows time"]) -> Float[Array, "rows time size"]:
+        """Each device looks up its part of every embedding for the rows of all that share the table, and rows go to
+        their devices after it: the table stays where it lies."""
+        x = self.embedding[...][spread(tokens, ("copies", None))]
+        return spread(spread(x, ("copies", None, "embed")).astype(self.computation.dtype), SIDE_BY_SIDE)
 
     def output(self) -> Float[Array, "size vocab"]:
         """The matrix from hidden states to logits. What `fsdp` splits of it is gathered here, where no loop is."""

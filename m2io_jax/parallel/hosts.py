@@ -24,7 +24,7 @@ import jax
 # JAX has no public name for the key-value store of the coordination service.
 from jax._src import distributed
 
-from m2io_jax.errors import UserError
+from m2io_jax.errors import Stopped, UserError
 from m2io_jax.parallel.exchange import is_first, wait_for_all
 from m2io_jax.parallel.watcher import PARTED
 
@@ -114,7 +114,7 @@ def together(place: Place | None, connect_s: int | None = None) -> Iterator[None
     threading.Thread(target=_listen, args=(watcher,), daemon=True).start()
     try:
         yield
-    except SystemExit:  # what all of them agreed on
+    except Stopped:  # all of them
         _part(watcher)
         raise
     except BaseException as error:

@@ -37,8 +37,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     if ways % processes:
         what = f"data x fsdp is {ways}, so {processes} processes cannot each have rows of their own."
         raise UserError(what, where="mesh in the configuration", mend=f"make it a multiple of {processes}")
-    arranged = [create_device_mesh(sizes[1:], part, allow_split_physical_axes=True) for part in slices]
-    return Mesh(np.stack(arranged), AXES, axis_types=AXIS_TYPES)
+    return Mesh(np.stack([_arranged(sizes[1:], part) for part in slices]), AXES, axis_types=AXIS_TYPES)
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str]:
@@ -80,6 +79,17 @@ def _slices(devices: Sequence[jax.Device], asked: int | None) -> list[list[jax.D
         what = f"The mesh asks for {asked} slices; the devices are of {len(found)}."
         raise UserError(what, where="mesh.slice in the configuration", mend="leave it out: the devices say it")
     return [[device for device, number in zip(devices, numbers, strict=True) if number == one] for one in found]
+
+
+def _arranged(sizes: tuple[int, ...], devices: list[jax.Device]) -> np.ndarray:
+    """A slice's devices as its network is wired; host after host where a row's devices would be of several hosts, for
+    each process brings whole rows."""
+    wired = create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    hosts = np.vectorize(lambda device: device.process_index)(wired).reshape(-1, sizes[-1])
+    if (hosts == hosts[:, :1]).all():
+        return wired
+    by_host = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return np.array(by_host, object).reshape(sizes)
 
 
 def mesh_sizes(config: MeshConfig, devices: int, slices: int) -> tuple[int, ...]:

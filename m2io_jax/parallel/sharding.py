@@ -203,7 +203,7 @@ def place_batch(batch: T, mesh: Mesh) -> T:
         UserError: the rows of all processes do not divide over the devices that rows are spread over.
     """
     def put(rows, whole: jax.ShapeDtypeStruct) -> jax.Array:
-        return jax.make_array_from_process_local_data(whole.sharding, rows)
+        return jax.make_array_from_process_local_data(whole.sharding, rows, whole.shape)
 
     return jax.tree.map(put, batch, placed_batch(batch, mesh))
 
@@ -211,21 +211,26 @@ def place_batch(batch: T, mesh: Mesh) -> T:
 def placed_batch(batch: T, mesh: Mesh | AbstractMesh) -> T:
     """The shapes and places of what `place_batch` returns; nothing is put anywhere. Raises UserError as that."""
     sharding = batch_sharding(mesh)
-    ways = row_ways(mesh)
 
     def whole(array) -> jax.ShapeDtypeStruct:
         rows = array.shape[0] * jax.process_count()
-        if rows % ways:
-            axes = ", ".join(f"mesh.{axis}" for axis in RULES["batch"])
-            mend = f"make it a multiple of {ways}, or give fewer devices to {axes}"
-            raise UserError(f"{rows} rows cannot be shared out evenly to {ways} devices.", where="batch", mend=mend)
+        require_even(rows, mesh)
         return jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype, sharding=sharding)
 
     return jax.tree.map(whole, batch)
 
 
+def require_even(rows: int, mesh: Mesh | AbstractMesh, where: str = "batch") -> None:
+    """Raises UserError: so many rows do not divide over the devices that rows are spread over."""
+    ways = row_ways(mesh)
+    if rows % ways:
+        axes = ", ".join(f"mesh.{axis}" for axis in RULES["batch"])
+        mend = f"make it a multiple of {ways}, or give fewer devices to {axes}"
+        raise UserError(f"{rows} rows cannot be shared out evenly to {ways} devices.", where=where, mend=mend)
+
+
 def local_count(rows: int) -> int:
-    """How many of a batch's rows are this process's own."""
+    """How many of a batch's rows, which `require_even` has let pass, are this process's own."""
     return rows // jax.process_count()
 
 

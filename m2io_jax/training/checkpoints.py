@@ -70,7 +70,7 @@ class Checkpoints:
         became of it is told by the next `save`, `wait` or `close`. The newest is left as it is when saved again.
 
         Args:
-            step: updates made so far.
+            step: steps made so far.
             state: a pytree of arrays; typed PRNG keys and registered dataclasses are welcome.
             extra: JSON values, which nobody changes afterwards.
             rollouts: a pytree of arrays on the host, which nobody changes afterwards; None where there is none.

@@ -39,17 +39,13 @@ class Carried:
 
 
 class DataSide:
-    """The configured methods, and the groups that wait or may be replayed.
+    """The configured methods, which `require_suited` has let pass, and the groups that wait or may be replayed.
 
     Attributes:
         waiting: batches of groups that no update has learnt from yet, next one first.
 
     Args:
         blank: a group that teaches nothing; it fills an update that groups are missing for.
-
-    Raises:
-        UserError: a method asks whether completions are right, and a task has no reward part that says so; or groups
-            are carried on, and there are several processes.
     """
 
     def __init__(self, config: RunConfig, blank: Group):
@@ -57,12 +53,6 @@ class DataSide:
         self.methods = {name: METHODS[name](given) for name in METHODS if (given := getattr(config.data, name))}
         self.buffer = ReplayBuffer[Group](config.data.replay.size) if config.data.replay else None
         self.waiting: list[list[Group]] = []
-        if config.data.judges:
-            for task in filter(config.tasks.get, config.tasks):
-                self._require_outcome(task)
-        if jax.process_count() > 1 and (config.data.remembers or config.rollout.ahead):
-            mend = "leave out data.history, data.replay, data.single and rollout.ahead, or run in one"
-            raise UserError("What these methods keep is not shared by several processes.", where="data", mend=mend)
 
     @property
     def memory(self) -> dict[str, Any]:
@@ -169,11 +159,18 @@ class DataSide:
             kept=np.ones(len(groups), bool),
         )
 
-    def _require_outcome(self, task: str) -> None:
+
+def require_suited(config: RunConfig) -> None:
+    """Raises UserError: a method asks whether completions are right, and a task has no reward part that says so; or
+    groups are carried on, and there are several processes."""
+    for task in filter(config.tasks.get, config.tasks if config.data.judges else ()):
         parts = find_task(task).rewards
-        if not set(parts) & set(self.config.data.outcome):
+        if not set(parts) & set(config.data.outcome):
             what = f"No reward part of the task `{task}` says whether a completion is right."
             raise UserError(what, where="data.outcome", mend=f"name one of these: {', '.join(parts)}")
+    if jax.process_count() > 1 and (config.data.remembers or config.rollout.ahead):
+        mend = "leave out data.history, data.replay, data.single and rollout.ahead, or run in one"
+        raise UserError("What these methods keep is not shared by several processes.", where="data", mend=mend)
 
 
 def _key(row: Row) -> str:

@@ -27,24 +27,27 @@ from rich.console import Console
 from m2io_jax.config import RunConfig, require_resumable
 from m2io_jax.episodes.dataset import EpisodeSource, open_episodes
 from m2io_jax.episodes.pipeline import Portion, RowIterator, episode_pipeline
-from m2io_jax.errors import UserError, nearest, unknown_name
+from m2io_jax.errors import Stopped, UserError, nearest, unknown_name
 from m2io_jax.models.lora import adapted_modules
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.models.sizes import Computation, LoraConfig
 from m2io_jax.models.weights import WeightType, declared
 from m2io_jax.parallel.exchange import gathered, is_first, seen_by_all, wait_for_all
 from m2io_jax.parallel.mesh import make_mesh
-from m2io_jax.progress import Progress
+from m2io_jax.parallel.sharding import require_even
+from m2io_jax.progress import Progress, fraction_done
 from m2io_jax.tasks import find_task
 from m2io_jax.training.checkpoints import Checkpoints, require_reachable
 from m2io_jax.training.claim import claimed, note
 from m2io_jax.training.compiling import Ahead
+from m2io_jax.training.data_side import require_suited
+from m2io_jax.training.group_sampler import the_grammar
 from m2io_jax.training.grpo import GRPO
 from m2io_jax.training.logging.run_log import RunLog, require_libraries
 from m2io_jax.training.optimizer import learning_rate
 from m2io_jax.training.ppo import PPO
 from m2io_jax.training.state import TrainState, abstract_state, begin
-from m2io_jax.training.stopping import Stopped, StopSignals
+from m2io_jax.training.stopping import StopSignals
 from m2io_jax.training.supervised import Supervised
 from m2io_jax.training.trained import join
 
@@ -79,7 +82,8 @@ class Finished:
 def train(config: RunConfig) -> Finished:
     """Runs to the configured end and saves the policy.
 
-    A time budget counts the steps alone: compiling and loading come before the first.
+    A time budget begins with the first step, after compiling and loading; what stands between steps, such as waiting for
+    a checkpoint, counts.
 
     Raises:
         UserError: the episodes, the start weights, the run's folder or the configuration do not allow it; or a gradient
@@ -244,7 +248,9 @@ def run_steps(
             if log.wants_samples(step):
                 log.show(step, objective.samples(config.logging.samples))
             progress.update(step, metrics)
-            require_finite(config, step, metrics)
+            if failure := not_finite(config, step, metrics):
+                checkpoints.wait()  # all processes end here alike: the one being written is whole
+                raise failure
             saving, logged = {}, time.perf_counter()
             if step % config.checkpoint.every_steps == 0:
                 log.flush()
@@ -252,6 +258,7 @@ def run_steps(
                 saving = {"timing_s/checkpoint": time.perf_counter() - logged}  # in the next line: this one is written
     if unlogged and share >= 1:
         log.write(step, unlogged)
+    log.flush()
     save(config, objective, checkpoints, step, state, rows, elapsed, best)
     if share < 1:
         checkpoints.wait()
@@ -260,13 +267,14 @@ def run_steps(
     return state, elapsed
 
 
-def require_finite(config: RunConfig, step: int, metrics: Mapping[str, float]) -> None:
-    """Raises UserError where a gradient was not finite: it has spoilt the weights, which are not to be saved."""
+def not_finite(config: RunConfig, step: int, metrics: Mapping[str, float]) -> UserError | None:
+    """What to raise where a gradient was not finite: it has spoilt the weights, which are not to be saved."""
     for name, value in metrics.items():
         if name.rpartition("/")[2] == "grad_norm" and not math.isfinite(value):
             what = f"`{name}` of step {step} is not finite, and with it the weights: the run ends without saving them."
             mend = "its checkpoints are as they were; a new run may want a lower optimizer.learning_rate"
-            raise UserError(what, where=str(config.run / "metrics.jsonl"), mend=mend)
+            return UserError(what, where=str(config.run / "metrics.jsonl"), mend=mend)
+    return None
 
 
 def agreed(elapsed: float, stop: StopSignals) -> tuple[float, int]:
@@ -294,9 +302,7 @@ def say(words: str) -> None:
 
 def progress_of(config: RunConfig, step: int, seconds: float) -> float:
     """How much of the run is done, 0 to 1: by steps or by seconds, whichever is further."""
-    by_steps = step / config.steps if config.steps else 0.0
-    by_seconds = seconds / config.seconds if config.seconds else 0.0
-    return max(by_steps, by_seconds)
+    return fraction_done(step, config.steps, seconds, config.seconds)
 
 
 class BestBy:
@@ -305,13 +311,16 @@ class BestBy:
 
     def __init__(self, config: RunConfig):
         self._name, self._since = config.checkpoint.best_by, list[float]()
+        parts = [f"rewards/{part}/{of}" for part in config.rewards for of in ("mean", "std")]
+        self._known = self._name in (None, *parts)  # a step has those of its own tasks alone
 
     def note(self, metrics: Mapping[str, float]) -> None:
         """Raises UserError: there is no such metric."""
-        if self._name is not None:
-            if self._name not in metrics:
-                raise unknown_name("checkpoint.best_by", self._name, metrics)
+        if self._name in metrics:
+            self._known = True
             self._since.append(float(metrics[self._name]))
+        elif not self._known:
+            raise unknown_name("checkpoint.best_by", self._name, metrics)
 
     def take(self) -> float | None:
         """The mean, which begins anew; None where there is none, or no number."""
@@ -354,16 +363,23 @@ def resume(
 
 
 def check(config: RunConfig) -> None:
-    """What the configuration alone cannot know.
+    """What the configuration alone cannot know, and no weights are needed for.
 
     Raises:
-        UserError: a task that does not exist, rewards that are not those of the tasks, no episodes, or nothing
-            installed to log with, or to reach a bucket with, as asked.
+        UserError: a task that does not exist, rewards that are not those of the tasks, methods that do not suit them, no
+            episodes, nothing installed to log with or to reach a bucket with as asked, or devices that the mesh or the
+            batch do not suit.
     """
     for task in config.episodes if isinstance(config.episodes, dict) else config.tasks:
         config.episodes_of(find_task(task).name)
     if config.objective != "supervised":
         _require_rewards(config)
+        require_suited(config)
+        if config.rollout.constrained:
+            the_grammar(config)
+    mesh = make_mesh(config.mesh)
+    require_even(config.batch.prompts, mesh, "batch.prompts")
+    require_even(config.prompts_a_step, mesh, "rollout.prompts")
     require_libraries(config.logging)
     require_reachable(config.checkpoints)
 

@@ -177,6 +177,10 @@ def _require_ready(stages: Stages) -> None:
             where = f"{error.where or 'the configuration'}, in stage `{config.run.name}`"
             raise UserError(error.what, where=where, mend=error.mend) from error
     for config, following in pairwise(stages.runs):
+        if None not in (config.lora, following.lora) and config.lora != following.lora:
+            what = f"Stage `{following.run.name}` has other adapters than `{config.run.name}`, which it goes on from."
+            mend = "give both the same, or one of them none (lora=null): adapters are then added to the weights"
+            raise UserError(what, where="lora", mend=mend)
         if _progress(following) is not None and (_progress(config) or 0) < 1:
             what = f"Stage `{config.run.name}` would go on, but `{following.run.name}` has begun from what it left."
             mend = "leave its length as it was, or give another directory with run=..."

@@ -26,7 +26,7 @@ class TrainState:
     Attributes:
         params: the policy's weights.
         opt_state: the optimiser's moments.
-        step: updates made so far.
+        step: steps of the run made so far.
     """
 
     params: nnx.State

@@ -14,10 +14,6 @@ TOLD = b"\nstopping after this step; a second signal stops at once\n"
 STATUS = {signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGINT: 128 + signal.SIGINT}
 
 
-class Stopped(SystemExit):
-    """A run has stopped as it was asked to; the same command goes on from what it saved. `code` is the exit status."""
-
-
 class StopSignals:
     """Notes the first signal that asks to stop while the context is open; a second one acts as it always would.
 

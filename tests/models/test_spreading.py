@@ -68,7 +68,7 @@ def test_sequences_are_looked_up_without_a_copy_of_everything(sizes, capfd):
 
     def total(params, tokens):
         model = nnx.merge(STRUCTURE, params)
-        prompt, own = (model.embed_sequences(part) for part in jnp.split(tokens, [LAYOUT.prompt], axis=1))
+        prompt, own = (model.embed(part) for part in jnp.split(tokens, [LAYOUT.prompt], axis=1))
         x = jnp.concatenate([prompt, own], axis=1)
         positions = jnp.broadcast_to(jnp.arange(LENGTH), (3, 8, LENGTH))
         return jnp.mean(model.group(x, positions, LAYOUT, jnp.ones((8, LAYOUT.prompt), bool)) ** 2)

@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType
 
 from m2io_jax.config import MeshConfig
@@ -48,6 +49,28 @@ def test_only_the_slice_axis_goes_from_slice_to_slice(monkeypatch):
         assert {chip.slice_index for chip in part.flat} == {number}
     with pytest.raises(UserError, match="asks for 4 slices; the devices are of 2"):
         make_mesh(MeshConfig(slice=4), [Chip(number) for number in range(8)])
+
+
+class HostedChip:
+    """A chip of a v5e slice of 4 x 4, whose hosts have 2 x 2 each."""
+
+    platform, device_kind, core_on_chip, slice_index = "tpu", "TPU v5 lite", 0, 0
+
+    def __init__(self, x: int, y: int):
+        self.id, self.coords, self.process_index = 4 * y + x, (x, y, 0), 2 * (y // 2) + x // 2
+
+
+@pytest.mark.parametrize("sizes", [dict(data=4), dict(data=1, fsdp=4), dict(data=2, fsdp=2)], ids=str)
+def test_a_host_has_the_whole_of_its_rows(sizes):
+    chips = [HostedChip(x, y) for y in range(4) for x in range(4)]
+    mesh = make_mesh(MeshConfig(tensor=4, **sizes), chips)
+    assert mesh.devices.size == len(set(mesh.devices.flat)) == 16
+    for row in mesh.devices.reshape(4, 4):
+        assert len({chip.process_index for chip in row}) == 1
+    for axes in (dict(data=16), dict(data=1, fsdp=16), dict(data=8, tensor=2)):  # as the network is wired
+        mesh = make_mesh(MeshConfig(**axes), chips)
+        wired = create_device_mesh(mesh.devices.shape[1:], chips, allow_split_physical_axes=True)
+        assert (mesh.devices[0] == wired).all()
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,20 @@ def test_the_best_are_chosen_by_a_mean_since_the_checkpoint_before():
     best.note({"reward": 1.0})
     assert best.take() is None
     with pytest.raises(UserError, match=r"`checkpoint.best_by` names `reward`(.|\n)*allowed: loss, rewards"):
-        best.note({"loss": 3.0, "rewards": 1.0})
+        BestBy(RunConfig(name="x", objective="supervised", steps=1, checkpoint=kept)).note({"loss": 3.0, "rewards": 1})
+
+
+def test_a_step_without_completions_of_a_part_is_no_end():
+    """Of several tasks a step may have drawn none that has the part."""
+    kept = {"keep_best": 1, "best_by": "rewards/accuracy/mean"}
+    rewards = {"format": 1, "accuracy": 1}
+    best = BestBy(RunConfig(name="x", objective="grpo", steps=1, checkpoint=kept, rewards=rewards))
+    for metrics in ({"loss": 3.0}, {"rewards/accuracy/mean": 0.5}, {"loss": 3.0}):
+        best.note(metrics)
+    assert best.take() == 0.5
+    with pytest.raises(UserError, match="rewards/exactness/mean"):
+        unknown = {"keep_best": 1, "best_by": "rewards/exactness/mean"}
+        BestBy(RunConfig(name="x", objective="grpo", steps=1, checkpoint=unknown, rewards=rewards)).note({"loss": 3.0})
 
 
 def test_the_address_of_a_bucket_is_left_as_it_is():

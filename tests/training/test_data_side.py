@@ -19,7 +19,7 @@ from m2io_jax.parallel.sharding import place_batch
 from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.compiling import Ahead
-from m2io_jax.training.data_side import DataSide
+from m2io_jax.training.data_side import DataSide, require_suited
 from m2io_jax.training.group_sampler import noisy_prompt
 from m2io_jax.training.groups import as_groups, batched, blank_group
 from m2io_jax.training.grpo import GRPO
@@ -201,11 +201,11 @@ def test_a_checkpoint_without_rollouts_is_read_as_before(tmp_path):
 
 def test_a_task_must_say_what_is_right(monkeypatch):
     with pytest.raises(UserError, match=r"(?s)task `digits`.*data.outcome.*format, accuracy"):
-        side(filter={}, outcome=["placement"])
+        require_suited(side(filter={}, outcome=["placement"]).config)
     monkeypatch.setattr(Digits, "rewards", ("format",))
-    side(replay={})  # asks for nothing
+    require_suited(side(replay={}).config)  # asks for nothing
     with pytest.raises(UserError, match="task `digits`"):
-        side(filter={})
+        require_suited(side(filter={}).config)
 
 
 def started(episodes, **changes):

@@ -10,7 +10,7 @@ import yaml
 from killed_run import small_run
 from safetensors.numpy import load_file
 
-from m2io_jax.config import load_config
+from m2io_jax.config import LoraSection, load_config
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.command import run_config
 from m2io_jax.models.policy import load_policy
@@ -207,8 +207,16 @@ def test_a_stage_does_not_change_under_the_one_that_began_from_it(trained, episo
 
 def test_a_later_stage_that_cannot_begin_is_told_before_the_first_is_trained(episodes, tmp_path):
     stages = small_stages(episodes, tmp_path / "wrong")
-    for changes, told in (({"tasks": {"lok": 1.0}}, "lok"), ({"episodes": tmp_path / "none"}, "none")):
+    wrongs = [
+        ({"tasks": {"lok": 1.0}}, "lok"),
+        ({"episodes": tmp_path / "none"}, "none"),
+        ({"batch": stages.runs[1].batch.model_copy(update={"prompts": 7})}, "7 rows cannot be shared out evenly to 8"),
+    ]
+    for changes, told in wrongs:
         wrong = stages.runs[1].model_copy(update=changes)
         with pytest.raises(UserError, match=rf"(?s){told}.*in stage `place`"):
             train_stages(replace(stages, runs=(stages.runs[0], wrong)))
+    adapted = [stages.runs[n].model_copy(update={"lora": LoraSection(rank=4 + n)}) for n in range(2)]
+    with pytest.raises(UserError, match="`place` has other adapters than `look`"):
+        train_stages(replace(stages, runs=tuple(adapted)))
     assert not stages.folder.exists()
