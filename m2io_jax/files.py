@@ -1,5 +1,5 @@
-"""Files and folders that appear whole: a reader finds the former one or the new one. A writer of a folder that is killed
-between its two renamings leaves the former one aside, where the next writer finds it. And reading JSON Lines."""
+"""Files and folders that appear whole: a reader finds the former one or the new one. A writer of a folder that is
+killed between its two renamings leaves the former one aside, where the next writer finds it. And reading JSON Lines."""
 
 import json
 import os

@@ -90,6 +90,11 @@ class SpecialTokens:
     vision_end: int = 151653
 
     @property
+    def stops(self) -> tuple[int, ...]:
+        """What ends a completion, as in the published models' generation_config.json."""
+        return (self.eos, self.pad)
+
+    @property
     def media(self) -> tuple[int, ...]:
         """Tokens that stand for pictures: never sampled, never given a probability."""
         return (self.image_pad, self.video_pad, self.vision_start, self.vision_end)

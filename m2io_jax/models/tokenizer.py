@@ -125,5 +125,8 @@ class TextCodec:
         ]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of a completion; special tokens leave nothing."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        """The text of a completion without the stop token at its end; other special tokens are written out, for they
+        are learnt from too, and no answer has them."""
+        ids = list(ids)
+        ends = ids and ids[-1] in (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
+        return self.tokenizer.decode(ids[:-1] if ends else ids, skip_special_tokens=False)

@@ -18,6 +18,8 @@ def soft_overlong_penalty(lengths: Int[Array, "*batch"], *, max_length: int, buf
     return jnp.clip((max_length - buffer - lengths) / buffer, -1.0, 0.0)
 
 
-def finished(tokens: Int[Array, "*batch time"], mask: Bool[Array, "*batch time"], stop: int) -> Bool[Array, "*batch"]:
-    """Which completions came to their stop token; the overlong filter learns from no other."""
-    return ((tokens == stop) & mask).any(-1)
+def finished(
+    tokens: Int[Array, "*batch time"], mask: Bool[Array, "*batch time"], stops: tuple[int, ...]
+) -> Bool[Array, "*batch"]:
+    """Which completions came to a stop token; the overlong filter learns from no other."""
+    return (jnp.isin(tokens, jnp.array(stops)) & mask).any(-1)

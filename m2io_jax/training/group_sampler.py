@@ -183,9 +183,10 @@ def shortened(tokens, length: int):
     return jax.tree.map(lambda each: jnp.asarray(each)[:, :, :length], tokens)
 
 
-def length_metrics(groups: Sequence[Group], stop: int) -> dict[str, float]:
+def length_metrics(groups: Sequence[Group], stops: tuple[int, ...]) -> dict[str, float]:
     """Lengths in tokens, of all processes; a completion without a stop token was clipped."""
-    own = [(group.mask.sum(-1).tolist(), (group.tokens == stop).any(-1).tolist()) for group in groups]
+    ended = [(np.isin(group.tokens, stops) & group.mask).any(-1) for group in groups]
+    own = [(group.mask.sum(-1).tolist(), each.tolist()) for group, each in zip(groups, ended, strict=True)]
     every = [group for process in gathered(own) for group in process]
     lengths, stopped = (np.concatenate(each) for each in zip(*every, strict=True))
     return {

@@ -53,7 +53,7 @@ class GRPO:
     learns = Learner
 
     def __init__(self, config: RunConfig, policy: Policy, mesh: Mesh):
-        self.config, self.mesh, self.codec = config, mesh, policy.codec
+        self.config, self.mesh, self.codec, self.stops = config, mesh, policy.codec, policy.config.special.stops
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
         self.optimizer = make_optimizer(config.optimizer)
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
@@ -141,7 +141,7 @@ class GRPO:
         rates = (learning_rate, configured_kl_weight(self.config.grpo, progress), self._remembered.get("entropy_coef"))
         state, learned = self.learner(state, groups, rates, timing)
         self._learnt, self._sampled = groups, [*self._sampled, sampled][-1 - self.config.rollout.ahead :]
-        metrics = sampled.metrics(self.codec.tokenizer.eos_token_id) | means([chosen]) | learned | self._remembered
+        metrics = sampled.metrics(self.stops) | means([chosen]) | learned | self._remembered
         if self.config.data.noise:
             metrics["data/noise/step"] = float(self.sampler.noise_level(progress))
         if learned["entropy"]:  # else there was not a token to learn from, which says nothing of the policy

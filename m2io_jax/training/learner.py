@@ -267,7 +267,7 @@ def policy_update(
             kl_beta=kl_beta,
             entropy_coef=entropy_coef,
             max_length=config.batch.completion_length,
-            stop=model.config.special.eos,
+            stops=model.config.special.stops,
             shaping=config.data.single,
         )
 

@@ -61,10 +61,12 @@ def remembered(settings: GRPOConfig, memory: Mapping[str, float] | None = None, 
     return {"entropy_coef": adapted_coefficient(memory["entropy_coef"], entropy, **rule)}
 
 
-def learnt_from(settings: GRPOConfig, completions: Completions, stop: int) -> Bool[Array, "rows group time"]:
-    """The tokens that an update learns from: all, or those of completions that came to their stop token."""
+def learnt_from(
+    settings: GRPOConfig, completions: Completions, stops: tuple[int, ...]
+) -> Bool[Array, "rows group time"]:
+    """The tokens that an update learns from: all, or those of completions that came to a stop token."""
     mask = completions.mask
-    return mask & finished(completions.tokens, mask, stop)[..., None] if settings.overlong_filter else mask
+    return mask & finished(completions.tokens, mask, stops)[..., None] if settings.overlong_filter else mask
 
 
 def configured_objective(
@@ -79,7 +81,7 @@ def configured_objective(
     kl_beta: Float[Array, ""],
     entropy_coef: Float[Array, ""] | None,
     max_length: int,
-    stop: int,
+    stops: tuple[int, ...],
     shaping: SingleConfig | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""], dict]:
     """Sum, denominator and metrics of an update.
@@ -92,7 +94,7 @@ def configured_objective(
         advantages: of completions or of tokens; `shaping` is of the first.
         entropy_coef: weight of the entropy bonus where it adapts; None where it is constant.
         max_length: longest completion there may be, in tokens.
-        stop: the token that a completion that was not cut off ends with.
+        stops: tokens of which a completion that was not cut off ends with one.
         shaping: whose `entropy_weight` and `entropy_bound` shape the advantages of tokens; None: nothing does.
     """
     completions = rollouts.completions
@@ -106,7 +108,7 @@ def configured_objective(
         bounds = dict(weight=shaping.entropy_weight, bound=shaping.entropy_bound)
         shaped = shaping_weights(advantages, entropy, **bounds)
         weights = shaped if weights is None else weights * shaped
-    mask = learnt_from(settings, completions, stop)
+    mask = learnt_from(settings, completions, stops)
     total, denominator, metrics = policy_objective(
         log_probs,
         old,

@@ -105,7 +105,7 @@ class ActorCritic(Learner):
         self.value, self.estimate, self.fit = {}, {}, {}
         for length in self.update:
             value = partial(critic_values, structure, length)
-            estimate = partial(estimated, config, policy.config.special.eos, length)
+            estimate = partial(estimated, config, policy.config.special.stops, length)
             fit = partial(critic_update, structure, optimizer, config)
             self.value[length] = jax.jit(on_mesh(mesh, value), out_shardings=rows)
             self.estimate[length] = jax.jit(on_mesh(mesh, estimate), out_shardings=(rows, None))
@@ -201,7 +201,7 @@ def critic_values(
 
 def estimated(
     config: RunConfig,
-    stop: int,
+    stops: tuple[int, ...],
     length: int,
     rollouts: Rollouts,
     rewards: Float[Array, "rows group"],
@@ -215,14 +215,14 @@ def estimated(
     The KL is of the policy that sampled, whose log-probabilities the rollouts have.
 
     Args:
-        stop: the token that a completion that was not cut off ends with.
+        stops: tokens of which a completion that was not cut off ends with one.
         rewards: NaN where a completion could not be scored: nothing is learnt from it.
         weights: what groups' advantages are multiplied with.
     """
     settings, rollouts = config.ppo, shortened(rollouts, length)
     whole = rollouts.completions.mask
     rollouts = without_unscored(rollouts, rewards)
-    mask = learnt_from(config.grpo, rollouts.completions, stop)
+    mask = learnt_from(config.grpo, rollouts.completions, stops)
     rollouts = replace(rollouts, completions=replace(rollouts.completions, mask=mask))
     kl = jnp.zeros_like(values) if reference_log_probs is None else k1(rollouts.log_probs, reference_log_probs)
     earned = token_rewards(with_penalty(config, whole, rewards), kl, mask, kl_beta=kl_beta)

@@ -82,8 +82,8 @@ class Finished:
 def train(config: RunConfig) -> Finished:
     """Runs to the configured end and saves the policy.
 
-    A time budget begins with the first step, after compiling and loading; what stands between steps, such as waiting for
-    a checkpoint, counts.
+    A time budget begins with the first step, after compiling and loading; what stands between steps, such as waiting
+    for a checkpoint, counts.
 
     Raises:
         UserError: the episodes, the start weights, the run's folder or the configuration do not allow it; or a gradient
@@ -366,9 +366,9 @@ def check(config: RunConfig) -> None:
     """What the configuration alone cannot know, and no weights are needed for.
 
     Raises:
-        UserError: a task that does not exist, rewards that are not those of the tasks, methods that do not suit them, no
-            episodes, nothing installed to log with or to reach a bucket with as asked, or devices that the mesh or the
-            batch do not suit.
+        UserError: a task that does not exist, rewards that are not those of the tasks, methods that do not suit them,
+            no episodes, nothing installed to log with or to reach a bucket with as asked, or devices that the mesh or
+            the batch do not suit.
     """
     for task in config.episodes if isinstance(config.episodes, dict) else config.tasks:
         config.episodes_of(find_task(task).name)

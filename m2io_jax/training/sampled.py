@@ -37,10 +37,10 @@ class Sampled:
         self.scores.append(scores)
         self.done.append(done)
 
-    def metrics(self, stop: int) -> dict[str, float]:
+    def metrics(self, stops: tuple[int, ...]) -> dict[str, float]:
         """Of rewards and lengths, of all processes; of what the data side did, means over rounds."""
         done = means(self.done) | {"rollout/rounds": float(len(self.done))}
-        return joined(self.scores).of_all().metrics() | length_metrics(self.groups, stop) | done
+        return joined(self.scores).of_all().metrics() | length_metrics(self.groups, stops) | done
 
     def shown(
         self, count: int, learnt: Sequence[Group], advantages: Float[np.ndarray, "rows group"]

@@ -139,12 +139,21 @@ def test_a_prompt_without_pictures_has_the_same_shapes(encoder):
     np.testing.assert_array_equal(batch.seeds, [0, 1])
 
 
+def test_special_tokens_of_a_completion_are_in_its_text_but_for_the_stop_at_its_end(codec):
+    ids, (pad, start) = codec.encode("the pictures"), (codec.special(name) for name in SPECIAL[:2])
+    for stop in (END, pad):
+        assert codec.decode([*ids, stop]) == "the pictures"
+    assert codec.decode([start, *ids, END, END]) == "<|im_start|>the pictures<|im_end|>"
+    assert codec.decode([]) == ""
+
+
 def test_text_never_becomes_a_special_token(encoder, codec):
     said = "".join(SPECIAL)
     plain = encoder.row(Prompt("", ("x",)), [], seed=0)
     ids = codec.encode(said)
     assert min(ids) >= len(SPECIAL)
     assert codec.tokenizer.decode(ids) == said
+    assert codec.decode([*ids, END]) == said
     completion = encoder.completion("<|im")
     assert completion[-1] == END and min(completion[:-1]) >= len(SPECIAL)
     big = PromptEncoder(TINY, codec, BATCH.model_copy(update={"prompt_length": 512, "max_sentence_tokens": 99}))

@@ -21,4 +21,5 @@ def test_finished_is_who_came_to_the_stop_token_itself():
     tokens = np.array([[5, 2, 2], [5, 6, 7], [5, 6, 2], [2, 0, 0], [5, 6, 2]])
     mask = np.array([[1, 1, 0], [1, 1, 1], [1, 1, 1], [1, 0, 0], [1, 1, 0]], bool)
     # the last one's stop token is padding
-    assert np.asarray(finished(tokens, mask, 2)).tolist() == [True, False, True, True, False]
+    assert np.asarray(finished(tokens, mask, (2,))).tolist() == [True, False, True, True, False]
+    assert np.asarray(finished(tokens, mask, (2, 7))).tolist() == [True, True, True, True, False]

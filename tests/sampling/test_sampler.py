@@ -86,11 +86,12 @@ def with_embedding(change):
     return params
 
 
-def test_the_stop_token_ends_a_row_and_the_mask_covers_it():
+@pytest.mark.parametrize("stop", SMALL.special.stops)
+def test_a_stop_token_ends_a_row_and_the_mask_covers_it(stop):
     # small embeddings draw nearly evenly, so that the stop token (one of 60) comes in some rows and not in others
     def flatten(embedding):
         embedding *= 0.05
-        embedding[SMALL.special.eos] *= 8
+        embedding[stop] *= 8
 
     params = with_embedding(flatten)
     stopped = 0
@@ -98,11 +99,11 @@ def test_the_stop_token_ends_a_row_and_the_mask_covers_it():
         found = run(mixed_rows(), params, key)
         for tokens, mask in zip(found.completions.tokens.reshape(-1, 10), found.completions.mask.reshape(-1, 10),
                                 strict=True):  # fmt: skip
-            ends = np.flatnonzero(tokens == SMALL.special.eos)
+            ends = np.flatnonzero(np.isin(tokens, SMALL.special.stops))
             length = ends[0] + 1 if len(ends) else 10
             np.testing.assert_array_equal(mask, np.arange(10) < length)
             assert (tokens[length:] == SMALL.special.pad).all()
-            stopped += 1 < length < 10
+            stopped += 1 < length < 10 and tokens[length - 1] == stop
     assert stopped > 0
 
 

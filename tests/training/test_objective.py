@@ -49,7 +49,7 @@ def sampled():
 
 def objective(settings, log_probs, *rest, **more):
     given = dict.fromkeys(["own_log_probs", "reference_log_probs", "entropy_coef"])
-    given |= dict(kl_beta=0.0, max_length=TIME, stop=STOP) | more
+    given |= dict(kl_beta=0.0, max_length=TIME, stops=(STOP,)) | more
     return configured_objective(GRPOConfig(**settings), log_probs, *rest, **given)
 
 

@@ -10,6 +10,7 @@ import yaml
 from killed_run import small_run
 from safetensors.numpy import load_file
 
+from m2io_jax import cli
 from m2io_jax.config import LoraSection, load_config
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.command import run_config
@@ -219,4 +220,11 @@ def test_a_later_stage_that_cannot_begin_is_told_before_the_first_is_trained(epi
     adapted = [stages.runs[n].model_copy(update={"lora": LoraSection(rank=4 + n)}) for n in range(2)]
     with pytest.raises(UserError, match="`place` has other adapters than `look`"):
         train_stages(replace(stages, runs=tuple(adapted)))
+    assert not stages.folder.exists()
+
+
+def test_the_first_stage_is_profiled_and_nothing_of_it_is_kept(episodes, tmp_path):
+    stages = small_stages(episodes, tmp_path / "profiled")
+    cli.profile(tmp_path / "profiled.yaml", tmp_path / "trace", None, steps=1)
+    assert [path.suffixes[-1] for path in (tmp_path / "trace").rglob("*.xplane.pb")] == [".pb"]
     assert not stages.folder.exists()
