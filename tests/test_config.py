@@ -117,6 +117,7 @@ def test_yaml_round_trip(write):
         ("rollout:\n  gather: true\n", [], ["`rollout.gather` is true", "`mesh.fsdp` is 1", "line 5"]),
         ("", ["grpo.sapo_temperatures=[1, 2]"], ["`grpo.sapo_temperatures`", "only loss sapo"]),
         ("", ["grpo.advantage=none", "grpo.scale_rewards=false"], ["`grpo.scale_rewards`", "only advantage group"]),
+        ("", ["rollout.micro_batches=4", "batch.prompts=6"], ["`rollout.micro_batches` is 4", "the 6 prompts"]),
         ("", ["run=gs://a/b"], ["`run` is 'gs://a/b'", "mounted here", "checkpoint.folder", "run=gs://a/b on the"]),
         ("", ["episodes={inserter: gs://a}"], ["`episodes`", "mounted here", "on the command line"]),
         ("", ["objective=ppo", "ppo.value_clip=0.5"], ["`ppo.value_clip` is 0.5", "`grpo.updates_per_rollout` is 1"]),

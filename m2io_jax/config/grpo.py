@@ -15,12 +15,14 @@ class RolloutConfig(Section):
     `gather`: the weights that `mesh.fsdp` splits are gathered once a rollout and not for every token; a device then
     holds them whole, but for `mesh.tensor`, while it decodes.
 
-    `prompts` are sampled a step (None: `batch.prompts`); the groups whose rewards differ most are trained on.
+    `prompts` are sampled a step (None: `batch.prompts`); the groups whose rewards differ most are trained on. They are
+    sampled in so many `micro_batches`, one after another: the same completions, with the caches of fewer at a time.
 
     `ahead`: how many steps before the update that learns from them completions are sampled, by the policy of then. The
     trust region is around that policy; or `grpo.rollout_correction` makes up for the difference."""
 
     prompts: Count | None = None
+    micro_batches: Count = 1
     group_size: Count = 8
     temperature: Positive = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0

@@ -124,8 +124,13 @@ class RunConfig(Section):
 
     @property
     def prompts_a_step(self) -> int:
-        """Prompts that are sampled at once."""
+        """Prompts that a step samples for."""
         return self.rollout.prompts or self.batch.prompts
+
+    @property
+    def prompts_at_once(self) -> int:
+        """Prompts of a step whose completions are sampled by one program."""
+        return self.prompts_a_step // self.rollout.micro_batches
 
     @property
     def completions_at_once(self) -> int:
@@ -147,7 +152,8 @@ class RunConfig(Section):
         run's length may change only while neither the learning rate, the KL penalty's weight nor noise depends on it.
         """
         free = {"name", "run", "mesh", "checkpoint", "logging", "evaluate"}
-        free |= {"optimizer.micro_batches", "computation.attention", "computation.unroll", "rollout.gather"}
+        free |= {"optimizer.micro_batches", "computation.attention", "computation.unroll"}
+        free |= {"rollout.micro_batches", "rollout.gather"}
         constant = self.optimizer.schedule == self.grpo.kl_schedule == "constant"
         if constant and self.optimizer.warmup == 0 and self.data.noise is None:
             free |= {"steps", "seconds"}
@@ -180,6 +186,9 @@ def _batches(run: RunConfig) -> Iterator[Misfit]:
     if rows % parts:
         said = f"`optimizer.micro_batches` is {parts} but must divide the {rows} prompts of a batch"
         yield "optimizer.micro_batches", said
+    if run.prompts_a_step % run.rollout.micro_batches:
+        said = f"but must divide the {run.prompts_a_step} prompts that a step samples for"
+        yield "rollout.micro_batches", f"`rollout.micro_batches` is {run.rollout.micro_batches} {said}"
 
 
 def _groups(run: RunConfig) -> Iterator[Misfit]:

@@ -124,6 +124,9 @@ def _smaller(config: RunConfig, topology: Topology, large: Sequence[str]) -> lis
     more = 2 * config.optimizer.micro_batches
     if learns and config.batch.prompts % more == 0 and config.batch.prompts // more >= row_ways(mesh):
         changes.append(f"optimizer.micro_batches={more}")
+    more = 2 * config.rollout.micro_batches
+    if samples and config.prompts_a_step % more == 0 and config.prompts_a_step // more >= row_ways(mesh):
+        changes.append(f"rollout.micro_batches={more}")
     if config.objective != "supervised" and config.grpo.kl_beta and "reference" not in config.int8:
         changes.append("int8=[reference]")
     if config.lora is None:

@@ -81,7 +81,7 @@ def program_flops(config: RunConfig, model: ModelConfig, trained: Mapping[str, s
     group = config.rollout.group_size if grouped else 1
     if name in ("decode", "clean"):
         group = config.completions_at_once
-    rows = config.prompts_a_step if name in (*SAMPLING, "clean") else batch.prompts
+    rows = config.prompts_at_once if name in (*SAMPLING, "clean") else batch.prompts
     completion = int(length) if length else batch.completion_length
     pictures = _pictures(config, model, rows)
     encoded_before = grouped and "vision" not in trained and not config.int8
@@ -111,8 +111,8 @@ def times_a_step(config: RunConfig, program: str) -> int:
     name, _, shorter = program.partition(" of ")
     if shorter:
         return 0
-    if name in SAMPLING:
-        return 2 if config.data.noise else 1
+    if name in (*SAMPLING, "clean"):
+        return config.rollout.micro_batches * (2 if config.data.noise and name in SAMPLING else 1)
     return config.grpo.updates_per_rollout if name in ("update", "critic") else 1
 
 

@@ -167,7 +167,7 @@ class _Run(Ahead):
         split = [(leaf.size * min(leaf.dtype.itemsize, most), "tensor" in leaf.sharding.spec) for leaf in read]
         whole = sum(size / (tensor if is_split else 1) for size, is_split in split)
         axes, text = ("batch", "kv_heads"), self.model.text
-        shape = (self.config.prompts_a_step, text.num_key_value_heads)
+        shape = (self.config.prompts_at_once, text.num_key_value_heads)
         rows, heads = by_axes(axes, shape, self.mesh).shard_shape(shape)
         return decode_bytes(self.config, self.model, weights=whole, rows=rows, heads=heads)
 

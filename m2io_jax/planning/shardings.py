@@ -64,7 +64,7 @@ def arrays_of(config: RunConfig, mesh: jax.sharding.AbstractMesh) -> list[Lying]
 
 def caches(config: RunConfig, model: ModelConfig, mesh) -> dict[str, KeysValues]:
     """The sampler's, as long as they get: of prompts, and of completions."""
-    text, batch, rows = model.text, config.batch, config.prompts_a_step
+    text, batch, rows = model.text, config.batch, config.prompts_at_once
     lead = (text.num_hidden_layers, rows, text.num_key_value_heads)
     shapes = {
         "prompts": (*lead, batch.prompt_length, text.head_dim),

@@ -30,6 +30,7 @@ from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
 from m2io_jax.tasks import find_task
 from m2io_jax.training.compiling import Ahead, returned
 from m2io_jax.training.groups import Group, as_groups
+from m2io_jax.training.state import in_parts
 from m2io_jax.training.stopwatch import Stopwatch
 
 
@@ -58,7 +59,7 @@ class GroupSampler:
             tokens = policy.codec.token_bytes()
             self.constraints = Constraints(the_grammar(config), tokens, policy.config, mesh, max_length=length)
         # What noise was the cause of is learnt from as if the pictures had been clean: so are its log-probabilities.
-        clean = partial(shortened_log_probs, policy.structure, config, length)
+        clean = partial(shortened_log_probs, policy.structure, config, length, 1)
         self.given_clean = jax.jit(on_mesh(mesh, clean), out_shardings=batch_sharding(mesh))
 
     def check(self, names: tuple[int, int]) -> None:
@@ -68,13 +69,13 @@ class GroupSampler:
 
     def encoded(self, params: nnx.State, blank: PromptRow) -> jax.ShapeDtypeStruct:
         """Shape and dtype of a prompt's encoded pictures."""
-        prompts = placed_batch(stack_prompts([blank] * local_count(self.config.prompts_a_step)), self.mesh)
+        prompts = placed_batch(stack_prompts([blank] * local_count(self.config.prompts_at_once)), self.mesh)
         seen = jax.eval_shape(self.sampler.encode, params, prompts)
         return jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)
 
     def compile(self, ahead: Ahead, weights: nnx.State, own: nnx.State, encoder: PromptEncoder) -> None:
         """Compiles what `__call__` runs, for these weights."""
-        rows, key = local_count(self.config.prompts_a_step), jax.eval_shape(jax.random.key, 0)
+        rows, key = local_count(self.config.prompts_at_once), jax.eval_shape(jax.random.key, 0)
         sampler = self.sampler
         prompts = placed_batch(stack_prompts([encoder.blank()] * rows), self.mesh)
         constraint = self.constraints and self.constraints.batch([(0, 0)] * rows)
@@ -110,6 +111,11 @@ class GroupSampler:
             step: steps of the run before this one.
             progress: 0 to 1, the run's.
         """
+        at_once, given = local_count(self.config.prompts_at_once), (weights, own, key, step, progress, timing)
+        parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
+        return [group for part in parts for group in self._groups(part, *given)]
+
+    def _groups(self, rows: Sequence, weights, own, key, step: int, progress: float, timing: Stopwatch) -> list[Group]:
         prompts = [row.prompt for row in rows]
         constraint = self.constraints and self.constraints.batch([row.task.names(row.episode) for row in rows])
         placed = place_batch(stack_prompts(prompts), self.mesh)
@@ -167,15 +173,22 @@ def shortened_log_probs(
     structure: nnx.GraphDef,
     config: RunConfig,
     length: int,
+    micro_batches: int,
     params: nnx.State,
     prompts: PromptBatch,
     pictures: Float[Array, "rows media size"] | None,
     completions: Completions,
 ) -> Float[Array, "rows group {length}"]:
-    """Log-probabilities of the first `length` tokens of the completions under some weights."""
-    model = nnx.merge(structure, params)
-    shorter = shortened(completions, length)
-    return model.completion_log_probs(prompts, shorter, config.rollout.temperature, pictures)[0]
+    """Log-probabilities of the first `length` tokens of the completions under some weights, computed for so many
+    micro-batches one after another."""
+
+    def of(rows):
+        prompts, pictures, completions = rows
+        model = nnx.merge(structure, params)
+        return model.completion_log_probs(prompts, completions, config.rollout.temperature, pictures)[0]
+
+    rows = prompts, pictures, shortened(completions, length)
+    return in_parts(of, micro_batches, rows)
 
 
 def shortened(tokens, length: int):

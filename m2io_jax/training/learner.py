@@ -65,8 +65,9 @@ class Learner:
         shardings = state_shardings(begin, optimizer, mesh)
         trained = {path[0] for path, _ in nnx.to_flat_state(begin) if path[-1] == "kernel"}
         self.score, self.own, self.update, self.update_flops = {}, {}, {}, {}
+        parts = config.optimizer.micro_batches
         for length in config.batch.completion_lengths:
-            score = partial(shortened_log_probs, policy.structure, config, length)
+            score = partial(shortened_log_probs, policy.structure, config, length, parts)
             of_length = partial(update or grpo_update, policy.structure, optimizer, config)
             shorter = partial(shortened_update, length, of_length)
             self.score[length] = jax.jit(on_mesh(mesh, score), out_shardings=batch_sharding(mesh))

@@ -33,7 +33,7 @@ from m2io_jax.training.grpo import GRPO
 from m2io_jax.training.learner import Learner, overlong_metrics, overlong_penalty, policy_update, with_penalty
 from m2io_jax.training.objective import learnt_from
 from m2io_jax.training.scoring import without_unscored
-from m2io_jax.training.state import TrainState, gradient_step, state_shardings
+from m2io_jax.training.state import TrainState, gradient_step, in_parts, state_shardings
 from m2io_jax.training.stopwatch import Stopwatch
 from m2io_jax.training.trained import join
 
@@ -104,7 +104,7 @@ class ActorCritic(Learner):
         self.critic_rate = (config.ppo.critic_learning_rate or highest) / highest  # in the policy's
         self.value, self.estimate, self.fit = {}, {}, {}
         for length in self.update:
-            value = partial(critic_values, structure, length)
+            value = partial(critic_values, structure, length, config.optimizer.micro_batches)
             estimate = partial(estimated, config, policy.config.special.stops, length)
             fit = partial(critic_update, structure, optimizer, config)
             self.value[length] = jax.jit(on_mesh(mesh, value), out_shardings=rows)
@@ -190,13 +190,20 @@ class PPO(GRPO):
 def critic_values(
     structure: nnx.GraphDef,
     length: int,
+    micro_batches: int,
     params: nnx.State,
     prompts: PromptBatch,
     pictures: Float[Array, "rows media size"] | None,
     completions: Completions,
 ) -> Float[Array, "rows group {length}"]:
-    """Values of the states before the first `length` tokens of the completions."""
-    return nnx.merge(structure, params).values(prompts, shortened(completions, length), pictures)
+    """Values of the states before the first `length` tokens of the completions, computed for so many micro-batches one
+    after another."""
+
+    def of(rows):
+        prompts, pictures, completions = rows
+        return nnx.merge(structure, params).values(prompts, completions, pictures)
+
+    return in_parts(of, micro_batches, (prompts, pictures, shortened(completions, length)))
 
 
 def estimated(

@@ -379,7 +379,7 @@ def check(config: RunConfig) -> None:
             the_grammar(config)
     mesh = make_mesh(config.mesh)
     require_even(config.batch.prompts, mesh, "batch.prompts")
-    require_even(config.prompts_a_step, mesh, "rollout.prompts")
+    require_even(config.prompts_at_once, mesh, "rollout")
     require_libraries(config.logging)
     require_reachable(config.checkpoints)
 

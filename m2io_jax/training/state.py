@@ -112,6 +112,14 @@ def _parts(rows: jax.Array, count: int) -> jax.Array:
     return jnp.swapaxes(rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]), 0, 1)
 
 
+def in_parts(function: Callable, count: int, rows: T):
+    """`function(rows)`, of an array by rows, computed for so many micro-batches one after another."""
+    if count == 1:
+        return function(rows)
+    done = jax.lax.map(function, jax.tree.map(partial(_parts, count=count), rows))
+    return jnp.swapaxes(done, 0, 1).reshape(-1, *done.shape[2:])
+
+
 def _zeros(like: jax.ShapeDtypeStruct) -> jax.Array:
     return jnp.zeros(like.shape, like.dtype)
 

@@ -138,13 +138,14 @@ def test_what_does_not_fit_is_told_with_what_to_change(config, planned):
     assert not any(one.fits for one in large)
     lines = "\n".join(advice(config, large))
     assert "update needs" in lines and "computation.remat=full" in lines
-    assert "micro_batches=2" in lines and "fewer prompts" in lines, "a device has two of the rows"
+    assert "optimizer.micro_batches=2" in lines and "fewer prompts" in lines, "a device has two of the rows"
     assert "gather" not in lines and "mesh.tensor=4" not in lines, "nothing is gathered; key-value heads are as many"
     few = config.model_copy(update={"batch": config.batch.model_copy(update={"prompts": 4})})
     assert not any("micro_batches" in line or "fewer prompts" in line for line in advice(few, large))
     held = config.model_copy(update={"rollout": config.rollout.model_copy(update={"gather": True})})
     decoding = "\n".join(advice(held, [one for one in large if one.program == "decode"]))
-    assert "rollout.gather=false" in decoding and "remat" not in decoding and "micro_batches" not in decoding
+    assert "rollout.gather=false" in decoding and "remat" not in decoding and "optimizer.micro" not in decoding
+    assert "rollout.micro_batches=2" in decoding
     assert "lora=" not in lines and "int8" not in lines and "bfloat16" not in lines, "they are set already"
     assert not any("Try" in line for line in advice(config, planned))
 

@@ -81,7 +81,7 @@ def arrange(words: str) -> None:
         Checkpoints.save = die_while_saving
     elif kind == "moment":
         draw = random.Random(number)
-        at, share = draw.randint(1, 3), draw.uniform(0, 1.5)
+        at, share = draw.randint(1, 5), draw.uniform(0, 1.5)  # before the fifth step a checkpoint is whole
         before_step(lambda n, took: soon(share * took) if n == at else None)
     elif kind != "never":
         deeds = {"in": die, "raise": fail}

@@ -75,6 +75,32 @@ def by_parts(objective, state, rows, chosen):
     return jax.device_get(state.params), rewards
 
 
+def test_sampled_in_micro_batches_the_groups_are_the_same(episodes):
+    batch = {"prompts": 4}
+    at_once, by_two = started(episodes, batch=batch), started(episodes, batch=batch, rollout={"micro_batches": 2})
+    (params, metrics), (other_params, other_metrics) = stepped(*at_once), stepped(*by_two)
+    assert len(by_two[0]._learnt) == 4
+    for group, other in zip(at_once[0]._learnt, by_two[0]._learnt, strict=True):
+        np.testing.assert_array_equal(other.tokens, group.tokens)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), other_params, params)
+    assert other_metrics["num_tokens"] == metrics["num_tokens"]
+
+
+def test_a_reference_is_read_in_the_micro_batches_of_an_update(episodes):
+    batch = {"prompts": 4}
+    objective, state, rows = started(episodes, batch=batch)
+    by_two = started(episodes, batch=batch, optimizer={"micro_batches": 2})[0]
+    prompts = place_batch(stack_prompts([row.prompt for row in rows]), objective.mesh)
+    rollouts = objective.sampler.sampler(join(state.params, objective.frozen), prompts, KEY)
+    given = (objective.reference, prompts, None, rollouts.completions)
+    found, expected = (of.learner.score[TIME](*given) for of in (by_two, objective))
+    close(found, expected)
+    programs = (of.learner.score[TIME].lower(*given).compile() for of in (by_two, objective))
+    by_half, whole = (program.memory_analysis().temp_size_in_bytes for program in programs)
+    assert by_half < whole
+
+
+
 def test_a_step_learns_from_the_groups_that_differ_most(episodes):
     changes = dict(batch={"prompts": 2}, rollout={"prompts": 8, "group_size": 3})
     params, metrics = stepped(*started(episodes, **changes))
