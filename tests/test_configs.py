@@ -36,7 +36,8 @@ SCALE = (
     "model=tiny", "init=base", "steps=1", "seconds=", "batch.prompts=2", "batch.prompt_length=256",
     "batch.completion_length=64", "batch.shorter=[]", "batch.pictures=3", "batch.patches=16", "batch.max_pixels=3136",
     "batch.max_sentence_tokens=32", "batch.explain=false", "rollout.prompts=", "rollout.group_size=2",
-    "optimizer.micro_batches=1", "computation={unroll: false}", "logging.every_steps=1", "logging.tensorboard=false",
+    "rollout.micro_batches=1", "optimizer.micro_batches=1", "computation={unroll: false}", "logging.every_steps=1",
+    "logging.tensorboard=false",
 )  # fmt: skip
 
 
