@@ -286,6 +286,17 @@ def test_a_text_that_no_parser_takes_is_skipped(tmp_path):
         assert [(skipped.file, skipped.reason) for skipped in report.skipped_files] == [("odd.md", str(error))]
 
 
+def test_a_picture_of_several_frames_from_a_phone_is_a_jpeg(tmp_path):
+    written = io.BytesIO()
+    frames = [Image.new("RGB", (8, 4), (shade, 0, 0)) for shade in (10, 20)]
+    frames[0].save(written, "MPO", save_all=True, append_images=frames[1:])
+    tree = make(tmp_path / "tree", {"a.md": "![](x.jpg)", "x.jpg": written.getvalue()})
+    assert import_markdown(tree, tmp_path / "corpus").pictures["kept"] == 1
+    corpus = Corpus.open(tmp_path / "corpus")
+    (block,) = blocks_of(corpus, "a")
+    assert corpus.picture_path(block.picture).suffix == ".jpg"
+
+
 def test_links_out_of_the_tree_are_not_followed(tmp_path):
     root = make(
         tmp_path / "tree", {"d.md": "![](link.png) ![](folder/secret.png) ![](inner.png) ![](loop.png)", "x.png": png()}
