@@ -59,6 +59,11 @@ class Judgement:
     rows: Mapping[str, list[Judged]] = field(default_factory=lambda: {name: [] for name in DECODING})
     dropped: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def episodes(self) -> list[Episode]:
+        """Those that were judged: what stands beside the policy is measured on no others."""
+        return [row.episode for row in self.rows["greedy"]]
+
 
 @dataclass(frozen=True)
 class _Asked:

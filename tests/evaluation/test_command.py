@@ -12,6 +12,7 @@ from m2io_jax.episodes.dataset import open_episodes
 from m2io_jax.episodes.generated.making import make_generated
 from m2io_jax.episodes.generated.problems import ProblemConfig
 from m2io_jax.episodes.generated.scenes import SceneConfig
+from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation import policy as judging
 from m2io_jax.evaluation.command import evaluate_run
@@ -122,6 +123,27 @@ def test_what_nobody_can_verify_is_counted_and_in_no_mean(run, lengths, monkeypa
     right = {"greedy": 6 - unscored["greedy"]}
     assert scores["greedy"]["accuracy"]["mean"] == pytest.approx(100 * right["greedy"] / (10 - unscored["greedy"]))
     assert "counting: points of 100 over 10 episodes" in said and "arithmetic: points" in said
+
+
+def test_episodes_that_do_not_fit_are_in_the_file_and_with_the_table(run, lengths, monkeypatch, capsys):
+    fits, seen = judging.PromptEncoder.row, iter(range(100))
+
+    def narrow(self, prompt, candidates, seed):
+        if next(seen) in (3, 4):  # of the first task; what is said next is then another episode's
+            raise RowError("too [long]")
+        return fits(self, prompt, candidates, seed=seed)
+
+    monkeypatch.setattr(judging.PromptEncoder, "row", narrow)
+    monkeypatch.setattr(judging, "score_completions", lambda batch, texts, weights: SimpleNamespace(
+        parts=[[{"accuracy": 1.0, "format": 1.0}] * len(group) for group in texts]
+    ))  # fmt: skip
+    evaluate_run(run, "test", False, Console(width=160))
+    said = capsys.readouterr().out
+    row = json.loads((run / "results.json").read_text())
+    counting, arithmetic = (row["tasks"][task] for task in TASKS)
+    assert (counting["episodes"], counting["dropped"]) == (EPISODES - 2, {"too [long]": 2})
+    assert (arithmetic["episodes"], arithmetic["dropped"]) == (EPISODES, {})
+    assert said.count(f"left out: 2 of {EPISODES} episodes: too [long]") == 1
 
 
 def test_what_cannot_be_evaluated_is_told(run, lengths, tmp_path):
