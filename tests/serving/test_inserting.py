@@ -1,8 +1,11 @@
 """How answers are made with a policy, and what a first answer finds when it was stopped before."""
 
+import json
+
 import pytest
 
 from m2io_jax.config import BatchConfig, RunConfig
+from m2io_jax.episodes.dataset import FORMAT, VERSION
 from m2io_jax.models.policy import load_policy
 from m2io_jax.serving import command
 from m2io_jax.serving.inserting import ROOM, answering
@@ -15,6 +18,16 @@ def test_there_is_room_for_as_many_pictures_as_the_policy_was_trained_with():
     assert (batch.pictures, batch.completion_length) == (16, 300)
     assert batch.prompt_length >= 16 * batch.patches // 4 + trained.batch.prompt_length
     assert answering(base, None).batch == ROOM
+
+
+def test_a_runs_pictures_are_as_large_as_its_episodes_left_them(tmp_path):
+    config = RunConfig(name="x", objective="grpo", steps=1, run=tmp_path, episodes=tmp_path / "episodes")
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert command._pixels_of(None) == command._pixels_of(tmp_path) == command.MAX_PIXELS
+    (tmp_path / "episodes").mkdir()
+    manifest = {"format": FORMAT, "version": VERSION, "episodes": {}, "config": {"max_pixels": 1000}}
+    (tmp_path / "episodes" / "episodes.json").write_text(json.dumps(manifest))
+    assert command._pixels_of(tmp_path) == 1000
 
 
 def test_a_first_answer_that_was_stopped_before_its_index_was_built_is_made_good(tmp_path, monkeypatch):
