@@ -78,6 +78,7 @@ def controls(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
         raise UserError("There is no demo to control.", where=str(config.run), mend="run `make demo` first")
     test, policy = held_out(config, "inserter"), load_policy(str(config.run), size=config.model)
     judge, task = Judge(config, policy), find_task("inserter")
+    policy = judge.ready(policy)
     blindfold = [shuffle_pixels(episode, config.seed) for episode in test]
     shuffled = judge.judge(policy, task, blindfold, "evaluating GRPO's policy, pictures exchanged")
     beside = config_path.with_stem(config_path.stem + "_sft")

@@ -44,6 +44,7 @@ def evaluate_run(run: Path, split: str, as_json: bool, out: Console) -> None:
     policy = load_policy(str(run), size=config.model, mesh=make_mesh(config.mesh), dtype=config.computation.dtype)
     wait_for_all(f"weights of {run}")  # what first joins processes gives up on one that comes 30 s later
     judge, judged = Judge(config, policy), {}
+    policy = judge.ready(policy)
     for name, chosen in episodes.items():
         title = f"evaluating {config.name}" + (f" on {name}" if len(episodes) > 1 else "")
         judged[name] = judge.judge(policy, find_task(name), chosen, title)
