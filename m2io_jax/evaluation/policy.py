@@ -166,8 +166,9 @@ class Judge:
 
     def _sampler(self, policy: Policy) -> Sampler:
         if policy.config not in self._samplers:
-            constrained = self.config.evaluate.constrained
-            self._samplers[policy.config] = Sampler(policy.structure, self.sampling, self.mesh, constrained=constrained)
+            gather = self.config.computation.dtype if self.config.rollout.gather else None
+            how = dict(constrained=self.config.evaluate.constrained, gather=gather)
+            self._samplers[policy.config] = Sampler(policy.structure, self.sampling, self.mesh, **how)
         return self._samplers[policy.config]
 
     def _constraints_of(self, task: Task) -> Constraints | None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from m2io_jax.config import EvaluateConfig, MeshConfig, RunConfig
+from m2io_jax.config import ComputationSection, EvaluateConfig, MeshConfig, RolloutConfig, RunConfig
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.errors import UserError
+from m2io_jax.evaluation import policy as judging
 from m2io_jax.evaluation.policy import DECODING, Judge, shuffle_pixels, summaries
 from m2io_jax.models.policy import load_policy
 from m2io_jax.parallel.mesh import make_mesh
@@ -81,6 +82,16 @@ def test_weights_in_eight_bits_lie_as_the_float_ones_and_are_made_once(policy):
     )
     again = jax.tree.leaves(judge.ready(ready).params)
     assert all(np.shares_memory(*map(first_part, pair)) for pair in zip(again, arrays, strict=True))
+
+
+@pytest.mark.parametrize("gather, dtype", [(True, "bfloat16"), (False, None)])
+def test_weights_are_gathered_as_rollouts_have_them(policy, monkeypatch, gather, dtype):
+    asked = []
+    monkeypatch.setattr(judging, "Sampler", lambda *_, **how: asked.append(how["gather"]))
+    changes = {"rollout": RolloutConfig(gather=gather), "computation": ComputationSection(dtype="bfloat16")}
+    mesh = make_mesh(MeshConfig(data=1, fsdp=4), jax.local_devices()[:4])
+    Judge(CONFIG.model_copy(update=changes), policy, mesh)._sampler(policy)
+    assert asked == [dtype]
 
 
 def test_no_picture_keeps_its_pixels():
