@@ -59,10 +59,11 @@ def demo(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
     after = judge.judge(finished.policy, task, test, "evaluating GRPO's policy")
     judged = {"base": summaries(before, task, config), "grpo": summaries(after, task, config)}
     results = Results(
-        scores=judged | {"rules": rules(config, test)},
+        scores=judged | {"rules": rules(config, after.episodes)},
         seed=config.seed,
         seconds=round(time.perf_counter() - began, 1),
-        episodes=len(test),
+        episodes=len(after.episodes),
+        dropped=dict(after.dropped),
         config=config.model_dump(mode="json"),
         commands=("make demo",),
     )
@@ -77,6 +78,7 @@ def controls(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
         raise UserError("There is no demo to control.", where=str(config.run), mend="run `make demo` first")
     test, policy = held_out(config, "inserter"), load_policy(str(config.run), size=config.model)
     judge, task = Judge(config, policy), find_task("inserter")
+    policy = judge.ready(policy)
     blindfold = [shuffle_pixels(episode, config.seed) for episode in test]
     shuffled = judge.judge(policy, task, blindfold, "evaluating GRPO's policy, pictures exchanged")
     beside = config_path.with_stem(config_path.stem + "_sft")
@@ -87,7 +89,13 @@ def controls(config_path: Path, overrides: Sequence[str], say: Console) -> Path:
     scores["grpo_pixels_shuffled"] = summaries(shuffled, task, config)
     results = merge_into(
         config.run / "results.json",
-        Results(scores=scores, seed=config.seed, episodes=len(test), commands=("make demo-controls",)),
+        Results(
+            scores=scores,
+            seed=config.seed,
+            episodes=len(later.episodes),
+            dropped=dict(later.dropped),
+            commands=("make demo-controls",),
+        ),
     )
     after = judge.judge(policy, task, test[: 4 * SAMPLES], "answers for the report")
     return conclude(config, results, after.rows["greedy"], say)

@@ -1,16 +1,39 @@
-"""The demo's seeds: a seed that is complete is not made again."""
+"""What the demo's results say; and its seeds: a seed that is complete is not made again."""
 
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from m2io_jax import demo
 from m2io_jax.config import load_config
+from m2io_jax.episodes.episode import Episode
+from m2io_jax.evaluation.policy import Judged, Judgement
 from m2io_jax.evaluation.results import METRICS, Results, merge_into
 
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 SCORES = {"greedy": {name: {"mean": 90.0, "low": 89.0, "high": 91.0} for name in METRICS}}
+
+
+def test_rules_and_counts_are_of_the_judged_episodes(monkeypatch, tmp_path):
+    episodes = [Episode(f"e{i}", "?", (), (), (), ()) for i in range(3)]
+    kept, dropped = episodes[:2], {"more pictures than batch.pictures": 1}
+    judged = Judgement({"greedy": [Judged(each, "", 1, None) for each in kept], "sampled": []}, Counter(dropped))
+    config = load_config(CONFIG, [f"run={tmp_path}", f"episodes={tmp_path}"])
+    judge = SimpleNamespace(judge=lambda *_: judged, ready=lambda policy: policy)
+    for name, played in {
+        "held_out": episodes, "load_policy": None, "Judge": judge, "summaries": SCORES,
+        "train": SimpleNamespace(policy=None), "conclude": None,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(demo, name, lambda *_, played=played, **__: played)
+    monkeypatch.setattr(demo, "rules", lambda _, episodes: {"all": {}} if episodes == kept else {"easier": {}})
+    for step in (demo.demo, demo.controls):
+        step(CONFIG, [f"run={config.run}", f"episodes={tmp_path}"], Console(quiet=True))
+        results = Results.read(tmp_path / "results.json")
+        assert results.scores["rules"] == {"all": {}}
+        assert (results.episodes, results.dropped) == (2, dropped)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ class RolloutConfig(Section):
     that keep to the task's grammar. None of these is part of the policy: its log-probabilities are those without.
 
     `gather`: the weights that `mesh.fsdp` splits are gathered once a rollout and not for every token; a device then
-    holds them whole, but for `mesh.tensor`, while it decodes.
+    holds them whole, but for `mesh.tensor`, while it decodes. Evaluation decodes in the same way.
 
     `prompts` are sampled a step (None: `batch.prompts`); the groups whose rewards differ most are trained on. They are
     sampled in so many `micro_batches`, one after another: the same completions, with the caches of fewer at a time.

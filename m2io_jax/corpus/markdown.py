@@ -33,8 +33,8 @@ STEP = re.compile(r"(?:step|part|page|chapter|section)[-_ ]?\d+", re.IGNORECASE)
 def import_markdown(root: str | Path, out: str | Path, *, limits: PictureLimits = DEFAULT_LIMITS) -> ImportReport:
     """Writes the corpus of all Markdown files under `root` to folder `out`, with its report.
 
-    A picture that is missing, broken, unsupported or remote, and a text that is not UTF-8, is listed in the report and
-    never stops the import.
+    A picture that is missing, broken, unsupported or remote, and a text that cannot be read, is listed in the report
+    and never stops the import.
 
     Args:
         root: the tree; hidden folders and links to other folders are not entered.
@@ -100,12 +100,11 @@ class _Import:
         """Adds one Markdown file as a document, or lists it as skipped."""
         source = _plain(file.relative_to(self.tree).as_posix())
         try:
-            text = self._read(file)
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+            parsed = parse_markdown(self._read(file))
+        except Exception as error:  # parsers raise a dozen types on odd text
+            reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error) or type(error).__name__
             self.report.skipped_files.append(SkippedFile(source, reason))
             return
-        parsed = parse_markdown(text)
         id = self._new_id(source)
         group = self.lessons.get(file.parent, id) if STEP.fullmatch(file.stem) else id
         title = parsed.title or _plain(file.stem)

@@ -16,11 +16,12 @@ from markdown_it.token import Token
 from m2io_jax.corpus.documents import TextBlock, TextKind
 from m2io_jax.corpus.html_blocks import Piece, Reference, html_pieces
 
-# {:width="9" .wide #me} of kramdown, {alt='words'} of pandoc.
-ATTRIBUTE = r"""(?:[#.][\w-]+|([\w:-]+)=("[^"]*"|'[^']*'|[^\s"'{}]+))"""
+# {:width="9" .wide #me} of kramdown, {alt='words'} of pandoc. A name is tried where it begins alone: a search that
+# tries it from each of its letters takes the square of a long word's length.
+ATTRIBUTE = r"""(?:[#.][\w-]+|(?<![\w:-])([\w:-]+)=("[^"]*"|'[^']*'|[^\s"'{}]+))"""
 ATTRIBUTES = re.compile(rf"\{{:?\s*{ATTRIBUTE}(?:\s+{ATTRIBUTE})*\s*\}}")
 # {{< figure src="x" >}}, {{% note %}} of Hugo, {% include figure.html src="x" %} of Jekyll.
-SHORTCODE = re.compile(r"\{\{[<%]\s*([^{}]*?)\s*[>%]\}\}|\{%-?\s*([^{}]*?)\s*-?%\}")
+SHORTCODE = re.compile(r"\{\{[<%]([^{}]*?)[>%]\}\}|\{%-?([^{}]*?)-?%\}")
 PICTURE_SHORTCODE = re.compile(r"(?:include(?:_\w+)?\s+\S*)?(?:figure|image|img|picture)\b\S*\s", re.IGNORECASE)
 SHORTCODE_SOURCES = ("src", "image", "image_path", "url", "file", "path")
 # ]({{ site.baseurl }}/x.png) and ]({{ "/x.png" | relative_url }}): a space would end the address.
@@ -40,6 +41,7 @@ FRONT_MATTER = re.compile(
     r"---[ \t]*\n((?:[ \t]*\n|#.*\n)*(?:[\w-]+[ \t]*:.*\n(?:.*\n)*?)?)(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
 )
 SETTING = re.compile(r"\w+:(?: (.*))?")
+NULL = "tag:yaml.org,2002:null"
 LEFTOVERS = re.compile(r"\{:[^{}]*\}|\{[#.][\w-][^{}]*\}|\[(?:TOC|\[_?TOC_?\])\]")
 SENTENCE_END = re.compile(r"[.!?:;…。！？][)\]\"'”’»*_]*\s*$")
 
@@ -53,7 +55,11 @@ class ParsedMarkdown:
 
 
 def parse_markdown(text: str) -> ParsedMarkdown:
-    """Reads a Markdown file. Lines are counted from 1, front matter included. Never raises for any text."""
+    """Reads a Markdown file. Lines are counted from 1, front matter included.
+
+    Raises:
+        Exception: what the parsers below raise on odd text: html.parser asserts on "<![foo[ bar]]>" (Python 3.11).
+    """
     title, text = _without_front_matter(text.replace("\r\n", "\n").replace("\r", "\n"))
     text = LIQUID_ADDRESS.sub(lambda found: found[1] + (found[2] or ""), text)
     reader = _Reader()
@@ -228,14 +234,22 @@ def _without_front_matter(text: str) -> tuple[str, str]:
     found = FRONT_MATTER.match(text)
     if not found:
         return "", text
+    # Half a surrogate pair, which YAML can escape, cannot be written.
+    title = _title(found[1]).encode("utf-8", "replace").decode("utf-8")
+    return " ".join(title.split()), "\n" * found[0].count("\n") + text[found.end() :]
+
+
+def _title(settings: str) -> str:
+    """The title as it is written; no value is made of what YAML says, since tags fail and aliases grow without end."""
     try:
-        values = yaml.safe_load(found[1])
-    except (yaml.YAMLError, ValueError, RecursionError):
+        node = yaml.compose(settings, yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         # Sites accept what YAML does not, such as a second colon: the title's line is enough.
-        line = re.search(r"^title:(.*)", found[1], re.MULTILINE)
-        values = {"title": line[1].strip().strip("\"'")} if line else {}
-    title = values.get("title") if isinstance(values, dict) else None
-    return " ".join(str(title or "").split()), "\n" * found[0].count("\n") + text[found.end() :]
+        line = re.search(r"^title:(.*)", settings, re.MULTILINE)
+        return line[1].strip().strip("\"'") if line else ""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    titles = [value for name, value in pairs if name.value == "title" and isinstance(value, yaml.ScalarNode)]
+    return titles[-1].value if titles and titles[-1].tag != NULL else ""
 
 
 def _fenced(found: re.Match[str]) -> str:
@@ -273,7 +287,7 @@ def _shortcode(state: StateInline, silent: bool) -> bool:
         return False
     if not silent:
         token = state.push("shortcode", "", 0)
-        token.content = found[1] or found[2] or ""
+        token.content = (found[1] or found[2] or "").strip()
         token.meta = {"start": found.start(), "end": found.end(), "attributes": _attributes(token.content)}
     state.pos = found.end()
     return True

@@ -79,7 +79,8 @@ def inspect(data: bytes, limits: PictureLimits = PictureLimits()) -> PictureInfo
         PictureError: not a picture, not a format that is decoded here, or over the bounds.
     """
     with _opened(data, limits) as picture:
-        return PictureInfo(picture.format, *picture.size)
+        # Phones put several JPEGs into one file; Pillow calls that MPO, and all else takes the first of them.
+        return PictureInfo("JPEG" if picture.format == "MPO" else picture.format, *picture.size)
 
 
 def decode(data: bytes, limits: PictureLimits = PictureLimits()) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -44,27 +44,22 @@ def evaluate_run(run: Path, split: str, as_json: bool, out: Console) -> None:
     policy = load_policy(str(run), size=config.model, mesh=make_mesh(config.mesh), dtype=config.computation.dtype)
     wait_for_all(f"weights of {run}")  # what first joins processes gives up on one that comes 30 s later
     judge, judged = Judge(config, policy), {}
+    policy = judge.ready(policy)
     for name, chosen in episodes.items():
         title = f"evaluating {config.name}" + (f" on {name}" if len(episodes) > 1 else "")
         judged[name] = judge.judge(policy, find_task(name), chosen, title)
     if is_first():
-        _write(run, config, judged, episodes, as_json, out)
+        _write(run, config, judged, as_json, out)
 
 
-def _write(
-    run: Path,
-    config: RunConfig,
-    judged: Mapping[str, Judgement],
-    episodes: Mapping[str, Sequence[Episode]],
-    as_json: bool,
-    out: Console,
-) -> None:
-    """What was measured, to `results.json` and to the reader; `judged` and `episodes` by task."""
+def _write(run: Path, config: RunConfig, judged: Mapping[str, Judgement], as_json: bool, out: Console) -> None:
+    """What was measured, to `results.json` and to the reader; `judged` by task."""
     sections = {name: _section(config, name, each) for name, each in judged.items()}
     first = sections.get(WITH_RULES, Results())
     results = Results(
         scores=first.scores,
         episodes=first.episodes,
+        dropped=first.dropped,
         seed=config.seed,
         config=config.model_dump(mode="json"),
         commands=(f"m2io evaluate {run}",),
@@ -77,7 +72,7 @@ def _write(
     for name, section in sections.items():
         shown = "" if list(sections) == [WITH_RULES] else name
         out.print(table(section, find_task(name).metrics, task=shown, narrow=out.width < WIDE))
-        _tell_left_out(name, judged[name], len(episodes[name]), out)
+        _tell_unscored(judged[name], out)
     out.print(f"results {run / 'results.json'}", markup=False, soft_wrap=True)
 
 
@@ -102,16 +97,14 @@ def _other_splits(counts: Mapping[str, int]) -> str:
 
 def _section(config: RunConfig, name: str, judged: Judgement) -> Results:
     """The table of one task."""
-    kept: Sequence[Episode] = [row.episode for row in judged.rows["greedy"]]
     scores = {config.name: summaries(judged, find_task(name), config)}
-    return Results(scores | ({"rules": rules(config, kept)} if name == WITH_RULES else {}), episodes=len(kept))
+    if name == WITH_RULES:
+        scores["rules"] = rules(config, judged.episodes)
+    return Results(scores, episodes=len(judged.episodes), dropped=dict(judged.dropped))
 
 
-def _tell_left_out(name: str, judged: Judgement, asked: int, out: Console) -> None:
-    """What no figure counts."""
-    too = ", of the rules too" if name == WITH_RULES else ""
-    for reason, count in judged.dropped.items():
-        out.print(f"left out{too}: {count} of {asked} episodes: {reason}", markup=False, soft_wrap=True)
+def _tell_unscored(judged: Judgement, out: Console) -> None:
+    """What is in no mean, though its episode was judged."""
     for decoding, rows in judged.rows.items():
         if unscored := Counter(row.rewards is None for row in rows)[True]:
             out.print(f"left out: {unscored} of {len(rows)} {decoding} completions that nobody can verify")

@@ -18,7 +18,7 @@ from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.results import score_completion, summarise
 from m2io_jax.models.inputs import PromptBatch
-from m2io_jax.models.int8 import quantized
+from m2io_jax.models.int8 import is_quantized, quantizer
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import Computation, ModelConfig
 from m2io_jax.parallel.exchange import gathered, is_first
@@ -59,6 +59,11 @@ class Judgement:
     rows: Mapping[str, list[Judged]] = field(default_factory=lambda: {name: [] for name in DECODING})
     dropped: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def episodes(self) -> list[Episode]:
+        """Those that were judged: what stands beside the policy is measured on no others."""
+        return [row.episode for row in self.rows["greedy"]]
+
 
 @dataclass(frozen=True)
 class _Asked:
@@ -92,8 +97,20 @@ class Judge:
         self.rows = math.ceil(config.evaluate.batch_prompts / shares) * shares // jax.process_count()
         self.sampling = SamplingConfig(tuple(DECODING.values()), config.batch.completion_length)
         self.computation = Computation(**config.computation.model_dump())
+        self._quantized = quantizer(self.mesh)
         self._samplers: dict[ModelConfig, Sampler] = {}  # with adapters and without: two programs
         self._constraints: dict[str, Constraints] = {}
+
+    def ready(self, policy: Policy) -> Policy:
+        """The policy with its weights on the mesh and, with `evaluate.int8`, in eight bits.
+
+        `judge` makes it so by itself. Who goes on with this one alone has it done once, and lets go of the weights that
+        were given.
+        """
+        params = place(policy.params, param_shardings(policy.params, self.mesh))
+        if self.config.evaluate.int8 and not is_quantized(params):
+            params = self._quantized(params)
+        return policy.with_params(params)
 
     def judge(self, policy: Policy, task: Task, episodes: Sequence[Episode], title: str) -> Judgement:
         """Judged completions of the episodes, in their order. Several processes share them, and each returns all.
@@ -102,10 +119,8 @@ class Judge:
             UserError: not one fits, or completions are to keep to a grammar that the task does not have.
         """
         constraints = self._constraints_of(task)
-        policy = policy.computed(self.computation)
+        policy = self.ready(policy).computed(self.computation)
         sampler = self._sampler(policy)
-        params = place(policy.params, param_shardings(policy.params, self.mesh))
-        params = jax.jit(quantized)(params) if self.config.evaluate.int8 else params
         key = jax.random.key(self.config.seed)
         said: list[_Said] = []
         dropped: Counter[str] = Counter()
@@ -113,7 +128,7 @@ class Judge:
         with Progress(title, steps=len(episodes), quiet=not is_first()) as progress:
             for batch, done in _in_step(batches):
                 prompts, constraint = self._placed(batch, constraints)
-                rollouts = sampler(params, prompts, key, constraint)
+                rollouts = sampler(policy.params, prompts, key, constraint)
                 said += self._read(batch, completion_ids(rollouts.completions)[: len(batch)])
                 progress.update(done)
         return _judgement(episodes, said, dropped)
@@ -151,8 +166,9 @@ class Judge:
 
     def _sampler(self, policy: Policy) -> Sampler:
         if policy.config not in self._samplers:
-            constrained = self.config.evaluate.constrained
-            self._samplers[policy.config] = Sampler(policy.structure, self.sampling, self.mesh, constrained=constrained)
+            gather = self.config.computation.dtype if self.config.rollout.gather else None
+            how = dict(constrained=self.config.evaluate.constrained, gather=gather)
+            self._samplers[policy.config] = Sampler(policy.structure, self.sampling, self.mesh, **how)
         return self._samplers[policy.config]
 
     def _constraints_of(self, task: Task) -> Constraints | None:

@@ -14,7 +14,7 @@ import yaml
 from m2io_jax.episodes.episode import Episode, Placement
 from m2io_jax.evaluation.curves import DARK, LIGHT, Curve, draw_curves, read_curves
 from m2io_jax.evaluation.pictures import picture_scores, reading_order
-from m2io_jax.evaluation.results import METRICS, Results, heading, rows
+from m2io_jax.evaluation.results import METRICS, Results, heading, left_out, rows
 from m2io_jax.files import write_at_once
 from m2io_jax.pages import environment, picture_view
 from m2io_jax.serving.answer import TextPart, by_slot, parts
@@ -77,6 +77,7 @@ def render_report(
     return environment("m2io_jax.evaluation").get_template("report.html").render(
         headline=headline(results),
         results=results,
+        left_out=left_out(results),
         metrics=[heading(metric) for metric in METRICS],
         policies=[(policy, list(each)) for policy, each in groupby(rows(results), key=attrgetter("policy"))],
         courses={title: [_drawn(curve) for curve in read_curves(each)] for title, each in (metrics or {}).items()},

@@ -40,7 +40,7 @@ _SHORT = {
     "validity": "valid",
     "reward": "rew.",
 }
-_FACTS = ("seconds", "seed", "episodes", "config", "commands")
+_FACTS = ("seconds", "seed", "episodes", "dropped", "config", "commands")
 _TASKS = "tasks"
 _IN_TOKENS = "length"  # all other metrics are shares
 
@@ -99,7 +99,8 @@ class Results:
         scores: policy → decoding (for `rules`: the rule) → metric → {mean, low, high}.
         seed: of the run.
         seconds: that the run took; None for a command that adds to another's results.
-        episodes: how many were scored.
+        episodes: how many were scored. dropped: how many more were asked for and did not fit the shapes, by reason; no
+            score counts them.
         config: the run's configuration.
         commands: that made the results.
         tasks: the same of every task but the inserter, whose scores are those above.
@@ -109,6 +110,7 @@ class Results:
     seed: int | None = None
     seconds: float | None = None
     episodes: int | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
     tasks: Mapping[str, "Results"] = field(default_factory=dict)
@@ -117,7 +119,10 @@ class Results:
         """Plain values: the facts, beside them one key a policy, and `tasks`, where there are others."""
         facts = {name: getattr(self, name) for name in _FACTS}
         plain = {name: list(fact) if name == "commands" else fact for name, fact in facts.items()}
-        tasks = {name: {"episodes": each.episodes} | dict(each.scores) for name, each in self.tasks.items()}
+        tasks = {
+            name: {"episodes": each.episodes, "dropped": each.dropped} | dict(each.scores)
+            for name, each in self.tasks.items()
+        }
         return plain | dict(self.scores) | ({_TASKS: tasks} if tasks else {})
 
     @classmethod
@@ -129,8 +134,9 @@ class Results:
                 if not all({"mean", "low", "high"} <= set(value) for value in decoding.values()):
                     raise TypeError("a metric needs mean, low and high")
         facts = {name: row[name] for name in _FACTS if name in row}
+        facts["commands"], facts["dropped"] = tuple(row.get("commands") or ()), dict(row.get("dropped") or {})
         tasks = {name: cls.from_json(each) for name, each in row.get(_TASKS, {}).items()}
-        return cls(scores=scores, **facts | {"commands": tuple(row.get("commands") or ()), "tasks": tasks})
+        return cls(scores=scores, **facts, tasks=tasks)
 
     @classmethod
     def read(cls, path: str | Path) -> "Results":
@@ -205,7 +211,8 @@ def table(results: Results, metrics: Sequence[str] = METRICS, *, task: str = "",
     """
     title = f"Points of 100 over {results.episodes} episodes" if results.episodes else "Points of 100"
     title = f"{task}: {title[0].lower()}{title[1:]}" if task else title
-    made = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    caption = Text("\n".join(left_out(results))) if results.dropped else None
+    made = Table(title=title, caption=caption, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     made.add_column("policy")
     made.add_column("decoding")
     for metric in metrics:
@@ -228,6 +235,12 @@ def plain_table(results: Results, metrics: Sequence[str] = METRICS, width: int =
     made = table(results, metrics, narrow=width < WIDE)
     Console(file=written, width=width, color_system=None, force_terminal=False).print(made)
     return "".join(line.rstrip() + "\n" for line in written.getvalue().splitlines())
+
+
+def left_out(results: Results) -> list[str]:
+    """A line for each reason why episodes are in no figure."""
+    asked = (results.episodes or 0) + sum(results.dropped.values())
+    return [f"left out: {count} of {asked} episodes: {reason}" for reason, count in results.dropped.items()]
 
 
 def heading(metric: str) -> str:

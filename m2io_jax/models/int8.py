@@ -47,6 +47,11 @@ def quantized(params: nnx.State) -> nnx.State:
     return nnx.from_flat_state([(path, quantize(path, param)) for path, param in nnx.to_flat_state(params)])
 
 
+def is_quantized(params: nnx.State) -> bool:
+    """Whether `quantized` made these."""
+    return any(isinstance(param.get_value(), QuantizedKernel) for _, param in nnx.to_flat_state(params))
+
+
 def quantizer(mesh: Mesh) -> Callable[[nnx.State], nnx.State]:
     """`quantized` as one program, each part where its weight lies; of shapes it gives the shapes."""
 

@@ -117,6 +117,7 @@ def make(planned: Planned, plan: Plan, judge: Judge | None) -> Judge:
         policy, said = finished.policy, {"steps": finished.steps, "seconds": finished.seconds}
     if arm.label is not None:
         judge, began = judge or Judge(plan.judged_by, policy), time.perf_counter()
+        policy = judge.ready(policy)
         said["tasks"] = {task: _judged(policy, task, plan.judged_by, judge, config.name) for task in plan.frame.metrics}
         said["judging_seconds"] = time.perf_counter() - began
     write_at_once(config.run / SCORES, json.dumps(said) + "\n", what="scores")

@@ -10,9 +10,11 @@ import numpy as np
 from m2io_jax.corpus.documents import Document, PictureBlock, Question, TextBlock
 from m2io_jax.corpus.pictures import PictureError, decode
 from m2io_jax.corpus.store import Corpus
+from m2io_jax.episodes.building import EpisodeConfig
 from m2io_jax.episodes.candidates import Place, Pool, choose_distractors, context_around, picture_places, search
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.episodes.labels import seeded
+from m2io_jax.episodes.pictures import stored_picture
 from m2io_jax.episodes.sections import Draft
 from m2io_jax.episodes.sentences import block_sentences
 from m2io_jax.errors import UserError
@@ -21,6 +23,7 @@ from m2io_jax.serving.answer import Answer, Source
 
 MAX_CANDIDATES = 8
 MAX_SENTENCES = 12
+MAX_PIXELS = EpisodeConfig().max_pixels
 FEW_SENTENCES = 3
 PASSAGES = 8
 PICTURE_HITS = 24
@@ -52,6 +55,7 @@ class Answerer:
         retriever: opened for this corpus.
         max_candidates: pictures offered to the inserter.
         max_sentences: of a text that is taken out of a document.
+        max_pixels: larger pictures are scaled down as those of the policy's episodes were (`EpisodeConfig`).
     """
 
     def __init__(
@@ -61,9 +65,10 @@ class Answerer:
         *,
         max_candidates: int = MAX_CANDIDATES,
         max_sentences: int = MAX_SENTENCES,
+        max_pixels: int = MAX_PIXELS,
     ):
         self.corpus, self.retriever = corpus, retriever
-        self.max_candidates, self.max_sentences = max_candidates, max_sentences
+        self.max_candidates, self.max_sentences, self.max_pixels = max_candidates, max_sentences, max_pixels
         self._pool = Pool(corpus.documents, frozenset())
 
     def answer(self, question: str, place: Placer) -> Answer:
@@ -177,7 +182,8 @@ class Answerer:
         """The place's picture; None, with a warning, where it cannot be decoded."""
         try:
             data = self.corpus.picture(place.block.picture)
-            decode(data)
+            decode(data)  # all of it: a picture may be cut short behind a good header
+            data = stored_picture(data, self.max_pixels)
         except (UserError, OSError, PictureError) as error:
             _log.warning("picture %s of %s is not offered: %s", place.block.picture[:12], place.document, error)
             return None
@@ -212,10 +218,11 @@ def answer_question(
     *,
     max_candidates: int = MAX_CANDIDATES,
     max_sentences: int = MAX_SENTENCES,
+    max_pixels: int = MAX_PIXELS,
 ) -> Answer:
     """Answers one question; a service keeps an `Answerer`. Raises UserError as `Answerer.answer` does."""
-    answerer = Answerer(corpus, retriever, max_candidates=max_candidates, max_sentences=max_sentences)
-    return answerer.answer(question, place)
+    most = dict(max_candidates=max_candidates, max_sentences=max_sentences, max_pixels=max_pixels)
+    return Answerer(corpus, retriever, **most).answer(question, place)
 
 
 def section_bounds(document: Document, position: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from m2io_jax.files import write_at_once
 from m2io_jax.models.policy import load_policy
 from m2io_jax.retrieval.search import Retriever, build_index, index_folder
 from m2io_jax.serving.answer import Answer
-from m2io_jax.serving.answering import Placer, answer_question
+from m2io_jax.serving.answering import MAX_PIXELS, Placer, answer_question
 from m2io_jax.serving.inserting import match_placer, model_placer
 from m2io_jax.serving.rendering import to_html, to_json, to_markdown
 
@@ -65,7 +65,8 @@ def ask(
     documents = Corpus.open(corpus or _corpus_of(run))
     retriever = Retriever.open(index_folder(documents.path), documents)
     offered = BASE_PICTURES if run is None else run_config(run).batch.pictures
-    return answer_question(question, documents, retriever, _placer(inserter, run, retriever), max_candidates=offered)
+    most = dict(max_candidates=offered, max_pixels=_pixels_of(run))
+    return answer_question(question, documents, retriever, _placer(inserter, run, retriever), **most)
 
 
 def _placer(inserter: str, run: Path | None, retriever: Retriever) -> Placer:
@@ -79,6 +80,16 @@ def _placer(inserter: str, run: Path | None, retriever: Retriever) -> Placer:
         return model_placer(load_policy("base"))
     config = run_config(run)
     return model_placer(load_policy(str(run), size=config.model, dtype=config.computation.dtype), config)
+
+
+def _pixels_of(run: Path | None) -> int:
+    """How many pixels the run's episodes leave a picture, where they are still there to say so."""
+    if run is None:
+        return MAX_PIXELS
+    try:
+        return read_manifest(run_config(run).episodes_of("inserter"))["config"]["max_pixels"]
+    except (UserError, KeyError):
+        return MAX_PIXELS
 
 
 def _corpus_of(run: Path | None) -> Path:

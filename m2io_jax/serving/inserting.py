@@ -24,6 +24,7 @@ def model_placer(policy: Policy, run: RunConfig | None = None) -> Placer:
         run: what trained the policy; None for the base.
     """
     judge = Judge(answering(policy, run), policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
+    policy = judge.ready(policy)
 
     def place(episode):
         judged = judge.judge(policy, find_task("inserter"), [episode], "looking at the pictures")

@@ -178,10 +178,38 @@ def test_text_and_pictures_keep_their_order():
 @pytest.mark.parametrize(
     "text",
     ["", "\n\n", "---\n", "---\ntitle: [\n---\n", "---\n---", "> " * 5000 + "a", "[" * 5000, "![" * 1000, "{" * 9000]
-    + ["<" * 5000, "<img src='", "- " * 3000, "\x00\ufffe", "{{< figure", "![](x.png){" + "a=b=" * 3000, "**a" * 3000],
+    + ["<" * 5000, "<img src='", "- " * 3000, "\x00\ufffe", "{{< figure", "![](x.png){" + "a=b=" * 3000, "**a" * 3000]
+    # Each took minutes, by searches that began again at every letter.
+    + ["{%" + " " * 20_000 + "x", "{{<" + " " * 20_000, "{%" + "a" * 300_000 + "%}"],
 )
 def test_no_text_is_too_odd(text):
     assert parse_markdown(text).pieces is not None
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join(9 * [f'*{former}'])}]\n" for former, name in zip("abcde", "bcdef", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "settings, title",
+    [
+        ("draft: !!bool maybe\ntitle: A: B", "A: B"),
+        ("draft: !!bool maybe\ntitle: T # of it", "T"),
+        (r'title: "a\ud800b"', "a?b"),
+        (r'title: "\UFFFFFFFF"', r"\UFFFFFFFF"),
+        ("title: !!timestamp foo", "foo"),
+        ("title: !!int ''", "Head"),
+        ("title: 0x" + "f" * 5000, "0x" + "f" * 5000),
+        ("title: 2024-01-01", "2024-01-01"),
+        ("title: >\n  a\n  b", "a b"),
+        ("title: ~", "Head"),
+        (BOMB + "title: [*f]", "Head"),
+        ("title: " + "[" * 5000, "[" * 5000),
+    ],
+)
+def test_a_title_is_what_stands_there(settings, title):
+    assert parse_markdown(f"---\n{settings}\n---\n# Head\n").title == title
 
 
 def blocks_of(corpus: Corpus, id: str) -> list[PictureBlock]:
@@ -246,6 +274,27 @@ def test_a_tree_with_everything_wrong(tmp_path):
     }
     assert "out of the imported tree" in next(row["reason"] for row in written["problems"] if row["line"] == 6)
     assert "15 picture references" in report.summary() and len(report.summary().splitlines()) <= 4
+
+
+def test_a_text_that_no_parser_takes_is_skipped(tmp_path):
+    odd = "<div>\n<![foo[ bar]]>\n</div>"  # html.parser asserts that there is none such, in some releases of Python
+    report = import_markdown(make(tmp_path / "tree", {"odd.md": odd, "plain.md": "# Plain"}), tmp_path / "corpus")
+    assert "plain" in {document.id for document in Corpus.open(tmp_path / "corpus").documents}
+    try:
+        parse_markdown(odd)
+    except AssertionError as error:
+        assert [(skipped.file, skipped.reason) for skipped in report.skipped_files] == [("odd.md", str(error))]
+
+
+def test_a_picture_of_several_frames_from_a_phone_is_a_jpeg(tmp_path):
+    written = io.BytesIO()
+    frames = [Image.new("RGB", (8, 4), (shade, 0, 0)) for shade in (10, 20)]
+    frames[0].save(written, "MPO", save_all=True, append_images=frames[1:])
+    tree = make(tmp_path / "tree", {"a.md": "![](x.jpg)", "x.jpg": written.getvalue()})
+    assert import_markdown(tree, tmp_path / "corpus").pictures["kept"] == 1
+    corpus = Corpus.open(tmp_path / "corpus")
+    (block,) = blocks_of(corpus, "a")
+    assert corpus.picture_path(block.picture).suffix == ".jpg"
 
 
 def test_links_out_of_the_tree_are_not_followed(tmp_path):

@@ -1,10 +1,14 @@
 """`m2io evaluate` on verified tasks: the figures of known completions, by hand, in the file and the table."""
 
+import gc
 import json
+import weakref
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 from rich.console import Console
 
 from m2io_jax.config import RunConfig
@@ -12,7 +16,9 @@ from m2io_jax.episodes.dataset import open_episodes
 from m2io_jax.episodes.generated.making import make_generated
 from m2io_jax.episodes.generated.problems import ProblemConfig
 from m2io_jax.episodes.generated.scenes import SceneConfig
+from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.errors import UserError
+from m2io_jax.evaluation import command
 from m2io_jax.evaluation import policy as judging
 from m2io_jax.evaluation.command import evaluate_run
 from m2io_jax.models.inputs import Completions
@@ -122,6 +128,55 @@ def test_what_nobody_can_verify_is_counted_and_in_no_mean(run, lengths, monkeypa
     right = {"greedy": 6 - unscored["greedy"]}
     assert scores["greedy"]["accuracy"]["mean"] == pytest.approx(100 * right["greedy"] / (10 - unscored["greedy"]))
     assert "counting: points of 100 over 10 episodes" in said and "arithmetic: points" in said
+
+
+def test_episodes_that_do_not_fit_are_in_the_file_and_with_the_table(run, lengths, monkeypatch, capsys):
+    fits, seen = judging.PromptEncoder.row, iter(range(100))
+
+    def narrow(self, prompt, candidates, seed):
+        if next(seen) in (3, 4):  # of the first task; what is said next is then another episode's
+            raise RowError("too [long]")
+        return fits(self, prompt, candidates, seed=seed)
+
+    monkeypatch.setattr(judging.PromptEncoder, "row", narrow)
+    monkeypatch.setattr(judging, "score_completions", lambda batch, texts, weights: SimpleNamespace(
+        parts=[[{"accuracy": 1.0, "format": 1.0}] * len(group) for group in texts]
+    ))  # fmt: skip
+    evaluate_run(run, "test", False, Console(width=160))
+    said = capsys.readouterr().out
+    row = json.loads((run / "results.json").read_text())
+    counting, arithmetic = (row["tasks"][task] for task in TASKS)
+    assert (counting["episodes"], counting["dropped"]) == (EPISODES - 2, {"too [long]": 2})
+    assert (arithmetic["episodes"], arithmetic["dropped"]) == (EPISODES, {})
+    assert said.count(f"left out: 2 of {EPISODES} episodes: too [long]") == 1
+
+
+def test_in_eight_bits_there_are_no_float_kernels_beside(run, tmp_path, monkeypatch):
+    floats, seen = [], []
+
+    def load(*args, **options):
+        policy = load_policy(*args, **options)
+        for path, param in nnx.to_flat_state(policy.params):
+            if "blocks" in path and path[-1] == "kernel":
+                floats.append(weakref.ref(param.get_value()))
+        return policy
+
+    def speak(params, *_):
+        gc.collect()
+        small = [leaf for leaf in jax.tree.leaves(params) if leaf.dtype == "int8"]
+        seen.append([np.asarray(leaf.addressable_shards[0].data) for leaf in small])
+        assert floats and not any(kernel() for kernel in floats)
+        shape = (AT_A_TIME, 2, 40)
+        return SimpleNamespace(completions=Completions(np.zeros(shape, np.int32), np.zeros(shape, bool)))
+
+    monkeypatch.setattr(command, "load_policy", load)
+    monkeypatch.setattr(judging, "Sampler", lambda *_, **__: speak)
+    (tmp_path / "model").symlink_to(run / "model")
+    (tmp_path / "config.yaml").write_text(config(run, int8=True).to_yaml())
+    evaluate_run(tmp_path, "test", True, Console())
+    assert len(seen) == 2 * len(TASKS) and seen[0]
+    for each in seen:  # the same for both tasks
+        assert all(np.shares_memory(*pair) for pair in zip(each, seen[0], strict=True))
 
 
 def test_what_cannot_be_evaluated_is_told(run, lengths, tmp_path):

@@ -4,15 +4,18 @@ import io
 from dataclasses import replace
 
 import jax
+import numpy as np
 import pytest
 from PIL import Image
 
-from m2io_jax.config import MeshConfig, RunConfig
+from m2io_jax.config import ComputationSection, EvaluateConfig, MeshConfig, RolloutConfig, RunConfig
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.errors import UserError
+from m2io_jax.evaluation import policy as judging
 from m2io_jax.evaluation.policy import DECODING, Judge, shuffle_pixels, summaries
 from m2io_jax.models.policy import load_policy
 from m2io_jax.parallel.mesh import make_mesh
+from m2io_jax.parallel.sharding import param_shardings
 from m2io_jax.tasks import find_task
 
 INSERTER = find_task("inserter")
@@ -35,6 +38,10 @@ def episode(number: int, pictures: int = 2) -> Episode:
     candidates = tuple(Candidate(picture=f"{number}-{index}", data=picture(index)) for index in range(pictures))
     placed = (Placement(slot=1, picture=0),)
     return Episode(f"e{number}", "How?", ("Cut.", "Stir."), candidates, gold=placed, labels=placed)
+
+
+def first_part(array: jax.Array) -> np.ndarray:
+    return np.asarray(array.addressable_shards[0].data)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +68,30 @@ def test_every_episode_is_judged_once_in_both_decodings(policy, monkeypatch):
     other = judge.judge(policy, find_task("look"), [episode(0)], "judging")  # by the same program
     assert other.rows["greedy"][0].rewards.keys() == {"seen"}
     assert other.rows["greedy"][0].completion != alone.rows["greedy"][0].completion  # it read another prompt
+
+
+def test_weights_in_eight_bits_lie_as_the_float_ones_and_are_made_once(policy):
+    mesh = make_mesh(MeshConfig(data=1, fsdp=4), jax.local_devices()[:4])
+    judge = Judge(CONFIG.model_copy(update={"evaluate": EvaluateConfig(int8=True)}), policy, mesh)
+    ready = judge.ready(policy)
+    shardings = jax.tree.leaves(param_shardings(ready.params, mesh))
+    arrays = jax.tree.leaves(ready.params)
+    split = [array for array in arrays if array.dtype == "int8" and not array.sharding.is_fully_replicated]
+    assert split and all(
+        array.sharding.is_equivalent_to(sharding, array.ndim) for array, sharding in zip(arrays, shardings, strict=True)
+    )
+    again = jax.tree.leaves(judge.ready(ready).params)
+    assert all(np.shares_memory(*map(first_part, pair)) for pair in zip(again, arrays, strict=True))
+
+
+@pytest.mark.parametrize("gather, dtype", [(True, "bfloat16"), (False, None)])
+def test_weights_are_gathered_as_rollouts_have_them(policy, monkeypatch, gather, dtype):
+    asked = []
+    monkeypatch.setattr(judging, "Sampler", lambda *_, **how: asked.append(how["gather"]))
+    changes = {"rollout": RolloutConfig(gather=gather), "computation": ComputationSection(dtype="bfloat16")}
+    mesh = make_mesh(MeshConfig(data=1, fsdp=4), jax.local_devices()[:4])
+    Judge(CONFIG.model_copy(update=changes), policy, mesh)._sampler(policy)
+    assert asked == [dtype]
 
 
 def test_no_picture_keeps_its_pixels():

@@ -109,6 +109,11 @@ def test_an_empty_report_still_says_so():
     assert "no metrics" in page and "No answers" in page and "Nothing was evaluated" in page
 
 
+def test_what_was_left_out_is_said():
+    page = render_report(Results(episodes=3, dropped={"more pictures than batch.pictures": 2}), [])
+    assert "left out: 2 of 5 episodes: more pictures than batch.pictures" in page
+
+
 def test_a_report_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"):

@@ -126,14 +126,30 @@ def test_a_later_command_adds_to_the_file(tmp_path):
 
 
 def test_every_task_but_the_inserter_has_a_section(tmp_path):
-    counting = Results({"mine": {"greedy": {"accuracy": metric(40)}}}, episodes=9)
+    counting = Results({"mine": {"greedy": {"accuracy": metric(40)}}}, episodes=9, dropped={"too long": 2})
     both = Results({"mine": {"greedy": {"f1": metric(60)}}}, seed=1, episodes=7, tasks={"counting": counting})
     both.write(tmp_path / "results.json")
     row = json.loads((tmp_path / "results.json").read_text())
     assert row["mine"] == {"greedy": {"f1": metric(60)}} and row["episodes"] == 7
-    assert row["tasks"] == {"counting": {"episodes": 9, "mine": {"greedy": {"accuracy": metric(40)}}}}
+    section = {"episodes": 9, "dropped": {"too long": 2}, "mine": {"greedy": {"accuracy": metric(40)}}}
+    assert row["tasks"] == {"counting": section} and row["dropped"] == {}
     assert Results.read(tmp_path / "results.json") == both
     assert "tasks" not in Results(seed=1).to_json()
+
+
+def test_dropped_episodes_are_told_with_the_table_and_kept(tmp_path):
+    path = tmp_path / "results.json"
+    kept = merge_into(path, Results({"mine": {"greedy": {"f1": metric(60)}}}, episodes=8, dropped={"[too] long": 2}))
+    assert "left out: 2 of 10 episodes: [too] long" in plain_table(kept)
+    assert merge_into(path, Results(commands=("again",))).dropped == {"[too] long": 2}
+
+
+def test_results_from_before_dropped_episodes_were_told_are_read(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"episodes": 7, "mine": {}, "tasks": {"look": {"episodes": 3}}}))
+    read = Results.read(path)
+    assert (read.episodes, read.dropped, read.tasks["look"].dropped) == (7, {}, {})
+    assert "left out" not in plain_table(read)
 
 
 def test_results_of_another_seed_are_not_mixed_in(tmp_path):
@@ -147,7 +163,7 @@ def test_results_of_another_seed_are_not_mixed_in(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", "3", '{"base": 3}', '{"base": {"greedy": {"f1": 3}}}', '{"seed": 1, "x": []}']
+    "text", ["{", "[]", "3", '{"dropped": 3}', '{"base": 3}', '{"base": {"greedy": {"f1": 3}}}', '{"seed": 1, "x": []}']
 )
 def test_damaged_results_are_named(tmp_path, text):
     path = tmp_path / "results.json"

@@ -76,6 +76,9 @@ def played(tmp_path, monkeypatch):
         def __init__(self, config, policy):
             done.append("judge made")
 
+        def ready(self, policy):
+            return policy
+
         def judge(self, policy, task, episodes, title):
             done.append(f"judge {policy.plays}")
             rows = {}

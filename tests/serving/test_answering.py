@@ -2,11 +2,13 @@
 
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from m2io_jax.corpus.documents import AnswerPicture, Document, PictureBlock, Question, TextBlock
 from m2io_jax.corpus.store import Corpus, CorpusWriter
+from m2io_jax.episodes.building import EpisodeConfig, build_episodes
 from m2io_jax.episodes.episode import Placement
 from m2io_jax.errors import UserError
 from m2io_jax.retrieval.search import Retriever, build_index
@@ -127,6 +129,27 @@ def test_unreadable_pictures_are_not_offered(made, pictures):
     finally:
         path.write_bytes(whole)
     assert pictures["motor"][0] not in {candidate.picture for candidate in answer.candidates}
+
+
+def test_large_pictures_are_those_of_episodes(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    stored = io.BytesIO()
+    Image.fromarray(noise).save(stored, format="PNG")
+    with CorpusWriter(tmp_path / "corpus", name="large") as writer:
+        picture = writer.add_picture(stored.getvalue(), extension="png")
+        blocks = (
+            TextBlock("Fit the valve", 1, "heading", 1),
+            TextBlock("The valve fits the pipe. Turn it left. Press it in.", 2),
+            PictureBlock(picture, 4),
+        )
+        writer.add_document(Document("d", "Valve", "d.md", "d", blocks))
+    corpus = Corpus.open(tmp_path / "corpus")
+    build_index(corpus, tmp_path / "index")
+    retriever = Retriever.open(tmp_path / "index", corpus)
+    (built,) = build_episodes(corpus, retriever, EpisodeConfig(max_pixels=1000))
+    answer = answer_question("Which pipe does the valve fit?", corpus, retriever, place_nothing, max_pixels=1000)
+    assert answer.candidates[0].data == built.candidates[0].data != corpus.picture(picture)
+    assert answer_question("valve", corpus, retriever, place_nothing).candidates[0].data == corpus.picture(picture)
 
 
 def test_section_bounds_are_the_headings(made):

@@ -135,7 +135,8 @@ def checked_answer(value: Any) -> str:
     Raises:
         BadRow: there is none, or it cannot be verified.
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)  # of any length: no float holds them all
+    is_number = whole or isinstance(value, float) and isfinite(value)
     text = plain(value) if isinstance(value, str) else f"{value}" if is_number else ""
     tagged = _TAGGED.findall(text)
     if len(tagged) > 1:

@@ -143,11 +143,19 @@ def _parquet(file: Path) -> Iterator[Row]:
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
             for batch in table.iter_batches(ROWS_AT_ONCE):
-                for values in batch.to_pylist():
+                for index in range(batch.num_rows):
                     number += 1
-                    yield Row(file, number, values)
+                    yield Row(file, number, _values(batch.slice(index, 1)))
     except (pyarrow.ArrowException, OSError) as error:
         yield Row(file, number + 1, BadRow(UNREADABLE, str(error)))
+
+
+def _values(batch: Any) -> Mapping[str, Any] | BadRow:
+    """The row of a batch of one: text that is not UTF-8, or a date beyond Python's, would fail a whole batch."""
+    try:
+        return batch.to_pylist()[0]
+    except (ValueError, OverflowError) as error:
+        return BadRow("a row that cannot be read", str(error))
 
 
 def _good(values: Any) -> Mapping[str, Any]:

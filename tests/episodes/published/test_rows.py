@@ -137,6 +137,26 @@ def test_bad_rows_are_counted_by_reason_and_stop_nothing(data, tmp_path):
     assert "a picture that is missing" in report.summary() and "episodes.json" in report.summary()
 
 
+def test_a_number_that_no_float_holds_is_an_answer(data, tmp_path):
+    lines(data / "rows.jsonl", {"problem": "How many?", "answer": 10**400}, {"problem": "Q?", "answer": "3"})
+    report, found = read(data, tmp_path / "out")
+    assert not report.bad and found["rows.jsonl:1"].answer == str(10**400)
+
+
+def test_a_row_of_parquet_that_cannot_be_read_leaves_the_others(data, tmp_path):
+    texts = [b"First?", b"caf\xe9?", b"Third?", b"Fourth?"]
+    never = pyarrow.array([0, 0, 2**31 - 1, 0], pyarrow.int32()).view("date32")  # in days: no date of Python's
+    columns = {"problem": pyarrow.array(texts).view("string"), "answer": ["1", "2", "3", "4"], "made": never}
+    pyarrow.parquet.write_table(pyarrow.table(columns), data / "a.parquet")
+    report, found = read(data, tmp_path / "out")
+    assert sorted(found) == ["a.parquet:1", "a.parquet:4"]
+    assert [(each.row, each.reason) for each in report.problems] == [
+        (2, "a row that cannot be read"),
+        (3, "a row that cannot be read"),
+    ]
+    assert "utf-8" in report.problems[0].detail and report.rows == 4
+
+
 def test_a_link_that_leads_out_is_not_followed(data, tmp_path):
     (data / "pix" / "link.png").symlink_to(tmp_path / "secret.png")
     (tmp_path / "other.jsonl").write_text('{"problem": "Q?", "answer": "1"}\n')
