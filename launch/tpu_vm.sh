@@ -17,8 +17,8 @@ usage: launch/tpu_vm.sh COMMAND --name NAME [OPTION...] [WORDS...]
   status         of the queued resource, and of the run on every worker
   stop           asks m2io to save and end, and waits for that; a `run` that follows it ends too
   fetch FOLDER [INTO]
-                 a run's folder from the first worker, without weights and checkpoints: FOLDER of the tree here, or, of
-                 another place there, into the folder INTO here
+                 a run's folder from the first worker, with its adapters, without whole weights and checkpoints: FOLDER
+                 of the tree here, or, of another place there, into the folder INTO here
   delete         the queued resource with its machines, if it is there
 
   --name NAME            of the queued resource
@@ -135,7 +135,7 @@ fetch() {
     local archive=runs/launch/$name.fetched.tar.gz folder=${words[0]%/} above into
     above=$(dirname "$folder")
     into=${words[1]:-$above}
-    on 0 "cd m2io && tar -czf ../fetched.tar.gz --exclude=checkpoints --exclude='*.safetensors' \
+    on 0 "cd m2io && tar -czf ../fetched.tar.gz --exclude=checkpoints --exclude='model*.safetensors' \
 -C $(quoted "$above" "$(basename "$folder")")"
     run "${remote[@]}"
     run mkdir -p runs/launch "$into"

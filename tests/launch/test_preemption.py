@@ -198,12 +198,14 @@ def test_the_tree_that_was_copied_first_is_what_is_started_again(cloud):
 def test_a_runs_folder_is_fetched_without_its_weights(cloud):
     cloud.launch("run", *TRAIN)
     run = cloud.folder / "worker0" / "m2io" / "runs" / "a run"
-    (run / "model").mkdir(parents=True)
-    for name in ("results.json", "model/model.safetensors"):
+    kept = ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "results.json"]
+    for name in (*kept, "model.safetensors", "model-00001-of-00002.safetensors", "checkpoints/50"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text(name)
     cloud.launch("fetch", "runs/a run")
     fetched = cloud.tree / "runs" / "a run"
-    assert (fetched / "results.json").read_text() == "results.json" and list((fetched / "model").iterdir()) == []
+    assert sorted(str(file.relative_to(fetched)) for file in fetched.rglob("*") if file.is_file()) == kept
+    assert (fetched / kept[0]).read_text() == kept[0]
     shared = cloud.folder / "mnt" / "a run"  # as on a disk that all machines see
     shared.parent.mkdir()
     run.rename(shared)
