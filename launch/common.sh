@@ -98,6 +98,41 @@ check_count() { # OPTION VALUE
     [[ $2 =~ ^[0-9]{1,6}$ ]] || die "$1 is '$2'." "give a whole number"
 }
 
+# What is installed, as pip has it: the machine's extra, and the user's.
+extras=()
+install_of() { # EXTRA
+    local IFS=,
+    echo "$1${extras:+,${extras[*]}}"
+}
+
+check_extras() {
+    local extra
+    for extra in "${extras[@]}"; do
+        [[ $extra =~ ^[a-z]+$ && $(<pyproject.toml) == *$'\n'"$extra = ["* ]] ||
+            die "--extra is '$extra'." "name an optional dependency of pyproject.toml, such as wandb or mlflow"
+    done
+}
+
+# Variables of the user's that the run is to have, by name. Their values go into a file that only the user can read, never
+# onto a command line, which all users of a machine see.
+variables=()
+check_variables() {
+    local variable
+    for variable in "${variables[@]}"; do
+        [[ $variable != *=* ]] || die "--env ${variable%%=*} is given a value." "give the name alone, and export the value"
+        [[ $variable =~ ^[A-Z_][A-Z0-9_]*$ ]] || die "--env is '$variable'." "give the name of a variable, in capitals"
+        [[ -v $variable && ${!variable@a} == *x* ]] || die "--env $variable is not set here." "export $variable=... first"
+        [[ ${!variable} != *$'\n'* ]] || die "--env $variable has several lines." "give it as one"
+    done
+}
+# shellcheck disable=SC2016  # read by the shell that is run
+WRITE='umask 077 && rm -f "$0" && for name; do printf "%s=%s\n" "$name" "${!name}"; done >"$0"'
+write_variables() { # FILE
+    run mkdir -p "$(dirname "$1")" && run bash -c "$WRITE" "$1" "${variables[@]}"
+}
+# Where the machine that trains has them, in its tree: NAME=VALUE a line.
+VARIABLES=runs/launch/variables
+
 shape='' slices='' hosts='' chips_a_host='' accelerator_type='' gke_accelerator='' runtime=''
 
 # Sets these from the table of slices.

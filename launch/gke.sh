@@ -20,6 +20,8 @@ usage: launch/gke.sh COMMAND --name NAME [OPTION...] [WORDS...]
   --context NAME       kubectl's context; the current one by default
   --queue NAME         Kueue's LocalQueue to wait in
   --service-account N  that may read and write the bucket
+  --secret NAME        a Secret whose values all pods have as variables; may be given several times
+  --extra NAME         installed too, such as wandb; may be given several times (for image)
   --volume CLAIM:/PATH a PersistentVolumeClaim to mount in every pod, such as data:/data; may be given several times
   --spot               on spot nodes
   --restarts N         after other failures (3; with --spot 100, for the pods that are left when a node is gone at once
@@ -33,7 +35,10 @@ USAGE
 # shellcheck source=SCRIPTDIR/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-name='' topology='' image=${M2IO_IMAGE:-} namespace='' context='' queue='' account='' volumes=() spot=false restarts=''
+GRACE=300 # seconds between the notice and the end
+
+name='' topology='' image=${M2IO_IMAGE:-} namespace='' context='' queue='' account=''
+volumes=() secrets=() spot=false restarts=''
 cluster=${M2IO_CLUSTER:-} project=${CLOUDSDK_CORE_PROJECT:-} zone=${CLOUDSDK_COMPUTE_ZONE:-}
 
 parse() { # sets the options, and `words` to what is m2io's
@@ -52,6 +57,8 @@ parse() { # sets the options, and `words` to what is m2io's
         --queue) queue=$2 && shift ;;
         --service-account) account=$2 && shift ;;
         --volume) volumes+=("$2") && shift ;;
+        --secret) secrets+=("$2") && shift ;;
+        --extra) extras+=("$2") && shift ;;
         --restarts) restarts=$2 && shift ;;
         --cluster) cluster=$2 && shift ;;
         --project) project=$2 && shift ;;
@@ -64,7 +71,12 @@ parse() { # sets the options, and `words` to what is m2io's
     words=("$@")
     [[ -n $restarts ]] || if $spot; then restarts=100; else restarts=3; fi
     check_count --restarts "$restarts"
-    local volume
+    check_extras
+    local volume secret
+    for secret in "${secrets[@]}"; do
+        [[ $secret =~ ^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$ ]] ||
+            die "--secret is '$secret'." "give the name of a Secret in the cluster: its values stay there"
+    done
     for volume in "${volumes[@]}"; do
         [[ $volume =~ ^[a-z0-9]([-a-z0-9.]*[a-z0-9])?:/[^:]*$ ]] ||
             die "--volume is '$volume'." "give a claim and where to mount it, such as data:/data"
@@ -94,6 +106,14 @@ mounts() {
     local number
     for number in "${!volumes[@]}"; do
         echo "                    - {name: volume-$number, mountPath: $(in_quotes "${volumes[number]#*:}")}"
+    done
+}
+# The secrets whose values are variables there; nothing where there is none.
+environment() {
+    ((${#secrets[@]} == 0)) || echo '                  envFrom:'
+    local secret
+    for secret in "${secrets[@]}"; do
+        echo "                    - secretRef: {name: \"$secret\"}"
     done
 }
 # For the claims of buckets, which a container beside mounts; to others it means nothing.
@@ -140,7 +160,7 @@ $(with_buckets)
             spec:
               restartPolicy: Never
               # Between the notice and the end: time to save, of which a spot node gives as much as it has.
-              terminationGracePeriodSeconds: 300
+              terminationGracePeriodSeconds: $GRACE
 $(line 14 serviceAccountName "$account")
               nodeSelector:
                 cloud.google.com/gke-tpu-accelerator: $gke_accelerator
@@ -151,6 +171,7 @@ $($spot && line 16 cloud.google.com/gke-spot true)
 $(line 18 image "$image")
                   # Kubernetes reads \$\$ as a dollar sign, and \$(NAME) as a variable.
                   command: $(json m2io "${words[@]//\$/\$\$}")
+$(environment)
                   resources:
                     requests: {google.com/tpu: $chips_a_host}
                     limits: {google.com/tpu: $chips_a_host}
@@ -180,20 +201,25 @@ by_xpk() {
     need xpk "pip install xpk"
     ((${#volumes[@]} == 0)) || die "xpk takes no --volume." \
         "leave it out: xpk mounts what \`xpk storage attach NAME --auto-mount=true\` has given the cluster"
+    ((${#secrets[@]} == 0)) || die "xpk takes no --secret." "use launch/gke.sh run"
     require --cluster "$cluster" M2IO_CLUSTER
     require --project "$project" CLOUDSDK_CORE_PROJECT
     require --zone "$zone" CLOUDSDK_COMPUTE_ZONE
+    # To xpk an end with 1, as of the peers that are left, would be final; in the manifest it counts as one of --restarts.
     local own=()
     $spot && own+=(--spot)
     run xpk workload create --workload="$name" --cluster="$cluster" --project="$project" --zone="$zone" \
         --tpu-type="$accelerator_type" --num-slices="$slices" --docker-image="$image" \
-        --max-restarts="$restarts" --restart-on-exit-codes="$SAVED" "${own[@]}" \
+        --max-restarts="$restarts" --restart-on-exit-codes="1,$SAVED" \
+        --termination-grace-period-seconds="$GRACE" "${own[@]}" \
         --command="$(quoted m2io "${words[@]}")"
 }
 
 build() {
     need docker "https://docs.docker.com/engine/install"
-    run docker build --file=launch/Dockerfile --build-arg=EXTRA=tpu --tag="$image" .
+    # TPU machines are that, whatever this one is.
+    run docker build --platform=linux/amd64 --file=launch/Dockerfile \
+        --build-arg=EXTRA="$(install_of tpu)" --tag="$image" .
     run docker push "$image"
 }
 

@@ -17,6 +17,8 @@ usage: launch/gpu_host.sh COMMAND [OPTION...] [WORDS...]
   --host HOST    as ssh knows it; this machine by default, from this tree
   --docker       in a container, which sees the tree's runs/
   --name NAME    of the container and its image (m2io)
+  --extra NAME   install this extra too, such as wandb; may be given several times
+  --env NAME     give the run this variable of the environment here, such as WANDB_API_KEY; may be given several times
   --poll SECONDS between looks at a host that does not answer (30)
   --dry-run      print what would be run, and run nothing
 USAGE
@@ -37,6 +39,8 @@ parse() { # sets the options, and `words` to what is m2io's
         --*) (($# > 1)) || die "$1 has no value, or is not an option of gpu_host.sh." "see launch/gpu_host.sh --help" ;;&
         --host) host=$2 && shift ;;
         --name) name=$2 && shift ;;
+        --extra) extras+=("$2") && shift ;;
+        --env) variables+=("$2") && shift ;;
         --poll) poll=$2 && shift ;;
         -*) die "$1 is not an option of gpu_host.sh." "see launch/gpu_host.sh --help" ;;
         *) break ;;
@@ -45,6 +49,7 @@ parse() { # sets the options, and `words` to what is m2io's
     done
     words=("$@")
     check_name "$name"
+    check_extras
     check_count --poll "$poll"
     [[ $host != -* ]] || die "--host is '$host'." "give a host as ssh knows it"
     [[ -z $host ]] || need ssh "apt install openssh-client"
@@ -75,20 +80,34 @@ copy() {
 
 install() {
     if $docker; then
-        do_at "docker build --file=launch/Dockerfile --build-arg=EXTRA=cuda --tag=$name ."
+        do_at "docker build --file=launch/Dockerfile --build-arg=EXTRA=$(install_of cuda) --tag=$name ."
     else
-        do_at 'launch/worker.sh install cuda'
+        do_at "launch/worker.sh install $(install_of cuda)"
+    fi
+}
+
+# The variables that the run is to have, as a file in the tree there.
+send_variables() {
+    ((${#variables[@]})) || return 0
+    if [[ -n $host ]]; then
+        write_variables "runs/launch/$name.env" && run scp "runs/launch/$name.env" "$host:m2io/$VARIABLES"
+    else
+        write_variables "$VARIABLES"
     fi
 }
 
 start() {
+    local sent=()
+    send_variables || return
     if $docker; then
+        ((${#variables[@]} == 0)) || sent=("--env-file=$VARIABLES")
         # One that is running is not removed, and keeps the name: this then fails.
         do_at "docker rm $name || true; docker run --detach --init --name=$name --gpus=all --ipc=host \
---volume=\"\$PWD/runs:/m2io/runs\" $(quoted "--label=words=$(quoted "${words[@]}")") \
+--volume=\"\$PWD/runs:/m2io/runs\" $(quoted "${sent[@]}" "--label=words=$(quoted "${words[@]}")") \
 $name $(quoted m2io "${words[@]}")"
     else
-        do_at "$(quoted launch/worker.sh start "${words[@]}")"
+        ((${#variables[@]} == 0)) || sent=(--env)
+        do_at "$(quoted launch/worker.sh start "${sent[@]}" "${words[@]}")"
     fi
 }
 
@@ -171,7 +190,10 @@ run | copy | install | start | logs | status | stop) parse "$@" ;;
 *) die "$command is not a command of gpu_host.sh." "see launch/gpu_host.sh --help" ;;
 esac
 case $command in
-run | start) check_words "${words[@]}" ;;
+run | start)
+    check_words "${words[@]}"
+    check_variables
+    ;;
 *) ((${#words[@]} == 0)) || die "$command does not take: ${words[*]}" "see launch/gpu_host.sh --help" ;;
 esac
 assumed_status=none

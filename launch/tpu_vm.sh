@@ -17,8 +17,8 @@ usage: launch/tpu_vm.sh COMMAND --name NAME [OPTION...] [WORDS...]
   status         of the queued resource, and of the run on every worker
   stop           asks m2io to save and end, and waits for that; a `run` that follows it ends too
   fetch FOLDER [INTO]
-                 a run's folder from the first worker, without weights and checkpoints: FOLDER of the tree here, or, of
-                 another place there, into the folder INTO here
+                 a run's folder from the first worker, with its adapters, without whole weights and checkpoints: FOLDER
+                 of the tree here, or, of another place there, into the folder INTO here
   delete         the queued resource with its machines, if it is there
 
   --name NAME            of the queued resource
@@ -27,9 +27,14 @@ usage: launch/tpu_vm.sh COMMAND --name NAME [OPTION...] [WORDS...]
   --spot                 cheaper, and may be taken away
   --runtime VERSION      software of the machines; that of the family by default
   --gcloud FLAG          a further flag for `gcloud ... queued-resources create`, such as --service-account=...
-  --restarts N           give up after N restarts (100)
+  --ssh FLAG             a further flag for `gcloud ... ssh` and `scp`, such as --internal-ip or --tunnel-through-iap
+  --mounted PATH         start nothing before a disk is mounted there on every worker
+  --extra NAME           install this extra too, such as wandb
+  --env NAME             give the run this variable of the environment here, such as WANDB_API_KEY
+  --restarts N           give up after N restarts (100), or where the resource is FAILED three times in a row
   --poll SECONDS         between looks at what is waited for (30)
   --dry-run              print what would be run, and run nothing
+--gcloud, --ssh, --mounted, --extra and --env may be given several times.
 USAGE
 }
 
@@ -37,12 +42,13 @@ USAGE
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 name='' topology='' zone=${CLOUDSDK_COMPUTE_ZONE:-} project=${CLOUDSDK_CORE_PROJECT:-}
-spot=false version='' restarts=100 further=()
+spot=false version='' restarts=100 further=() ssh=() mounts=()
 
 parse() { # sets the options, and `words` to what is m2io's
     while (($#)); do
         case $1 in
-        --name | --topology | --project | --zone | --runtime | --gcloud | --restarts | --poll)
+        --name | --topology | --project | --zone | --runtime | --gcloud | --ssh | --mounted | --extra | --env | \
+            --restarts | --poll)
             (($# > 1)) || die "$1 has no value." "add one"
             ;;&
         --name) name=$2 && shift ;;
@@ -51,6 +57,10 @@ parse() { # sets the options, and `words` to what is m2io's
         --zone) zone=$2 && shift ;;
         --runtime) version=$2 && shift ;;
         --gcloud) further+=("$2") && shift ;;
+        --ssh) ssh+=("$2") && shift ;;
+        --mounted) mounts+=("$2") && shift ;;
+        --extra) extras+=("$2") && shift ;;
+        --env) variables+=("$2") && shift ;;
         --restarts) restarts=$2 && shift ;;
         --poll) poll=$2 && shift ;;
         --spot) spot=true ;;
@@ -65,6 +75,11 @@ parse() { # sets the options, and `words` to what is m2io's
     words=("$@")
     check_count --restarts "$restarts"
     check_count --poll "$poll"
+    check_extras
+    local mount
+    for mount in "${mounts[@]}"; do
+        [[ $mount == /* ]] || die "--mounted is '$mount'." "give the whole path on the workers, such as /shared"
+    done
     require --name "$name"
     check_name "$name"
     require --project "$project" CLOUDSDK_CORE_PROJECT
@@ -72,6 +87,7 @@ parse() { # sets the options, and `words` to what is m2io's
     need gcloud "https://cloud.google.com/sdk/docs/install"
     resource=(gcloud compute tpus queued-resources)
     place=(--project="$project" --zone="$zone")
+    reach=("${place[@]}" "${ssh[@]}")
 }
 
 slices_asked() {
@@ -92,7 +108,11 @@ create() {
 
 # Sets `remote` to what runs a command line on the workers: all, or 0 of the first slice.
 on() { # WORKERS COMMAND-LINE
-    remote=("${resource[@]}" ssh "$name" "${place[@]}" --node="$1" --worker="$1" --command="$2")
+    remote=("${resource[@]}" ssh "$name" "${reach[@]}" --node="$1" --worker="$1" --command="$2")
+}
+
+copy_to_all() { # FILE THERE
+    run "${resource[@]}" scp "$1" "$name:$2" "${reach[@]}" --node=all --worker=all
 }
 
 # The tree is packed once: what is edited later does not change a run half-way.
@@ -104,17 +124,30 @@ copy() {
         packed=true
     fi
     on all "$UNPACK"
-    run "${resource[@]}" scp "$archive" "$name:m2io.tar.gz" "${place[@]}" --node=all --worker=all &&
-        run "${remote[@]}"
+    copy_to_all "$archive" m2io.tar.gz && run "${remote[@]}"
 }
 
 install() {
-    on all 'm2io/launch/worker.sh install tpu'
+    on all "m2io/launch/worker.sh install $(install_of tpu)"
     run "${remote[@]}"
 }
 
+# What a run needs there before it begins: its disks, and its variables.
+prepare() {
+    if ((${#mounts[@]})); then
+        on all "$(quoted m2io/launch/worker.sh mounted "${mounts[@]}")"
+        run "${remote[@]}" --ssh-flag=-oServerAliveInterval=30 || return
+    fi
+    if ((${#variables[@]})); then
+        write_variables "runs/launch/$name.env" && copy_to_all "runs/launch/$name.env" "m2io/$VARIABLES"
+    fi
+}
+
 start() {
-    on all "$(quoted m2io/launch/worker.sh start "${words[@]}")"
+    local sent=()
+    prepare || return
+    ((${#variables[@]} == 0)) || sent=(--env)
+    on all "$(quoted m2io/launch/worker.sh start "${sent[@]}" "${words[@]}")"
     assumed_status=running
     run "${remote[@]}"
 }
@@ -135,11 +168,11 @@ fetch() {
     local archive=runs/launch/$name.fetched.tar.gz folder=${words[0]%/} above into
     above=$(dirname "$folder")
     into=${words[1]:-$above}
-    on 0 "cd m2io && tar -czf ../fetched.tar.gz --exclude=checkpoints --exclude='*.safetensors' \
+    on 0 "cd m2io && tar -czf ../fetched.tar.gz --exclude=checkpoints --exclude='model*.safetensors' \
 -C $(quoted "$above" "$(basename "$folder")")"
     run "${remote[@]}"
     run mkdir -p runs/launch "$into"
-    run "${resource[@]}" scp "$name:fetched.tar.gz" "$archive" "${place[@]}" --node=0 --worker=0
+    run "${resource[@]}" scp "$name:fetched.tar.gz" "$archive" "${reach[@]}" --node=0 --worker=0
     run tar -xzf "$archive" -C "$into"
 }
 
@@ -187,15 +220,28 @@ restart() { # WHY
     tell "$1: once more"
 }
 
+# A queued resource that is deleted takes its reason with it. Waiting mends neither quota nor a wrong zone or type.
+refused=0
+tell_why() { # STATE
+    run "${resource[@]}" describe "$name" "${place[@]}" '--format=yaml(state)' >&2 || true
+    if [[ $1 == FAILED ]]; then refused=$((refused + 1)); else refused=0; fi
+    ((refused < 3)) || die "$name is FAILED, 3 times in a row: see its state above." \
+        "mend that, then give the same command again; what has failed goes by: launch/tpu_vm.sh delete --name $name"
+}
+
 # The whole way. What an earlier call left is gone on with; only a run that had ended is started again.
 run_all() {
     local verdict='' begun=false at
     while [[ $verdict != 0 ]]; do
         at=$(state)
         case $at in
-        ACTIVE) attend_run ;;
+        ACTIVE)
+            refused=0
+            attend_run
+            ;;
         absent) create ;;
         SUSPENDED | FAILED)
+            tell_why "$at"
             restart "$name is $at"
             begun=false failures=0
             delete
@@ -264,7 +310,10 @@ run | create | copy | install | start | logs | status | stop | fetch | delete) p
 esac
 case $command in
 run | create | status) slices_asked ;;&
-run | start) check_words "${words[@]}" ;;
+run | start)
+    check_words "${words[@]}"
+    check_variables
+    ;;
 fetch)
     ((${#words[@]} == 1 || ${#words[@]} == 2)) || die "fetch takes one folder." "give it as in the tree, such as runs/a"
     [[ ${words[0]} != /* ]] || ((${#words[@]} == 2)) || die "${words[0]} is not in the tree." "add the folder to put it into"

@@ -2,15 +2,19 @@
 # On the machine that trains: installs the source tree that this file lies in, and runs m2io so that it outlives the
 # connection it was started by. Launchers call it over ssh; one run at a time.
 #
-#   launch/worker.sh install EXTRA     the package with an extra (tpu, cuda) into .venv
-#   launch/worker.sh start WORDS...    m2io WORDS..., detached; nothing if just that is running
+#   launch/worker.sh install EXTRA     the package with extras (tpu, or cuda,wandb) into .venv
+#   launch/worker.sh mounted PATH...   waits up to 15 minutes until disks are mounted there
+#   launch/worker.sh start [--env] WORDS...
+#                                      m2io WORDS..., detached; nothing if just that is running. With --env it has the
+#                                      variables that the launcher has sent
 #   launch/worker.sh status [WORDS...] none, running, busy (with other words), lost (killed outright), or the exit status
 #   launch/worker.sh follow            the log, until the run ends
 #   launch/worker.sh stop              asks it to save and end, and waits for that
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-RECORD=runs/launch/worker # command, pid, status, log
+RECORD=runs/launch/worker       # command, pid, status, log
+VARIABLES=runs/launch/variables # NAME=VALUE a line, as common.sh writes them
 
 die() {
     echo "error: $*" >&2
@@ -41,7 +45,26 @@ status() {
     fi
 }
 
+# Startup scripts, which mount disks, still run while the machine answers ssh already.
+mounted() {
+    local path
+    for path in "$@"; do
+        # shellcheck disable=SC2016  # read by the shell that is run
+        timeout 900 bash -c 'until mountpoint -q "$1"; do sleep 5; done' - "$path" ||
+            die "nothing is mounted on $path after 15 minutes: see what the startup script says"
+    done
+}
+
+# Values are taken as they stand: no shell reads them.
+read_variables() {
+    local line
+    chmod 600 "$VARIABLES"
+    while IFS= read -r line; do export "${line?}"; done <"$VARIABLES"
+}
+
 start() {
+    local sent=false
+    [[ ${1:-} != --env ]] || { sent=true && shift; }
     case $(status "$@") in
     running) return ;;
     busy) die "this machine is busy with: $(cat "$RECORD/command")" ;;
@@ -49,6 +72,7 @@ start() {
     rm -rf "$RECORD"
     mkdir -p "$RECORD"
     command_of "$@" >"$RECORD/command"
+    ! $sent || read_variables
     setsid bash launch/worker.sh attend "$@" >"$RECORD/log" 2>&1 </dev/null &
     echo $! >"$RECORD/pid"
 }
@@ -78,6 +102,6 @@ stop() {
 }
 
 case ${1:-} in
-install | start | status | follow | stop | attend) "$@" ;;
-*) die "give install, start, status, follow or stop" ;;
+install | mounted | start | status | follow | stop | attend) "$@" ;;
+*) die "give install, mounted, start, status, follow or stop" ;;
 esac

@@ -57,7 +57,7 @@ class SizeSection(Section):
 
 class LauncherSection(Section):
     """What runs the sizes that name a topology: launch/tpu_vm.sh, whose `options` these are: `project: a` is given as
-    `--project a`, `spot: true` as `--spot`.
+    `--project a`, `spot: true` as `--spot`, `extra: [wandb, mlflow]` as `--extra wandb --extra mlflow`.
 
     Launched runs are made in `runs`, a folder that all machines see and that outlives them, of an NFS share (Filestore)
     or a mounted bucket with a hierarchical namespace. On a machine's own disk a policy would go with the machine, and
@@ -65,7 +65,7 @@ class LauncherSection(Section):
 
     name: Literal["tpu_vm"] = "tpu_vm"
     runs: Path = Field(default=None, validate_default=True)
-    options: dict[str, str | bool | int] = {}
+    options: dict[str, str | bool | int | tuple[str, ...]] = {}
 
     @field_validator("runs", mode="before")
     @classmethod

@@ -166,6 +166,9 @@ def _launcher(verb: str, sweep: SweepConfig, run: SweepRun) -> Command:
     """A command of the launcher on the machines of a run."""
     words = []
     for key, value in sweep.launcher.options.items():
-        if value is not False:
-            words += [f"--{key}"] if value is True else [f"--{key}", str(value)]
+        if isinstance(value, bool):
+            words += [f"--{key}"] if value else []
+        else:
+            values = value if isinstance(value, tuple) else [value]
+            words += [word for each in values for word in (f"--{key}", str(each))]
     return [str(LAUNCHER), verb, "--name", machine(run), *words]

@@ -205,7 +205,7 @@ def require_reachable(directory: str) -> None:
     """Raises UserError: it is a bucket's, and nothing is installed that reaches it."""
     needed = ("gcsfs", "google.cloud.storage")
     if directory.startswith("gs://") and not all(map(_is_installed, needed)):
-        mend = "pip install 'm2io_jax[bucket]', or leave `checkpoint.folder` out"
+        mend = "pip install -e '.[bucket]' in the source tree, or leave `checkpoint.folder` out"
         raise UserError("Nothing is installed that reaches Cloud Storage.", where=directory, mend=mend)
 
 

@@ -19,6 +19,7 @@ def tree(tmp_path) -> Path:
     (folder / "m2io_jax" / "parallel").mkdir(parents=True)
     for name in ("__init__.py", "errors.py", "parallel/__init__.py", "parallel/topologies.py"):
         shutil.copy(ROOT / "m2io_jax" / name, folder / "m2io_jax" / name)
+    shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "configs").mkdir()
     (folder / "configs" / "a.yaml").write_text("name: a\n")
     (folder / "runs").mkdir()

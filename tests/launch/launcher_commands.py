@@ -14,6 +14,8 @@ STORED = Path(__file__).with_name("dry_runs")
 SIZES = {"3b": "v5e-16", "7b": "v6e-32", "72b": "v5p-128"}
 TPU = "launch/tpu_vm.sh run --dry-run --project my-project --zone my-zone"
 GKE = "--dry-run --image registry/m2io:1"
+LOGGED = "--extra wandb --extra mlflow --env WANDB_API_KEY --env MLFLOW_TRACKING_URI".split()
+SECRETS = {"WANDB_API_KEY": "not to be seen", "MLFLOW_TRACKING_URI": "nor this"}
 
 
 def commands() -> dict[str, list[str]]:
@@ -29,19 +31,26 @@ def commands() -> dict[str, list[str]]:
     two = ["--name", "m2io-two", "--topology", "2xv5e-16", "train", "configs/inserter_r1_3b.yaml", "seed=1"]
     every["tpu_vm_two_slices"] = [*TPU.split(), *two]
     every["gke_two_slices"] = ["launch/gke.sh", "run", *GKE.split(), "--spot", *two]
+    reached = "--ssh --internal-ip --ssh --ssh-key-file=key --mounted /shared --mounted".split()
+    every["tpu_vm_prepared"] = [*TPU.split(), *reached, "/a disk", *LOGGED, *two]
+    every["gke_image"] = ["launch/gke.sh", "image", *GKE.split(), "--extra", "wandb"]
     tiny = ["train", "configs/tiny.yaml", "episodes=runs/a folder"]
     every["gpu_host"] = ["launch/gpu_host.sh", "run", "--dry-run", "--host", "me@box", *tiny]
+    every["gpu_host_prepared"] = ["launch/gpu_host.sh", "run", "--dry-run", "--host", "me@box", *LOGGED, *tiny]
     every["gpu_docker"] = ["launch/gpu_host.sh", "run", "--dry-run", "--docker", *tiny]
+    every["gpu_docker_prepared"] = ["launch/gpu_host.sh", "run", "--dry-run", "--docker", *LOGGED, *tiny]
     return every
 
 
-def dry_run(command: list[str]) -> str:
-    """What it prints, where nothing can be run but a shell, its text tools and Python, and the user has no settings."""
+def dry_run(command: list[str], **environment: str) -> str:
+    """What it prints, where nothing can be run but a shell, its text tools and Python, and the user has no settings but
+    secrets."""
     with tempfile.TemporaryDirectory() as folder:
         for tool in ("bash", "env", "dirname", "cat", "sed"):
             (Path(folder) / tool).symlink_to(shutil.which(tool))
         (Path(folder) / "python3").symlink_to(sys.executable)
-        ran = subprocess.run(command, cwd=ROOT, env={"PATH": folder}, capture_output=True, text=True)
+        settings = {"PATH": folder} | SECRETS | environment
+        ran = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True)
     if ran.returncode:
         raise RuntimeError(f"{command}: {ran.stderr}")
     return ran.stdout

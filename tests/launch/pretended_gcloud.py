@@ -1,13 +1,16 @@
 """Stands in for gcloud: `PRETENDED` is a folder with what there is of one queued resource.
 
     state        at what it is; no file: there is none
+    becomes      at what it is once it is created, one line a creation; where there is no line: ACTIVE
     asked        the flags it was created with, one line a creation
     calls        one line a call: its verb
+    words        one line a call: all its words
     broken       if it is there, the next copy fails
     worker0...   the home folder of each machine
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,6 +30,8 @@ def main(words: list[str]) -> int:
     flags = dict(word[2:].partition("=")[::2] for word in words if word.startswith("--"))
     with (CLOUD / "calls").open("a") as calls:
         calls.write(f"{verb} {flags.get('command', '')}".strip() + "\n")
+    with (CLOUD / "words").open("a") as calls:
+        calls.write(shlex.join(words[3:]) + "\n")
     if verb == "list":
         print(state.read_text() if state.exists() else "")
     elif verb == "create":
@@ -35,7 +40,13 @@ def main(words: list[str]) -> int:
             asked.write(" ".join(words[4:]) + "\n")
         for number in range(int(flags.get("node-count", 1))):
             (CLOUD / f"worker{number}").mkdir()
-        state.write_text("ACTIVE")
+        becomes = CLOUD / "becomes"
+        states = becomes.read_text().split() if becomes.exists() else []
+        becomes.write_text("\n".join(states[1:]))
+        state.write_text([*states, "ACTIVE"][0])
+    elif verb == "describe":
+        assert "--format=yaml(state)" in words
+        print(f"state:\n  state: {state.read_text()}\n  failedData: out of quota")
     elif verb == "delete":
         assert "force" in flags and "quiet" in flags
         state.unlink()
@@ -48,12 +59,15 @@ def main(words: list[str]) -> int:
         return 1
     elif verb == "scp":
         for home in machines():
-            shutil.copy(words[4], home / words[5].partition(":")[2])
+            shutil.copyfile(words[4], home / words[5].partition(":")[2])
     elif verb == "ssh":
         if state.read_text() != "ACTIVE":
             return 255
         homes = machines() if flags["worker"] == "all" else machines()[:1]
-        ran = [subprocess.run(flags["command"], shell=True, cwd=home, executable="/bin/bash") for home in homes]
+        # Of the launcher's environment a machine has nothing but what makes it a pretended one.
+        own = {name: os.environ[name] for name in ("PATH", "PRETENDED", "TREE")}
+        shell = {"shell": True, "executable": "/bin/bash", "env": own}
+        ran = [subprocess.run(flags["command"], cwd=home, **shell) for home in homes]
         return max(done.returncode for done in ran)
     else:
         raise ValueError(verb)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from launcher_commands import ROOT, SIZES, STORED, commands, dry_run, stored
+from launcher_commands import ROOT, SECRETS, SIZES, STORED, commands, dry_run, stored
 
 from m2io_jax.parallel.topologies import find_topology
 
@@ -35,6 +35,11 @@ def test_every_stored_dry_run_is_compared():
     assert {path.stem for path in STORED.iterdir()} == set(COMMANDS)
 
 
+def test_no_value_of_a_variable_is_printed():
+    printed = "".join(path.read_text() for path in STORED.iterdir())
+    assert all(name in printed and value not in printed for name, value in SECRETS.items())
+
+
 def manifest(*options: str, words: list[str]) -> dict:
     command = ["launch/gke.sh", "manifest", "--name", "a", "--image", "registry/m2io:1", *options, *words]
     return yaml.safe_load(dry_run(command))
@@ -54,6 +59,7 @@ def test_a_jobset_has_a_job_a_slice_and_a_pod_a_host(topology):
     assert job["template"]["spec"]["nodeSelector"] == {
         "cloud.google.com/gke-tpu-accelerator": asked.family.gke, "cloud.google.com/gke-tpu-topology": asked.shape,
     }  # fmt: skip
+    assert "envFrom" not in container
     assert "namespace" not in made["metadata"] and made["metadata"]["labels"] == {"app": "m2io"}
 
 
@@ -72,6 +78,7 @@ def test_a_jobset_starts_what_saved_again_without_counting():
 
 def test_options_of_a_jobset_are_yaml_whatever_they_hold():
     options = ["--spot", "--queue", 'a: "b"', "--namespace", "{c", "--service-account", "#d",
+               "--secret", "wandb", "--secret", "cache.dir",
                "--volume", "data:/data", "--volume", 'my.runs:/a "b"']  # fmt: skip
     made = manifest("--topology", "v5e-16", *options, words=AWKWARD)
     template = made["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
@@ -84,6 +91,7 @@ def test_options_of_a_jobset_are_yaml_whatever_they_hold():
     (container,), claims = pod["containers"], {volume["name"]: volume for volume in pod["volumes"]}
     assert {mount["mountPath"]: claims[mount["name"]]["persistentVolumeClaim"]["claimName"]
             for mount in container["volumeMounts"]} == {"/data": "data", '/a "b"': "my.runs"}  # fmt: skip
+    assert container["envFrom"] == [{"secretRef": {"name": "wandb"}}, {"secretRef": {"name": "cache.dir"}}]
     # Kubernetes reads $$ as $
     assert [word.replace("$$", "$") for word in container["command"]] == ["m2io", *AWKWARD]
 
@@ -133,12 +141,21 @@ def test_words_reach_m2io_as_they_were_given():
         ("launch/tpu_vm.sh delete --project p --zone z --nam a", "--nam"),
         ("launch/tpu_vm.sh delete --project p --zone z --name", "--name"),
         ("launch/tpu_vm.sh create --project p --zone z --name a --topology v5e-16 --poll soon", "soon"),
+        ("launch/tpu_vm.sh create --project p --zone z --name a --topology v5e-16 --mounted shared", "/shared"),
+        ("launch/tpu_vm.sh create --project p --zone z --name a --topology v5e-16 --extra wand", "'wand'"),
+        ("launch/tpu_vm.sh start --project p --zone z --name a --env NOT_THERE evaluate r", "NOT_THERE is not set"),
+        ("launch/tpu_vm.sh start --project p --zone z --name a --env name evaluate runs/a", "capitals"),
         ("launch/tpu_vm.sh destroy --project p", "destroy"),
         ("launch/gke.sh run --name a --topology v5e-16 train configs/tiny.yaml", "M2IO_IMAGE"),
         ("launch/gke.sh logs", "--name"),
         ("launch/gke.sh run --fast", "--fast"),
         ("launch/gke.sh manifest --name a --image i --volume data", "data:/data"),
         ("launch/gke.sh xpk --name a --image i --topology v5e-16 --volume a:/a evaluate runs/a", "storage attach"),
+        ("launch/gke.sh manifest --name a --image i --secret KEY=value", "'KEY=value'"),
+        ("launch/gke.sh xpk --name a --image i --topology v5e-16 --secret a evaluate runs/a", "xpk takes no --secret"),
+        ("launch/gke.sh image --image i --extra tpu,wandb", "'tpu,wandb'"),
+        ("launch/gpu_host.sh start --env NOT_THERE evaluate runs/a", "NOT_THERE is not set"),
+        ("launch/gpu_host.sh install --extra wand", "'wand'"),
         ("launch/gpu_host.sh run", "train CONFIG"),
         ("launch/gpu_host.sh status --host -oProxyCommand=x", "--host"),
         ("launch/gpu_host.sh status --poll soon", "soon"),
@@ -148,6 +165,13 @@ def test_a_slip_is_told_before_anything_is_run(command, told):
     words = command.split()
     said = fails(words[0], words[1], "--dry-run", *words[2:])
     assert "error: " in said and told in said
+
+
+def test_a_value_that_is_given_with_its_variable_is_refused_and_not_repeated():
+    said = fails("launch/gpu_host.sh", "start", "--env", "KEY=hidden", "evaluate", "runs/a")
+    assert "--env KEY is given a value" in said and "hidden" not in said
+    said = fails("launch/gpu_host.sh", "start", "--env", "KEY", "evaluate", "runs/a", KEY="hidden\nhidden")
+    assert "KEY has several lines" in said and "hidden" not in said
 
 
 @pytest.mark.parametrize(

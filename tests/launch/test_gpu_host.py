@@ -11,13 +11,18 @@ import pytest
 
 # There is one container: `running` holds the label that it was made with, `exited` its status.
 DOCKER = """#!/usr/bin/env bash
+tree=$PWD
 cd "$PRETENDED"
 echo "$1" >> calls
+echo "$*" >> words
 case $1 in
 inspect) if [ -e running ]; then echo "running $(cat running)"; else cat exited; fi ;;
 rm) rm -f exited ;;
 run)
-    for word in "$@"; do [[ $word != --label=words=* ]] || printf %s "${word#--label=words=}" > running; done
+    for word in "$@"; do
+        [[ $word != --label=words=* ]] || printf %s "${word#--label=words=}" > running
+        [[ $word != --env-file=* ]] || cp -p "$tree/${word#--env-file=}" variables
+    done
     ;;
 logs)
     trap 'exit 0' INT
@@ -88,6 +93,16 @@ def test_a_container_is_started_followed_and_started_again_where_it_saved(host):
     host.write(fates="75\n0\n")
     host.run()
     assert host.calls() == ["build", "rm", "run", "logs", "rm", "run", "logs"]
+
+
+def test_variables_reach_a_container_by_a_file_of_the_users_own(host):
+    host.write(fates="0\n")
+    host.environment["WANDB_API_KEY"] = "it's $HOME"
+    host.run("--extra", "wandb", "--env", "WANDB_API_KEY")
+    given = host.folder / "variables"
+    assert given.read_text() == "WANDB_API_KEY=it's $HOME\n" and given.stat().st_mode & 0o777 == 0o600
+    words = (host.folder / "words").read_text()
+    assert "--build-arg=EXTRA=cuda,wandb" in words and "it's $HOME" not in words
 
 
 def test_a_container_that_was_stopped_is_not_started_again(host):

@@ -15,6 +15,7 @@ worker=$(basename "$(dirname "$PWD")")
 starts=$PRETENDED/starts-$worker
 echo start >> "$starts"
 printf '%s\\n' "$@" > "$PRETENDED/words-$worker"
+printf '%s' "${WANDB_API_KEY-unset}" > "$PRETENDED/key-$worker"
 echo "this is $worker"
 trap 'exit 75' TERM
 trap 'exit 130' INT
@@ -35,6 +36,19 @@ cp "$PRETENDED/m2io" .venv/bin/m2io
 cp "$PRETENDED/m2io" .venv/bin/python
 """
 
+
+# What is asked for is mounted from the look on that `mounted_at` says, and nobody waits.
+MOUNTPOINT = """#!/usr/bin/env bash
+echo "$2" >> looks
+[[ $(wc -l < looks) -ge $(cat "$PRETENDED/mounted_at") ]]
+"""
+SLEEP = "#!/usr/bin/env bash\n"
+# The first wait has taken too long.
+TIMEOUT = """#!/usr/bin/env bash
+echo "$1" >> "$PRETENDED/limits"
+[[ $(wc -l < "$PRETENDED/limits") != 1 ]] || exit 124
+exec "${@:2}"
+"""
 
 OPTIONS = "--project p --zone z --name a --topology 2xv5e-4 --poll 0".split()
 
@@ -59,6 +73,12 @@ class Cloud:
         """Of the first machine, from here on; the second always ends well."""
         (self.folder / "fates-worker0").write_text("\n".join(fates) + "\n")
         (self.folder / "starts-worker0").unlink(missing_ok=True)
+
+    def disks(self, mounted_at: int, **tools: str) -> None:
+        (self.folder / "mounted_at").write_text(str(mounted_at))
+        for name, text in {"mountpoint": MOUNTPOINT, "sleep": SLEEP, **tools}.items():
+            (self.folder / "tools" / name).write_text(text)
+            (self.folder / "tools" / name).chmod(0o755)
 
     def launch(self, verb: str, *words: str, status: int = 0) -> str:
         command = ["launch/tpu_vm.sh", verb, *OPTIONS, *words]
@@ -85,7 +105,8 @@ class Cloud:
 
     def verbs(self) -> list[str]:
         """What was called, without looks at how things are; remote commands by what they do."""
-        kinds = {"install tpu": "install", "worker.sh start": "start", "tar -x": "unpack"}
+        kinds = {"install tpu": "install", "worker.sh mounted": "mounted", "worker.sh start": "start",
+                 "tar -x": "unpack"}  # fmt: skip
         named = [next((kind for part, kind in kinds.items() if part in line), line) for line in self.lines("calls")]
         return [name for name in named if name != "list" and "status" not in name and "follow" not in name]
 
@@ -118,7 +139,7 @@ def test_a_run_is_launched_on_every_slice_and_followed(cloud):
 def test_machines_that_were_taken_away_are_asked_for_again(cloud):
     cloud.fates("suspended", "ends")
     said = cloud.launch("run", *TRAIN)
-    assert cloud.verbs() == ["create", *WHOLE, "delete", "create", *WHOLE]
+    assert cloud.verbs() == ["create", *WHOLE, "describe", "delete", "create", *WHOLE]
     assert "SUSPENDED: once more" in said
 
 
@@ -143,6 +164,61 @@ def test_a_copy_that_fails_is_made_again(cloud):
     (cloud.folder / "broken").touch()
     said = cloud.launch("run", *TRAIN)
     assert "could not be made ready" in said and cloud.verbs() == ["create", "scp", *WHOLE]
+
+
+def test_nothing_is_started_before_the_disks_are_there(cloud):
+    cloud.disks(mounted_at=3)
+    cloud.launch("run", "--mounted", "/shared", "--mounted", "/a disk", *TRAIN)
+    assert cloud.verbs() == ["create", *WHOLE[:-1], "mounted", "start"]
+    for worker in ("worker0", "worker1"):
+        assert cloud.lines(f"{worker}/m2io/looks") == ["/shared"] * 3 + ["/a disk"]
+
+
+def test_disks_that_are_not_there_in_fifteen_minutes_are_waited_for_again(cloud):
+    cloud.disks(mounted_at=1, timeout=TIMEOUT)
+    said = cloud.launch("run", "--mounted", "/shared", *TRAIN)
+    assert "nothing is mounted on /shared after 15 minutes" in said and "could not be made ready" in said
+    assert cloud.verbs() == ["create", *WHOLE[:-1], "mounted", *WHOLE[:-1], "mounted", "start"]
+    assert set(cloud.lines("limits")) == {"900"}
+
+
+def test_flags_for_ssh_reach_every_call_that_goes_to_the_machines(cloud):
+    cloud.launch("run", "--ssh", "--internal-ip", "--ssh", "--ssh-key-file=key", *TRAIN)
+    cloud.launch("stop", "--ssh", "--internal-ip", "--ssh", "--ssh-key-file=key")
+    verbs = set()
+    for line in cloud.lines("words"):
+        verbs.add(verb := line.split()[0])
+        assert ("--internal-ip --ssh-key-file=key" in line) == (verb in ("ssh", "scp")), line
+    assert verbs == {"list", "create", "ssh", "scp"}
+
+
+def test_variables_reach_a_run_by_a_file_of_the_users_own(cloud):
+    secret = "it's $(touch pwned) # x=y"
+    cloud.environment |= {"WANDB_API_KEY": secret, "OTHER": "o"}
+    cloud.fates("saves", "ends")
+    cloud.launch("run", "--extra", "wandb", "--env", "WANDB_API_KEY", "--env", "OTHER", *TRAIN)
+    assert any("-e .[tpu,wandb]" in line for line in cloud.lines("installed"))
+    sent, got = cloud.tree / "runs" / "launch" / "a.env", "m2io/runs/launch/variables"
+    for file in (sent, cloud.folder / "worker0" / got, cloud.folder / "worker1" / got):
+        assert file.read_text() == f"WANDB_API_KEY={secret}\nOTHER=o\n" and file.stat().st_mode & 0o777 == 0o600
+    assert cloud.lines("key-worker0") == cloud.lines("key-worker1") == [secret]
+    assert len(cloud.lines("starts-worker0")) == 2 and cloud.lines("words-worker0") == TRAIN
+    assert "touch pwned" not in (cloud.folder / "words").read_text()
+    cloud.launch("run", *TRAIN)
+    assert cloud.lines("key-worker0") == ["unset"]
+
+
+def test_what_fails_again_and_again_is_told_and_given_up(cloud):
+    (cloud.folder / "becomes").write_text("FAILED\n" * 4)
+    said = cloud.launch("run", *TRAIN, status=1)
+    assert said.count("failedData: out of quota") == 3 and "a is FAILED, 3 times in a row" in said
+    assert cloud.verbs() == ["create", "describe", "delete"] * 2 + ["create", "describe"]
+
+
+def test_failures_that_are_not_in_a_row_do_not_add_up(cloud):
+    (cloud.folder / "becomes").write_text("FAILED\nFAILED\nSUSPENDED\nFAILED\nFAILED\n")
+    assert "has ended well" in cloud.launch("run", *TRAIN)
+    assert cloud.verbs().count("create") == 6
 
 
 def test_restarts_come_to_an_end(cloud):
@@ -198,12 +274,14 @@ def test_the_tree_that_was_copied_first_is_what_is_started_again(cloud):
 def test_a_runs_folder_is_fetched_without_its_weights(cloud):
     cloud.launch("run", *TRAIN)
     run = cloud.folder / "worker0" / "m2io" / "runs" / "a run"
-    (run / "model").mkdir(parents=True)
-    for name in ("results.json", "model/model.safetensors"):
+    kept = ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "results.json"]
+    for name in (*kept, "model.safetensors", "model-00001-of-00002.safetensors", "checkpoints/50"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text(name)
     cloud.launch("fetch", "runs/a run")
     fetched = cloud.tree / "runs" / "a run"
-    assert (fetched / "results.json").read_text() == "results.json" and list((fetched / "model").iterdir()) == []
+    assert sorted(str(file.relative_to(fetched)) for file in fetched.rglob("*") if file.is_file()) == kept
+    assert (fetched / kept[0]).read_text() == kept[0]
     shared = cloud.folder / "mnt" / "a run"  # as on a disk that all machines see
     shared.parent.mkdir()
     run.rename(shared)

@@ -95,7 +95,8 @@ def test_a_run_that_was_asked_to_stop_ends_the_sweep(plan, status):
 
 TPU = {
     "sizes": {"3b": {"topology": "v5e-16"}},
-    "launcher": {"runs": "/shared/runs", "options": {"spot": True, "project": "p q", "poll": 5, "dry-run": False}},
+    "launcher": {"runs": "/shared/runs", "options": {"spot": True, "project": "p q", "poll": 5, "dry-run": False,
+                                                   "mounted": "/shared", "extra": ["wandb", "mlflow"]}},
 }
 
 
@@ -140,7 +141,8 @@ def test_a_run_that_could_not_be_asked_to_save_is_told(plan):
 
 def test_a_run_for_a_slice_is_handed_to_the_launcher(plan):
     sweep, (made,) = plan(**TPU)
-    machines = ["--name", "m2io-" + made.name[-6:], "--spot", "--project", "p q", "--poll", "5"]
+    machines = ["--name", "m2io-" + made.name[-6:], "--spot", "--project", "p q", "--poll", "5",
+                "--mounted", "/shared", "--extra", "wandb", "--extra", "mlflow"]  # fmt: skip
     (train, evaluate, fetch), delete = commands(sweep, made)
     assert train[:-3] == ["launch/tpu_vm.sh", "run", *machines, "--topology", "v5e:4x4", "train"]
     assert train[-1] == f'run="/shared/runs/{made.name}"'  # where its policy outlives the machines
@@ -185,7 +187,7 @@ def test_the_sizes_are_planned_from_tiny_to_72b(monkeypatch):
         rows = run.settings.get("batch.prompts", 8)
         assert run.topology is None or rows % run.topology.all_devices == 0
         assert f"configs/inserter_r1_{run.size}.yaml" in line
-        assert ('run="/shared/runs/' in line) == (run.topology is not None)
+        assert ('run="/shared/runs/' in line) == ("--mounted /shared" in line) == (run.topology is not None)
 
 
 def test_a_process_gives_its_status_and_is_told_to_stop():

@@ -172,7 +172,7 @@ def test_the_address_of_a_bucket_is_left_as_it_is():
 def test_a_bucket_needs_what_reaches_it(monkeypatch):
     monkeypatch.setattr("m2io_jax.training.checkpoints.find_spec", lambda module: None)
     require_reachable("runs/x/checkpoints")
-    with pytest.raises(UserError, match=r"(?s)Cloud Storage.*gs://b/runs/x.*m2io_jax\[bucket\]"):
+    with pytest.raises(UserError, match=r"(?s)Cloud Storage.*gs://b/runs/x.*pip install -e '\.\[bucket\]'"):
         require_reachable("gs://b/runs/x")
 
 

@@ -47,8 +47,8 @@ def require_libraries(settings: LoggingConfig) -> None:
     """Raises UserError where a sink is asked for whose library is not installed."""
     for kind in KINDS:
         if kind.library and kind.setting(settings) and find_spec(kind.library) is None:
-            where, mend = f"logging.{kind.library}", f"pip install 'm2io_jax[{kind.library}]', or leave it empty"
-            raise UserError(f"{kind.name} is not installed.", where=where, mend=mend)
+            mend = f"pip install -e '.[{kind.library}]' in the source tree, or leave it empty"
+            raise UserError(f"{kind.name} is not installed.", where=f"logging.{kind.library}", mend=mend)
 
 
 class RunLog:

@@ -130,7 +130,7 @@ def test_a_library_that_is_asked_for_and_not_there_is_told_before_anything_else(
         with pytest.raises(UserError) as caught:
             begin()
         said = str(caught.value)
-        assert f"logging.{library}" in said and f"pip install 'm2io_jax[{library}]'" in said
+        assert f"logging.{library}" in said and f"pip install -e '.[{library}]'" in said
     assert not (tmp_path / "run").exists()
 
 
