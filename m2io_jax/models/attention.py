@@ -1,7 +1,8 @@
 """Attention in the four shapes that this project needs, each exact, softmax in float32 (others: models/backends.py).
 
-A long prompt's own scores are held for `BLOCK` of its tokens at a time, and those of its completions with it for one
-completion: both are computed again in the backward pass. Blocks that are masked altogether are left out.
+Scores of a long prompt, of long completions and of a picture with many patches are held for `BLOCK` queries at a time,
+those of completions for one completion after another, and computed again in the backward pass. Blocks that are masked
+altogether are left out.
 
 Training and sampling see a *group* as a tree: one prompt, then G completions that all follow it.
 
@@ -94,8 +95,13 @@ def segment_attention(
     segments: Int[Array, "rows time"],
 ) -> Float[Array, "rows heads time dim"]:
     """Everything sees everything of its own segment, a window or a picture; padding has segment -1."""
-    same = segments[:, None, None, :, None] == segments[:, None, None, None, :]
-    return read(q[:, :, None], k, v, _allow(same)).finish()[:, :, 0].astype(q.dtype)
+    own = segments[:, None, None]
+
+    def block(start: int, stop: int, q, k, v):
+        same = own[..., start:stop, None] == own[..., None, :]
+        return read(q[..., start:stop, :], k, v, _allow(same)).finish().astype(q.dtype)
+
+    return _by_blocks(block, q[:, :, None], k, v)[:, :, 0]
 
 
 def causal_attention(
@@ -104,18 +110,26 @@ def causal_attention(
     v: Float[Array, "rows kv_heads time dim"],
 ) -> Float[Array, "rows kv_heads share time dim"]:
     """Plain causal attention; prompts are padded on the right, so that padding is never seen by a real token."""
+
+    def block(start: int, stop: int, q, k, v):
+        return _read_past(start, stop, q, k, v).finish().astype(q.dtype)
+
+    return _by_blocks(block, q, k, v)
+
+
+def _read_past(start: int, stop: int, q, k, v) -> Reading:
+    """What queries `start` to `stop` read from the tokens before them and themselves."""
+    return read(q[..., start:stop, :], k[..., :stop, :], v[..., :stop, :], _past(stop, start))
+
+
+def _by_blocks(block: Callable, q, k, v):
+    """`block(start, stop, q, k, v)` for `BLOCK` queries at a time. What it slices is sliced inside, so that all blocks
+    keep the same arrays for the backward pass."""
     time = q.shape[-2]
-
-    def block(start: int, q, k, v):
-        stop = min(start + BLOCK, time)
-        past = _past(stop, start)
-        return read(q[..., start:stop, :], k[..., :stop, :], v[..., :stop, :], past).finish().astype(q.dtype)
-
     if time <= BLOCK:
-        return block(0, q, k, v)
-    # What is sliced is sliced inside, so that all blocks keep the same arrays for the backward pass.
-    blocks = [jax.checkpoint(partial(block, start))(q, k, v) for start in range(0, time, BLOCK)]
-    return jnp.concatenate(blocks, axis=-2)
+        return block(0, time, q, k, v)
+    ends = [(start, min(start + BLOCK, time)) for start in range(0, time, BLOCK)]
+    return jnp.concatenate([jax.checkpoint(partial(block, *each))(q, k, v) for each in ends], axis=-2)
 
 
 def group_attention(
@@ -138,17 +152,36 @@ def group_attention(
 
     own_k, own_v = (x[:, :, prompt:].reshape(rows, kv_heads, group, time, dim) for x in (k, v))
     own_q = q[:, :, :, prompt:].reshape(rows, kv_heads, share, group, time, dim).swapaxes(2, 3)
-    to_own = read(own_q, own_k, own_v, _past(time))
     real = _allow(prompt_mask)[:, None, None, None, :]
-    if prompt <= BLOCK:
-        to_prompt = read(own_q.reshape(rows, kv_heads, group * share, time, dim), prompt_k, prompt_v, real)
-        to_prompt = _reshaped(to_prompt, own_q.shape)
-    else:  # one completion after another
-        one = jax.checkpoint(lambda q: read(q, prompt_k, prompt_v, real), prevent_cse=False)
-        to_prompt = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), jax.lax.map(one, jnp.moveaxis(own_q, 2, 0)))
-    out = merge(to_own, to_prompt).finish().astype(q.dtype)
+    if time > BLOCK:
+        out = _long_completions(own_q, own_k, own_v, prompt_k, prompt_v, real)
+    else:
+        to_own = read(own_q, own_k, own_v, _past(time))
+        if prompt <= BLOCK:
+            to_prompt = read(own_q.reshape(rows, kv_heads, group * share, time, dim), prompt_k, prompt_v, real)
+            to_prompt = _reshaped(to_prompt, own_q.shape)
+        else:
+            to_prompt = _one_by_one(lambda q: read(q, prompt_k, prompt_v, real), own_q)
+        out = merge(to_own, to_prompt).finish().astype(q.dtype)
     out = out.swapaxes(2, 3).reshape(rows, kv_heads, share, group * time, dim)
     return jnp.concatenate([prompt_out, out], axis=3)
+
+
+def _long_completions(own_q, own_k, own_v, prompt_k, prompt_v, real):
+    """What completions longer than a block read, from themselves and the prompt; [rows, kv_heads, group, ...] all."""
+
+    def block(start: int, stop: int, q, k, v):
+        to_prompt = read(q[..., start:stop, :], prompt_k, prompt_v, real)
+        return merge(_read_past(start, stop, q, k, v), to_prompt).finish().astype(q.dtype)
+
+    return _one_by_one(partial(_by_blocks, block), own_q, own_k, own_v)
+
+
+def _one_by_one(function: Callable, *own: Float[Array, "rows kv_heads group *rest"]):
+    """`function` of one completion after another."""
+    one = jax.checkpoint(lambda own: function(*own), prevent_cse=False)
+    mapped = jax.lax.map(one, tuple(jnp.moveaxis(x, 2, 0) for x in own))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), mapped)
 
 
 def decode_attention(

@@ -111,7 +111,7 @@ def test_scores_as_large_as_float32_exponents_overflow_with(tree):
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 4])
-def test_long_prompts_go_block_by_block(tree, block, monkeypatch):
+def test_long_prompts_and_completions_go_block_by_block(tree, block, monkeypatch):
     """The same numbers and gradients from blocks, the last of them shorter, as from all scores at once."""
     q, k, v, expected = tree
 
@@ -130,9 +130,26 @@ def test_long_prompts_go_block_by_block(tree, block, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_no_scores_of_a_whole_long_prompt_are_formed():
-    """Neither forward nor backward holds [prompt, prompt] scores, or those of all completions with the prompt."""
-    layout = GroupLayout(prompt=4 * attention.BLOCK, group=4, completion=attention.BLOCK)
+@pytest.mark.parametrize("block", [1, 4, 5])
+def test_many_patches_go_block_by_block(block, monkeypatch):
+    segments = np.array([[0, 0, 1, 1, 1, 2], [0, 0, 0, 0, -1, -1]])
+    qkv = tuple(normal(seed, 2, 2, 6, DIM) for seed in (3, 4, 5))
+
+    def gradients(q, k, v):
+        def loss(q, k, v):
+            out = segment_attention(q, k, v, segments)
+            return (out * np.cos(np.arange(out.size)).reshape(out.shape)).sum(), out
+
+        return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+
+    wanted = jax.jit(gradients)(*qkv)
+    monkeypatch.setattr(attention, "BLOCK", block)
+    found = jax.jit(lambda *x: gradients(*x))(*qkv)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, wanted)
+
+
+def tree_gradient(layout):
+    """The gradient of a sum over the tree, and the shapes that it takes."""
     q = jax.ShapeDtypeStruct((1, 1, 2, layout.length, 8), np.float32)
     k = jax.ShapeDtypeStruct((1, 1, layout.length, 8), np.float32)
     mask = jax.ShapeDtypeStruct((1, layout.prompt), bool)
@@ -140,7 +157,34 @@ def test_no_scores_of_a_whole_long_prompt_are_formed():
     def loss(q, k, v, mask):
         return group_attention(q, k, v, layout, mask).sum()
 
-    program = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(q, k, k, mask)
-    made = (variable for equation in equations(program.jaxpr) for variable in equation.outvars)
-    largest = max(variable.aval.size for variable in made)
-    assert largest <= 2 * layout.prompt * attention.BLOCK
+    return jax.grad(loss, argnums=(0, 1, 2)), (q, k, k, mask)
+
+
+def largest_array(function, *shapes):
+    """Numbers in the largest array that is made on the way."""
+    program = jax.make_jaxpr(function)(*shapes)
+    return max(made.aval.size for equation in equations(program.jaxpr) for made in equation.outvars)
+
+
+@pytest.mark.parametrize("prompt, completion", [(4, 1), (1, 4), (4, 4)])
+def test_no_scores_of_a_whole_long_prompt_or_completion_are_formed(prompt, completion):
+    """Neither forward nor backward holds a prompt's own scores, a completion's own, or those of all with the prompt."""
+    layout = GroupLayout(prompt=prompt * attention.BLOCK, group=4, completion=completion * attention.BLOCK)
+    gradient, shapes = tree_gradient(layout)
+    assert largest_array(gradient, *shapes) <= 2 * 4 * attention.BLOCK**2
+
+
+def test_no_scores_of_a_whole_large_picture_are_formed():
+    patches = 4 * attention.BLOCK
+    x = jax.ShapeDtypeStruct((2, 3, patches, 8), np.float32)
+    segments = jax.ShapeDtypeStruct((2, patches), np.int32)
+    gradient = jax.grad(lambda *qkv: segment_attention(*qkv).sum(), argnums=(0, 1, 2))
+    assert largest_array(gradient, x, x, x, segments) <= 2 * 3 * patches * attention.BLOCK
+
+
+def test_the_memory_of_long_completions_is_that_of_one_block():
+    layout = GroupLayout(prompt=attention.BLOCK, group=8, completion=8 * attention.BLOCK)
+    gradient, shapes = tree_gradient(layout)
+    memory = jax.jit(gradient).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+    all_scores = 4 * 2 * layout.group * layout.completion**2
+    assert memory < all_scores / 4

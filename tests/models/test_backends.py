@@ -12,7 +12,7 @@ from m2io_jax.config import MeshConfig
 from m2io_jax.models.attention import GroupLayout, causal_attention, group_attention
 from m2io_jax.models.backends import BACKENDS, suited
 from m2io_jax.models.cudnn import cudnn_causal_attention
-from m2io_jax.models.splash import splash_causal_attention, splash_group_attention
+from m2io_jax.models.splash import TreeMask, padded, splash_causal_attention, splash_group_attention
 from m2io_jax.parallel.mesh import make_mesh, on_mesh
 from m2io_jax.parallel.sharding import batch_sharding
 
@@ -61,6 +61,34 @@ def test_the_splash_kernel_reads_the_tree(qkv):
 def test_the_splash_kernel_reads_prompts(qkv):
     ours, theirs = partial(splash_causal_attention, interpret=True)(*qkv), causal_attention(*qkv)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 256])
+@pytest.mark.parametrize("layout", [LAYOUT, GroupLayout(128, 2, 64), GroupLayout(200, 0, 0)], ids=str)
+def test_blocks_of_the_mask_are_those_of_the_whole_tree(layout, block):
+    mask, places = TreeMask(layout, 256), np.arange(256)
+    branch = np.array([-1] * layout.prompt + [c for c in range(layout.group) for _ in range(layout.completion)])
+    branch = np.concatenate([branch, [layout.group] * (256 - layout.length)])
+    tree = (places[:, None] >= places) & ((branch == -1) | (branch[:, None] == branch))
+    cuts = [slice(start, min(start + block, 256)) for start in range(0, 256, block)]
+    np.testing.assert_array_equal(np.block([[mask[rows, columns] for columns in cuts] for rows in cuts]), tree)
+
+
+def test_masks_are_equal_by_their_tree():
+    mask = TreeMask(LAYOUT, 256)
+    assert mask == TreeMask(GroupLayout(70, 3, 30), 256) and hash(mask) == hash(TreeMask(LAYOUT, 256))
+    assert mask != TreeMask(LAYOUT, 384) and mask != TreeMask(GroupLayout(70, 3, 31), 256)
+
+
+@pytest.mark.parametrize(
+    "length, expected",
+    [
+        (160, (256, 256)), (264, (384, 384)), (600, (640, 128)), (1100, (1152, 384)), (2048 + 8 * 300, (4608, 512)),
+        (6144, (6144, 512)), (1024 + 16 * 8192, (132_096, 512)),
+    ],
+)  # fmt: skip
+def test_long_sequences_are_padded_to_large_blocks(length, expected):
+    assert padded(length) == expected
 
 
 def test_on_a_mesh_every_device_runs_the_kernel_on_its_own_rows_and_heads(qkv):
