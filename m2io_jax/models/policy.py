@@ -4,10 +4,11 @@
     FOLDER/adapter/   a PEFT folder, where the policy has adapters
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import jax
@@ -36,6 +37,7 @@ from m2io_jax.parallel.mesh import make_mesh
 
 BASE = Path(__file__).parent / "base"
 ADAPTER_FOLDER = "adapter"
+SAMPLES, SAMPLE = 64, 4096  # of a file of weights, that tell it from others; bytes of each
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,23 @@ def with_adapter_of(policy: Policy, folder: Path) -> Policy:
     """
     lora = read_lora(folder)
     return policy.with_adapters(lora, load_adapter(folder, policy.config.with_lora(lora)))
+
+
+@cache
+def fingerprint(init: str) -> str:
+    """Of the weights that `load_policy` finds there when it is first asked: of samples of every file, for what trains
+    weights changes all of them."""
+    if init == "random":
+        return init
+    folder, found = BASE if init == "base" else policy_folder(Path(init)), hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        size = path.stat().st_size
+        found.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
+        with open(path, "rb") as file:
+            for place in range(0, size, max(SAMPLE, size // SAMPLES)):
+                file.seek(place)
+                found.update(file.read(SAMPLE))
+    return found.hexdigest()
 
 
 def policy_folder(path: Path) -> Path:

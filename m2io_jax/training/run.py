@@ -29,7 +29,7 @@ from m2io_jax.episodes.dataset import EpisodeSource, open_episodes
 from m2io_jax.episodes.pipeline import Portion, RowIterator, episode_pipeline
 from m2io_jax.errors import Stopped, UserError, nearest, unknown_name
 from m2io_jax.models.lora import adapted_modules
-from m2io_jax.models.policy import Policy, load_policy
+from m2io_jax.models.policy import Policy, fingerprint, load_policy
 from m2io_jax.models.sizes import Computation, LoraConfig
 from m2io_jax.models.weights import WeightType, declared
 from m2io_jax.parallel.exchange import gathered, is_first, seen_by_all, wait_for_all
@@ -342,17 +342,27 @@ def save(
     """Begins to write everything that makes the next step."""
     data = rows.get_state() | {"dropped": dropped_by_all(rows)}
     extra = {"resume_key": config.resume_key(), "seconds": elapsed, "memory": objective.memory, "data": data}
+    extra["start"] = fingerprint(config.init)
     checkpoints.save(step, state, extra, rollouts=objective.rollouts(), measured=best.take())
 
 
 def resume(
     config: RunConfig, checkpoints: Checkpoints, objective, rows: RowIterator
 ) -> tuple[TrainState, float]:
-    """The newest checkpoint's state, with the data where it stood; the objective's beginning, where there is none."""
+    """The newest checkpoint's state, with the data where it stood; the objective's beginning, where there is none.
+
+    Raises:
+        UserError: it is of a run with other settings, or from other weights; or it cannot be read.
+    """
     newest = gathered(checkpoints.latest())[0]
     if newest is None:
         return objective.state(begin), 0.0
-    require_resumable(checkpoints.extra(newest)["resume_key"], config)
+    saved = checkpoints.extra(newest)
+    require_resumable(saved["resume_key"], config)
+    # What is not trained, and the reference, are loaded from there again. Older checkpoints do not say what was there.
+    if saved.get("start", start := fingerprint(config.init)) != start and _goes_by_start(objective):
+        what = "The weights that the run started from have changed since, and it goes by them still."
+        raise UserError(what, where=config.init, mend="put them back, or give another directory with run=...")
     state, extra = checkpoints.restore(newest, objective.state(abstract_state))
     # What all dropped together is counted on by one of them, however many they are now.
     rows.set_state(extra["data"] if is_first() else extra["data"] | {"dropped": {}})
@@ -360,6 +370,10 @@ def resume(
     if (kept := objective.rollouts()) is not None:
         objective.restore_rollouts(checkpoints.rollouts(newest, kept))
     return state, extra["seconds"]
+
+
+def _goes_by_start(objective) -> bool:
+    return objective.reference is not None or bool(jax.tree.leaves(objective.frozen))
 
 
 def check(config: RunConfig) -> None:

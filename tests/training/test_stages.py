@@ -1,6 +1,7 @@
 """A run in stages: what each is made of, what is told when one is wrong, and that each goes on from the one before."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from m2io_jax import cli
 from m2io_jax.config import LoraSection, load_config
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.command import run_config
-from m2io_jax.models.policy import load_policy
+from m2io_jax.models.policy import fingerprint, load_policy
 from m2io_jax.training import stages as module
+from m2io_jax.training.run import train
 from m2io_jax.training.stages import load_stages, train_stages
 
 PLAN = """\
@@ -204,6 +206,18 @@ def test_a_stage_does_not_change_under_the_one_that_began_from_it(trained, episo
     with pytest.raises(UserError, match="Stage `look` would go on, but `place` has begun"):
         train_stages(replace(stages, runs=(longer, stages.runs[1])))
     assert all(np.array_equal(tensor, weights_of(longer.run)[name]) for name, tensor in before.items())
+
+
+def test_a_run_does_not_go_on_from_weights_that_have_changed_under_it(trained, tmp_path):
+    stages, _, _ = trained
+    start = shutil.copytree(stages.runs[0].run / "model", tmp_path / "start")
+    frozen = {"init": str(start), "run": tmp_path / "run", "freeze": ("vision\\..*",)}
+    config = stages.runs[1].model_copy(update=frozen)
+    train(config)
+    shutil.copytree(stages.runs[1].run / "model", start, dirs_exist_ok=True)
+    fingerprint.cache_clear()  # another process
+    with pytest.raises(UserError, match="(?s)weights that the run started from have changed.*start"):
+        train(config.model_copy(update={"steps": 2}))
 
 
 def test_a_later_stage_that_cannot_begin_is_told_before_the_first_is_trained(episodes, tmp_path):
