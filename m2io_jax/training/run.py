@@ -22,6 +22,7 @@ from pathlib import Path
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh
 from rich.console import Console
 
 from m2io_jax.config import RunConfig, require_resumable
@@ -158,7 +159,7 @@ def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
 
 def set_up(config: RunConfig):
     """The policy to start from, the objective, and the rows of a run."""
-    sources, mesh = open_sources(config), make_mesh(config.mesh)
+    sources, mesh = open_sources(config), suited_mesh(config)
     start = load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh, dtype=weight_type(config))
     policy = prepared(start, config)
     wait_for_all(f"weights of {config.run}")  # what first joins processes gives up on one that comes 30 s later
@@ -170,6 +171,14 @@ def set_up(config: RunConfig):
         shard=(jax.process_index(), jax.process_count()),
     )
     return policy, objective, rows
+
+
+def suited_mesh(config: RunConfig) -> Mesh:
+    """The run's mesh of all devices. Raises UserError: as `make_mesh`; or the batch cannot be shared out to them."""
+    mesh = make_mesh(config.mesh)
+    require_even(config.batch.prompts, mesh, "batch.prompts")
+    require_even(config.prompts_at_once, mesh, "rollout")
+    return mesh
 
 
 def open_sources(config: RunConfig) -> list[tuple[EpisodeSource, dict[str, float]]]:
@@ -377,12 +386,11 @@ def _goes_by_start(objective) -> bool:
 
 
 def check(config: RunConfig) -> None:
-    """What the configuration alone cannot know, and no weights are needed for.
+    """What the configuration alone cannot know, whatever the devices.
 
     Raises:
         UserError: a task that does not exist, rewards that are not those of the tasks, methods that do not suit them,
-            no episodes, nothing installed to log with or to reach a bucket with as asked, or devices that the mesh or
-            the batch do not suit.
+            no episodes, or nothing installed to log with, or to reach a bucket with, as asked.
     """
     for task in config.episodes if isinstance(config.episodes, dict) else config.tasks:
         config.episodes_of(find_task(task).name)
@@ -391,9 +399,6 @@ def check(config: RunConfig) -> None:
         require_suited(config)
         if config.rollout.constrained:
             the_grammar(config)
-    mesh = make_mesh(config.mesh)
-    require_even(config.batch.prompts, mesh, "batch.prompts")
-    require_even(config.prompts_at_once, mesh, "rollout")
     require_libraries(config.logging)
     require_reachable(config.checkpoints)
 

@@ -21,7 +21,7 @@ from m2io_jax.config import RunConfig, load_config, parse_config, parse_override
 from m2io_jax.errors import UserError, unknown_name
 from m2io_jax.parallel.exchange import is_first
 from m2io_jax.training.checkpoints import Checkpoints
-from m2io_jax.training.run import Finished, check, open_sources, progress_of, require_shared, say, train
+from m2io_jax.training.run import Finished, check, open_sources, progress_of, require_shared, say, suited_mesh, train
 
 OF_THE_WHOLE = ("name", "run", "model", "init")  # a stage has the name it is given and starts where the last one ended
 GIVEN_WHOLE = ("tasks", "rewards", "episodes")
@@ -173,6 +173,7 @@ def _require_ready(stages: Stages) -> None:
         try:
             check(config)
             open_sources(config)
+            suited_mesh(config)
         except UserError as error:
             where = f"{error.where or 'the configuration'}, in stage `{config.run.name}`"
             raise UserError(error.what, where=where, mend=error.mend) from error
