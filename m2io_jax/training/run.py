@@ -369,7 +369,8 @@ def resume(
     saved = checkpoints.extra(newest)
     require_resumable(saved["resume_key"], config)
     # What is not trained, and the reference, are loaded from there again. Older checkpoints do not say what was there.
-    if saved.get("start", start := fingerprint(config.init)) != start and _goes_by_start(objective):
+    goes_on = progress_of(config, newest, saved["seconds"]) < 1 and _goes_by_start(objective)
+    if goes_on and saved.get("start", start := fingerprint(config.init)) != start:
         what = "The weights that the run started from have changed since, and it goes by them still."
         raise UserError(what, where=config.init, mend="put them back, or give another directory with run=...")
     state, extra = checkpoints.restore(newest, objective.state(abstract_state))

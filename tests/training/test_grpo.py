@@ -41,7 +41,7 @@ def started(episodes, **changes):
     for name, value in changes.items():
         values[name] = values[name] | value if isinstance(value, dict) else value
     config = RunConfig.model_validate(values)
-    policy, _, rows = set_up(config.model_copy(update={"mesh": MeshConfig()}))
+    policy, _, rows = set_up(config.model_copy(update={"mesh": MeshConfig(data=1, tensor=8)}))
     objective = GRPO(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
     state = begin(objective.begin, objective.optimizer, objective.mesh)
     taken = islice(rows, config.prompts_a_step)

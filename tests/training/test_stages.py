@@ -12,7 +12,7 @@ from killed_run import small_run
 from safetensors.numpy import load_file
 
 from m2io_jax import cli
-from m2io_jax.config import LoraSection, load_config
+from m2io_jax.config import GRPOConfig, LoraSection, OptimizerConfig, load_config
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.command import run_config
 from m2io_jax.models.policy import fingerprint, load_policy
@@ -212,12 +212,14 @@ def test_a_run_does_not_go_on_from_weights_that_have_changed_under_it(trained, t
     stages, _, _ = trained
     start = shutil.copytree(stages.runs[0].run / "model", tmp_path / "start")
     frozen = {"init": str(start), "run": tmp_path / "run", "freeze": ("vision\\..*",)}
-    config = stages.runs[1].model_copy(update=frozen)
+    any_length = {"optimizer": OptimizerConfig(schedule="constant"), "grpo": GRPOConfig()}
+    config = stages.runs[1].model_copy(update=frozen | any_length)
     train(config)
     shutil.copytree(stages.runs[1].run / "model", start, dirs_exist_ok=True)
     fingerprint.cache_clear()  # another process
     with pytest.raises(UserError, match="(?s)weights that the run started from have changed.*start"):
         train(config.model_copy(update={"steps": 2}))
+    assert train(config).already
 
 
 def test_a_later_stage_that_cannot_begin_is_told_before_the_first_is_trained(episodes, tmp_path):
