@@ -29,7 +29,8 @@ from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.reproduce.plan import Data, Plan, Planned, load_plan
 from m2io_jax.reproduce.report import Measured, write_results
 from m2io_jax.tasks import find_task
-from m2io_jax.training.run import check, train
+from m2io_jax.training.checks import check
+from m2io_jax.training.run import train
 
 SCORES = "scores.json"
 

@@ -21,7 +21,8 @@ from m2io_jax.config import RunConfig, load_config, parse_config, parse_override
 from m2io_jax.errors import UserError, unknown_name
 from m2io_jax.parallel.exchange import is_first
 from m2io_jax.training.checkpoints import Checkpoints
-from m2io_jax.training.run import Finished, check, open_sources, progress_of, require_shared, say, suited_mesh, train
+from m2io_jax.training.checks import check, require_shared, suited_mesh
+from m2io_jax.training.run import Finished, open_sources, progress_of, say, train
 
 OF_THE_WHOLE = ("name", "run", "model", "init")  # a stage has the name it is given and starts where the last one ended
 GIVEN_WHOLE = ("tasks", "rewards", "episodes")

@@ -11,11 +11,11 @@ import pytest
 
 from m2io_jax.config import LoggingConfig, RunConfig
 from m2io_jax.errors import UserError
+from m2io_jax.training.checks import check
 from m2io_jax.training.logging import run_log
 from m2io_jax.training.logging.run_log import KINDS, RunLog, require_libraries
 from m2io_jax.training.logging.sink import Guarded, Sink
 from m2io_jax.training.metrics import METRICS_FILE, read_metrics
-from m2io_jax.training.run import check
 
 
 def config(folder, **settings) -> RunConfig:
