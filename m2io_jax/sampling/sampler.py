@@ -145,7 +145,7 @@ def decode(
             tokens=jax.lax.dynamic_update_index_in_dim(state.tokens, token, state.step, axis=2),
             log_probs=jax.lax.dynamic_update_index_in_dim(state.log_probs, log_prob, state.step, axis=2),
             lengths=state.lengths + state.alive,
-            alive=state.alive & ~_is_any(token, special.stops),
+            alive=state.alive & ~jnp.isin(token, np.array(special.stops)),
             place=place,
         )
 
@@ -185,10 +185,6 @@ def sample_token(
     token = first_largest(scores)
     log_prob, _ = token_log_probs(scaled, token)
     return token, log_prob
-
-
-def _is_any(tokens: Int[Array, "..."], of: tuple[int, ...]) -> Bool[Array, "..."]:
-    return jnp.isin(tokens, jnp.array(of, tokens.dtype))
 
 
 def first_largest(values: Float[Array, "... size"]) -> Int[Array, "..."]:
