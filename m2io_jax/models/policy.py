@@ -152,7 +152,7 @@ def load_policy(
         config = model_config(size)
         params = nnx.split(Inserter(config, rngs=nnx.Rngs(seed)))[1]
         return Policy(config, params, TextCodec(load_tokenizer(BASE)))
-    folder = BASE if init == "base" else policy_folder(Path(init))
+    folder = _folder_of(init)
     if not (folder / "config.json").is_file():
         mend = "give `base`, `random`, or the path of a finished run or of a Hugging Face folder"
         raise UserError("There is no model here.", where=str(folder / "config.json"), mend=mend)
@@ -183,7 +183,7 @@ def fingerprint(init: str) -> str:
     weights changes all of them."""
     if init == "random":
         return init
-    folder, found = BASE if init == "base" else policy_folder(Path(init)), hashlib.sha256()
+    folder, found = _folder_of(init), hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
         size = path.stat().st_size
         found.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
@@ -192,6 +192,10 @@ def fingerprint(init: str) -> str:
                 file.seek(place)
                 found.update(file.read(SAMPLE))
     return found.hexdigest()
+
+
+def _folder_of(init: str) -> Path:
+    return BASE if init == "base" else policy_folder(Path(init))
 
 
 def policy_folder(path: Path) -> Path:
