@@ -26,7 +26,7 @@ from m2io_jax.models.sizes import SIZES, model_config
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.rl.schedules import kl_weight
 from m2io_jax.tasks import TASKS, find_task
-from m2io_jax.training import run
+from m2io_jax.training import checks
 from m2io_jax.training.metrics import read_metrics
 from m2io_jax.training.stages import load_stages, train_stages
 
@@ -58,7 +58,7 @@ def episodes(tmp_path_factory) -> dict[str, str]:
 def programs(tmp_path_factory):
     """What one configuration compiled, the next one finds; all on one device."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "make_mesh", lambda mesh: make_mesh(MeshConfig(data=1), jax.devices()[:1]))
+        patch.setattr(checks, "make_mesh", lambda mesh: make_mesh(MeshConfig(data=1), jax.devices()[:1]))
         names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
         before = {name: getattr(jax.config, name) for name in names}
         for name, value in zip(names, (str(tmp_path_factory.mktemp("programs")), 0), strict=True):

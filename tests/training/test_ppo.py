@@ -29,7 +29,7 @@ from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import param_shardings, place
 from m2io_jax.sampling.sampler import Rollouts
-from m2io_jax.training import run
+from m2io_jax.training import checks, run
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.groups import as_groups
 from m2io_jax.training.metrics import MetricsLog, read_metrics
@@ -236,7 +236,7 @@ def test_a_critic_learns_what_completions_earn(groups, trainer):
 def finished(episodes, tmp_path_factory):
     """The configuration of a run of four steps, which came to its end: on one device, pictures encoded once a step."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "make_mesh", lambda _: make_mesh(MeshConfig(data=1), jax.devices()[:1]))
+        patch.setattr(checks, "make_mesh", lambda _: make_mesh(MeshConfig(data=1), jax.devices()[:1]))
         started = small_run(str(episodes), str(tmp_path_factory.mktemp("whole") / "run"), "ppo", 4)
         logging = started.logging.model_copy(update={"samples_every_steps": 2})
         started = started.model_copy(update={"freeze": (r"vision\..*",), "logging": logging})
