@@ -22,7 +22,7 @@ from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler
 from m2io_jax.sampling.sampler import SamplingConfig
 from m2io_jax.tasks import find_task
-from m2io_jax.training.stopwatch import Stopwatch
+from m2io_jax.training.programs import Program, Stopwatch
 
 PARTS = ("encode", "prefill", "decode")
 STOP = 2047  # the stop token of a constrained workload: none of the tokenizer's text
@@ -32,6 +32,7 @@ def measure(of: Workload, repeats: int, temperature: float = 1.0, grammar: Gramm
     mesh, length = make_mesh(of.config.mesh), of.config.batch.completion_length
     settings = SamplingConfig((temperature,) * of.config.rollout.group_size, length)
     sampler = Sampler(of.policy.structure, settings, mesh, constrained=grammar is not None)
+    encode, prefill, decode = (Program(part, getattr(sampler, part)) for part in PARTS)
     constraint = None
     if grammar is not None:
         tokens = TextCodec(load_tokenizer(BASE)).token_bytes()
@@ -41,12 +42,11 @@ def measure(of: Workload, repeats: int, temperature: float = 1.0, grammar: Gramm
     prompts = place_batch(stack_prompts([row.prompt for row in of.rows]), mesh)
     repeats_timed: list[dict[str, float]] = []
     for repeat in range(2 + repeats):
-        timing = Stopwatch()
-        pictures = timing.measure("encode", sampler.encode, params, prompts)
-        prefilled = timing.measure("prefill", sampler.prefill, params, prompts, pictures)
-        key = jax.random.key(repeat)
-        rollouts = timing.measure("decode", sampler.decode, params, prompts, prefilled, key, constraint)
-        repeats_timed.append(timing.seconds)
+        run, key = Stopwatch(), jax.random.key(repeat)
+        pictures = run(encode, params, prompts)
+        prefilled = run(prefill, params, prompts, pictures)
+        rollouts = run(decode, params, prompts, prefilled, key, constraint)
+        repeats_timed.append(run.seconds)
     steady = repeats_timed[2:]
     found = {f"{part}_s": statistics.median(each[f"timing_s/{part}"] for each in steady) for part in PARTS}
     return found | {"decode_tokens_per_s": int(rollouts.completions.mask.sum()) / found["decode_s"]}

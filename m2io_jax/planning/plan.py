@@ -20,7 +20,7 @@ from m2io_jax.planning.abstract import abstract_objective, as_on_tpu, model_of, 
 from m2io_jax.planning.collectives import bytes_sent
 from m2io_jax.planning.estimate import BYTES, Estimate, decode_bytes, estimate, program_flops
 from m2io_jax.planning.hlo import read_program
-from m2io_jax.training.compiling import Ahead
+from m2io_jax.training.programs import Ahead
 from m2io_jax.training.state import abstract_state
 
 GIB = 2**30
@@ -122,13 +122,13 @@ class _Run(Ahead):
         self.trained = _trained_towers(objective.begin)
         self.held = jax.tree.leaves((state, objective.frozen, objective.reference))
 
-    def __call__(self, name: str, function: Callable, *arguments: Any) -> jax.stages.Compiled:
+    def compile(self, name: str, function: Callable, *arguments: Any) -> jax.stages.Compiled:
         if not (self.all_programs or all(one.fits for one in self.planned)):
             raise DoesNotFit(name)
         beside = self._held_beside(arguments)
         flops = program_flops(self.config, self.model, self.trained, name) / self.topology.all_devices
         try:
-            program = super().__call__(name, function, *arguments)
+            program = super().compile(name, function, *arguments)
         except jax.errors.JaxRuntimeError as error:
             found, said = _TOO_MUCH.search(str(error)), str(error).partition("\n")[0]
             if not found:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from m2io_jax.config import RunConfig
-from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
+from m2io_jax.episodes.batching import PromptRow, stack_prompts
 from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.errors import UserError
 from m2io_jax.grammar import Grammar
@@ -28,10 +28,9 @@ from m2io_jax.sampling.constraints import Constraints
 from m2io_jax.sampling.rollouts import Sampler
 from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
 from m2io_jax.tasks import find_task
-from m2io_jax.training.compiling import Ahead, returned
 from m2io_jax.training.groups import Group, as_groups
+from m2io_jax.training.programs import Ahead, Program, Runner, Stopwatch
 from m2io_jax.training.state import in_parts
-from m2io_jax.training.stopwatch import Stopwatch
 
 
 class GroupSampler:
@@ -54,13 +53,16 @@ class GroupSampler:
         )
         gather = config.computation.dtype if draw.gather else None
         self.sampler = Sampler(policy.structure, self.sampling, mesh, constrained=draw.constrained, gather=gather)
+        self.encode, self.prefill, self.decode = (
+            Program(name, getattr(self.sampler, name)) for name in ("encode", "prefill", "decode")
+        )
         self.constraints = None
         if draw.constrained:
             tokens = policy.codec.token_bytes()
             self.constraints = Constraints(the_grammar(config), tokens, policy.config, mesh, max_length=length)
         # What noise was the cause of is learnt from as if the pictures had been clean: so are its log-probabilities.
         clean = partial(shortened_log_probs, policy.structure, config, length, 1)
-        self.given_clean = jax.jit(on_mesh(mesh, clean), out_shardings=batch_sharding(mesh))
+        self.clean = Program("clean", jax.jit(on_mesh(mesh, clean), out_shardings=batch_sharding(mesh)))
 
     def check(self, names: tuple[int, int]) -> None:
         """Raises RowError: a completion that uses these names cannot be constrained."""
@@ -73,27 +75,17 @@ class GroupSampler:
         seen = jax.eval_shape(self.sampler.encode, params, prompts)
         return jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)
 
-    def compile(self, ahead: Ahead, weights: nnx.State, own: nnx.State, encoder: PromptEncoder) -> None:
+    def compile(self, ahead: Ahead, weights: nnx.State, own: nnx.State, blank: PromptRow) -> None:
         """Compiles what `__call__` runs, for these weights."""
         rows, key = local_count(self.config.prompts_at_once), jax.eval_shape(jax.random.key, 0)
-        sampler = self.sampler
-        prompts = placed_batch(stack_prompts([encoder.blank()] * rows), self.mesh)
+        prompts = placed_batch(stack_prompts([blank] * rows), self.mesh)
+        noisy = (prompts, key) if self.config.data.noise else None
         constraint = self.constraints and self.constraints.batch([(0, 0)] * rows)
-        sampler.encode = ahead("encode", sampler.encode, weights, prompts)
-        pictures = returned(sampler.encode)
-        sampler.prefill = ahead("prefill", sampler.prefill, weights, prompts, pictures)
-        prefilled = returned(sampler.prefill)
-        sampler.decode = ahead("decode", sampler.decode, weights, prompts, prefilled, key, constraint)
-        if self.config.data.noise:
-            kept = pictures if self.keeps_pictures else None
-            shape = (rows, len(self.sampling.temperatures), self.sampling.max_length)
-            completions = Completions(np.zeros(shape, np.int32), np.zeros(shape, bool))
-            self.given_clean = ahead(
-                "clean", self.given_clean, own, prompts, kept, placed_batch(completions, self.mesh)
-            )
+        self._drawn(ahead, weights, own, (prompts, key), noisy, constraint)
 
     def __call__(
         self,
+        run: Stopwatch,
         rows: Sequence,
         weights: nnx.State,
         own: nnx.State,
@@ -101,7 +93,6 @@ class GroupSampler:
         *,
         step: int,
         progress: float,
-        timing: Stopwatch,
     ) -> list[Group]:
         """A group for each row, not scored yet.
 
@@ -111,36 +102,47 @@ class GroupSampler:
             step: steps of the run before this one.
             progress: 0 to 1, the run's.
         """
-        at_once, given = local_count(self.config.prompts_at_once), (weights, own, key, step, progress, timing)
+        at_once, given = local_count(self.config.prompts_at_once), (weights, own, key, step, progress)
         parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
-        return [group for part in parts for group in self._groups(part, *given)]
+        return [group for part in parts for group in self._groups(run, part, *given)]
 
-    def _groups(self, rows: Sequence, weights, own, key, step: int, progress: float, timing: Stopwatch) -> list[Group]:
-        prompts = [row.prompt for row in rows]
+    def _groups(self, run: Stopwatch, rows: Sequence, weights, own, key, step: int, progress: float) -> list[Group]:
+        prompts, noisy = [row.prompt for row in rows], None
         constraint = self.constraints and self.constraints.batch([row.task.names(row.episode) for row in rows])
-        placed = place_batch(stack_prompts(prompts), self.mesh)
-        pictures, rollouts = self._drawn(placed, weights, key, constraint, timing)
-        kept = pictures if self.keeps_pictures else None
+        clean = (place_batch(stack_prompts(prompts), self.mesh), key)
         if self.config.data.noise:
             noisy = place_batch(stack_prompts([self._noisy(prompt, step, progress) for prompt in prompts]), self.mesh)
-            others = self._drawn(noisy, weights, jax.random.fold_in(key, 1), constraint, timing)[1]
-            completions = place_batch(others.completions, self.mesh)
-            log_probs = timing.measure("clean", self.given_clean, own, placed, kept, completions)
-            others = replace(others, log_probs=own_rows(log_probs))
-            rollouts = jax.tree.map(lambda *halves: np.concatenate(halves, axis=1), rollouts, others)
-        return as_groups(prompts, None if kept is None else own_rows(kept), rollouts, step)
+            noisy = (noisy, jax.random.fold_in(key, 1))
+        pictures, drawn = self._drawn(run, weights, own, clean, noisy, constraint)
+        rollouts = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *map(own_rows, drawn))
+        return as_groups(prompts, None if pictures is None else own_rows(pictures), rollouts, step)
 
     def noise_level(self, progress: float) -> int:
         """The diffusion step of the noise at `progress` (0 to 1) of the run."""
         noise = self.config.data.noise
         return noise_step(progress, steps=noise.steps, steepness=noise.steepness, middle=noise.middle)
 
-    def _drawn(self, prompts, weights, key, constraint, timing: Stopwatch) -> tuple[jax.Array, Rollouts]:
-        """Encoded pictures, and rollouts in NumPy; the cache is gone."""
-        pictures = timing.measure("encode", self.sampler.encode, weights, prompts)
-        prefilled = timing.measure("prefill", self.sampler.prefill, weights, prompts, pictures)
-        rollouts = timing.measure("decode", self.sampler.decode, weights, prompts, prefilled, key, constraint)
-        return pictures, own_rows(rollouts)
+    def _drawn(
+        self, run: Runner, weights: nnx.State, own: nnx.State, clean: tuple, noisy: tuple | None, constraint
+    ) -> tuple[jax.Array | None, list[Rollouts]]:
+        """Encoded pictures where they are kept, and rollouts: of the clean prompts, and of those with noise.
+
+        Args:
+            clean, noisy: prompts, and the key by which their completions are drawn.
+        """
+        pictures, rollouts = self._completed(run, weights, *clean, constraint)
+        pictures = pictures if self.keeps_pictures else None
+        if noisy is None:
+            return pictures, [rollouts]
+        _, others = self._completed(run, weights, *noisy, constraint)
+        log_probs = run(self.clean, own, clean[0], pictures, others.completions)
+        return pictures, [rollouts, replace(others, log_probs=log_probs)]
+
+    def _completed(self, run: Runner, weights: nnx.State, prompts: PromptBatch, key, constraint):
+        """Encoded pictures, and rollouts; the cache is gone."""
+        pictures = run(self.encode, weights, prompts)
+        prefilled = run(self.prefill, weights, prompts, pictures)
+        return pictures, run(self.decode, weights, prompts, prefilled, key, constraint)
 
     def _noisy(self, prompt: PromptRow, step: int, progress: float) -> PromptRow:
         """The prompt with noise on its pictures, which the seeds of run and prompt and the step decide."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from m2io_jax.episodes.batching import PromptRow, stack_prompts
 from m2io_jax.models.inputs import Completions, PromptBatch
@@ -42,15 +42,26 @@ class Group:
         return [ids[real].tolist() for ids, real in zip(self.tokens, self.mask, strict=True)]
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GroupBatch:
-    """Groups as an update takes them, a row each."""
+    """Groups as an update takes them, a row each.
+
+    Attributes:
+        pictures: encoded ones, that no gradient reaches; None: an update encodes them itself.
+        rewards: NaN where a completion could not be scored.
+        weights: what groups' advantages are multiplied with; None: nothing.
+        reference_log_probs: what the KL penalty is taken to; None where there is none.
+        own_log_probs: of the policy before the first of the updates, where they look back at it.
+    """
 
     prompts: PromptBatch
-    pictures: Float[np.ndarray, "rows media size"] | None
+    pictures: Float[Array, "rows media size"] | None
     rollouts: Rollouts
-    rewards: Float[np.ndarray, "rows group"]
-    weights: Float[np.ndarray, " rows"]
+    rewards: Float[Array, "rows group"]
+    weights: Float[Array, " rows"] | None = None
+    reference_log_probs: Float[Array, "rows group time"] | None = None
+    own_log_probs: Float[Array, "rows group time"] | None = None
 
 
 def blank_group(prompt: PromptRow, pictures: jax.ShapeDtypeStruct | None, group: int, length: int) -> Group:

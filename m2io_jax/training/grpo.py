@@ -23,18 +23,17 @@ from m2io_jax.parallel.exchange import gathered
 from m2io_jax.parallel.sharding import param_shardings, place
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import Task, choose
-from m2io_jax.training.compiling import Ahead, side_by_side
 from m2io_jax.training.data_side import Carried, DataSide
 from m2io_jax.training.group_sampler import GroupSampler
 from m2io_jax.training.groups import Group, blank_group
-from m2io_jax.training.learner import Learner
+from m2io_jax.training.learner import Learner, Rates
 from m2io_jax.training.logging.samples import SampledGroup
 from m2io_jax.training.objective import configured_kl_weight, remembered
 from m2io_jax.training.optimizer import make_optimizer
+from m2io_jax.training.programs import Ahead, Stopwatch
 from m2io_jax.training.sampled import Sampled, means
 from m2io_jax.training.scoring import score_completions
 from m2io_jax.training.state import TrainState
-from m2io_jax.training.stopwatch import Stopwatch
 from m2io_jax.training.trained import join, split, stored
 
 
@@ -112,11 +111,9 @@ class GRPO:
     def compile(self, state: TrainState, ahead: Ahead) -> dict[str, float]:
         """Compiles every program of a step, before the first; returns the seconds of each."""
         own = join(state.params, self.frozen)
-        sampling = partial(self.sampler.compile, ahead, self._sampling_weights(own), own, self.encoder)
+        sampling = partial(self.sampler.compile, ahead, self._sampling_weights(own), own, self.encoder.blank())
         training = self.learner.compile(ahead, state, self.data.blank, self._remembered.get("entropy_coef"))
-        side_by_side(sampling, *training)
-        if self.config.logging.samples_every_steps:
-            self.learner.compile_advantages(self.data.blank)
+        ahead.together(sampling, *training)
         return ahead.seconds
 
     def step(
@@ -134,12 +131,13 @@ class GRPO:
             rows: the data; as many as the step needs are taken.
             progress: 0 to 1, the run's.
         """
-        timing, step, sampled = Stopwatch(), int(state.step), Sampled()
+        run, step, sampled = Stopwatch(), int(state.step), Sampled()
         while len(self.data.waiting) <= self.config.rollout.ahead:
-            self.data.wait(self._sample(state, rows, step, progress, key, sampled, timing))
+            self.data.wait(self._sample(run, state, rows, step, progress, key, sampled))
         groups, chosen = self.data.next_batch(step)
-        rates = (learning_rate, configured_kl_weight(self.config.grpo, progress), self._remembered.get("entropy_coef"))
-        state, learned = self.learner(state, groups, rates, timing)
+        kl_beta = configured_kl_weight(self.config.grpo, progress)
+        rates = Rates(learning_rate, kl_beta, self._remembered.get("entropy_coef"))
+        state, learned = self.learner(run, state, groups, rates)
         self._learnt, self._sampled = groups, [*self._sampled, sampled][-1 - self.config.rollout.ahead :]
         metrics = sampled.metrics(self.stops) | means([chosen]) | learned | self._remembered
         if self.config.data.noise:
@@ -147,23 +145,23 @@ class GRPO:
         if learned["entropy"]:  # else there was not a token to learn from, which says nothing of the policy
             self.data.learned(learned)
             self._remembered = remembered(self.config.grpo, self._remembered, learned["entropy"])
-        metrics["decode_tokens_per_s"] = metrics["num_tokens"] / timing.seconds["timing_s/decode"]
-        return state, metrics | timing.seconds
+        metrics["decode_tokens_per_s"] = metrics["num_tokens"] / run.seconds["timing_s/decode"]
+        return state, metrics | run.seconds
 
     def samples(self, count: int) -> list[SampledGroup]:
         """The first groups that the last step learnt from, of this process, to be shown; none that are replayed."""
-        advantages = self.learner.advantages(self._learnt)
+        advantages = self.learner.advantages()
         return [shown for each in self._sampled for shown in each.shown(count, self._learnt, advantages)][:count]
 
     def _sample(
         self,
+        run: Stopwatch,
         state: TrainState,
         rows: RowIterator[GRPORow],
         step: int,
         progress: float,
         key: Key[Array, ""],
         sampled: Sampled,
-        timing: Stopwatch,
     ) -> list[Group]:
         """Groups for one update; while some are missing that other prompts may bring, those are sampled too."""
         kept: list[Group] = []
@@ -171,15 +169,15 @@ class GRPO:
         weights = self._sampling_weights(own)
         for _ in range(self.data.rounds):
             prompts = self.data.admitted(rows, self.config.prompts_a_step)
-            timing.lap("data")
+            run.lap("data")
             given = (prompts, weights, own, key)  # one key: each prompt has a seed of its own
-            groups = self.sampler(*given, step=step, progress=progress, timing=timing)
+            groups = self.sampler(run, *given, step=step, progress=progress)
             texts = [[self.codec.decode(ids) for ids in group.completions()] for group in groups]
             scores = score_completions(prompts, texts, self.config.rewards)
             judged, done = self.data.judged(prompts, groups, scores)
             kept += judged
             sampled.add(prompts, texts, groups, scores, done)
-            timing.lap("reward")
+            run.lap("reward")
             if not max(gathered(self.data.missing(kept))):
                 break
         return kept

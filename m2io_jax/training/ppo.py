@@ -1,16 +1,15 @@
 """PPO (arXiv 1707.06347) as language models have it (InstructGPT, arXiv 2203.02155). A step samples and scores as
-GRPO's does; from there it reads from top to bottom in `ActorCritic.__call__`:
+GRPO's does; from there it reads from top to bottom in `ActorCriticUpdates.__call__`:
 
     groups ──critic──▶ values ──rewards, KL──▶ advantages and returns of tokens ──update──▶ policy ──update──▶ critic
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -21,20 +20,27 @@ from m2io_jax.models.critic import critic_start, critic_structure, without_logit
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.mesh import on_mesh
-from m2io_jax.parallel.sharding import batch_sharding, own_rows
+from m2io_jax.parallel.sharding import batch_sharding
 from m2io_jax.rl.aggregation import completion_mean
 from m2io_jax.rl.gae import explained_variance, generalized_advantages, token_rewards, value_loss, whitened
 from m2io_jax.rl.kl import k1
 from m2io_jax.sampling.sampler import Rollouts
-from m2io_jax.training.compiling import Ahead, returned, side_by_side
 from m2io_jax.training.group_sampler import shortened
-from m2io_jax.training.groups import Group
+from m2io_jax.training.groups import GroupBatch
 from m2io_jax.training.grpo import GRPO
-from m2io_jax.training.learner import Learner, overlong_metrics, overlong_penalty, policy_update, with_penalty
+from m2io_jax.training.learner import (
+    Learner,
+    Rates,
+    Updates,
+    overlong_metrics,
+    overlong_penalty,
+    policy_update,
+    with_penalty,
+)
 from m2io_jax.training.objective import learnt_from
+from m2io_jax.training.programs import Runner
 from m2io_jax.training.scoring import without_unscored
 from m2io_jax.training.state import TrainState, gradient_step, in_parts, state_shardings
-from m2io_jax.training.stopwatch import Stopwatch
 from m2io_jax.training.trained import join
 
 
@@ -61,6 +67,9 @@ class PPOState:
         """Steps of the run."""
         return self.policy.step
 
+    def at(self, step: Int[Array, ""]) -> "PPOState":
+        return replace(self, policy=self.policy.at(step))
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -78,13 +87,14 @@ class Estimates:
     of_completions: Float[Array, "rows group"]
 
 
-class ActorCritic(Learner):
-    """Updates the policy by advantages that its critic gives, and the critic by what it should have said. Its arguments
-    are `Learner`'s.
+class ActorCriticUpdates(Updates):
+    """Of the policy by advantages that its critic gives, and of the critic by what it should have said. Its arguments
+    are `Updates`'.
     """
 
     def __init__(
         self,
+        length: int,
         config: RunConfig,
         policy: Policy,
         mesh: Mesh,
@@ -92,87 +102,48 @@ class ActorCritic(Learner):
         begin: nnx.State,
         frozen: nnx.State,
         reference: nnx.State | None,
-        *,
-        takes_pictures: bool,
     ):
-        starts = (optimizer, begin, frozen, reference)
-        super().__init__(config, policy, mesh, *starts, takes_pictures=takes_pictures, update=policy_update)
+        starts = (policy, mesh, optimizer, begin, frozen, reference)
+        super().__init__(length, config, *starts, update=ppo_update)
         structure, rows = critic_structure(policy.config), batch_sharding(mesh)
         shardings = state_shardings(critic_start(begin, policy.config), optimizer, mesh)
-        self.critic_frozen, self._shown = without_logits(frozen), None
+        self.critic_frozen = without_logits(frozen)
         highest = config.optimizer.learning_rate
         self.critic_rate = (config.ppo.critic_learning_rate or highest) / highest  # in the policy's
-        self.value, self.estimate, self.fit = {}, {}, {}
-        for length in self.update:
-            value = partial(critic_values, structure, length, config.optimizer.micro_batches)
-            estimate = partial(estimated, config, policy.config.special.stops, length)
-            fit = partial(critic_update, structure, optimizer, config)
-            self.value[length] = jax.jit(on_mesh(mesh, value), out_shardings=rows)
-            self.estimate[length] = jax.jit(on_mesh(mesh, estimate), out_shardings=(rows, None))
-            self.fit[length] = jax.jit(on_mesh(mesh, fit), donate_argnums=0, out_shardings=(shardings, None))
+        value = partial(critic_values, structure, length, config.optimizer.micro_batches)
+        estimate = partial(estimated, config, policy.config.special.stops, length)
+        fit = partial(critic_update, structure, optimizer, config)
+        self.value = self.program("values", jax.jit(on_mesh(mesh, value), out_shardings=rows))
+        self.estimate = self.program("advantages", jax.jit(on_mesh(mesh, estimate), out_shardings=(rows, None)))
+        fit = jax.jit(on_mesh(mesh, fit), donate_argnums=0, out_shardings=(shardings, None))
+        self.fit = self.program("critic", fit)
 
     def __call__(
-        self,
-        state: PPOState,
-        groups: Sequence[Group],
-        rates: tuple[float, float, float | None],
-        timing: Stopwatch,
-    ) -> tuple[PPOState, dict[str, float]]:
-        """The updates of one step; its arguments are `Learner`'s."""
-        rate, kl_beta, entropy_coef = rates
-        length, inputs, rewards, weights = self._placed(groups, timing)
-        prompts, pictures, rollouts = inputs
-        reference, own = self._compared(state, length, inputs, timing)
-
+        self, run: Runner, state: PPOState, batch: GroupBatch, rates: Rates
+    ) -> tuple[PPOState, dict, Float[Array, "rows group"]]:
+        """State, metrics and the completions' advantages (the mean of their tokens') after the updates."""
+        batch = self.compared(run, state.params, batch)
         critic = join(state.critic.params, self.critic_frozen)
-        values = timing.measure("values", self.value[length], critic, prompts, pictures, rollouts.completions)
-        given = (rollouts, rewards, weights, reference, values, kl_beta)
-        estimates, measured = timing.measure("advantages", self.estimate[length], *given)
-        self._shown = estimates.of_completions
+        values = run(self.value, critic, batch.prompts, batch.pictures, batch.rollouts.completions)
+        estimates, measured = run(self.estimate, batch, values, rates.kl_beta)
+        (policy, learned, advantages), (critic, fitted) = run.together(
+            lambda: self.updated(run, state.policy, batch, estimates, rates),
+            lambda: self.fitted(run, state.critic, batch, estimates, values, rates),
+        )
+        return PPOState(policy, critic), learned | fitted | measured, advantages
 
-        given = (prompts, pictures, estimates.rollouts, estimates.advantages, None, own, rate, 0.0, entropy_coef)
-        policy, learned = self._updated(state.policy, length, given, timing)
-        given = (prompts, pictures, estimates.rollouts.completions, values, estimates.returns, rate * self.critic_rate)
-        critic, fitted = self._fitted(state.critic, length, given, timing)
-        return PPOState(policy, critic), learned | fitted | {name: float(value) for name, value in measured.items()}
-
-    def advantages(self, groups: Sequence[Group]) -> Float[np.ndarray, "rows group"]:
-        """Of the completions that the last step learnt from, to be shown: the mean of their tokens'."""
-        return own_rows(self._shown)
-
-    def compile_advantages(self, blank: Group) -> None:
-        """Nothing: what is shown is what the last step went by."""
-
-    def _fitted(
-        self, critic: TrainState, length: int, given: tuple, timing: Stopwatch
-    ) -> tuple[TrainState, dict[str, float]]:
+    def fitted(self, run: Runner, critic: TrainState, batch: GroupBatch, estimates: Estimates, values, rates: Rates):
         """The critic after its updates, as many as the policy's."""
+        rate = rates.learning_rate * self.critic_rate
         for _ in range(self.config.grpo.updates_per_rollout):
-            critic, fitted = timing.measure("critic", self.fit[length], critic, self.critic_frozen, *given)
-        return critic, {name: float(value) for name, value in fitted.items()}
+            critic, metrics = run(self.fit, critic, self.critic_frozen, batch, estimates, values, rate)
+        return critic, metrics
 
-    def _compile(self, ahead: Ahead, state: PPOState, length: int, inputs, rewards, weights, coef) -> None:
-        prompts, pictures, rollouts = inputs
-        reference, own = self._compile_compared(ahead, state, length, inputs)
-        critic = join(state.critic.params, self.critic_frozen)
-        given = (critic, prompts, pictures, rollouts.completions)
-        self.value[length] = ahead(self._named("values", length), self.value[length], *given)
-        values = returned(self.value[length])
-        given = (rollouts, rewards, weights, reference, values, 0.0)
-        self.estimate[length] = ahead(self._named("advantages", length), self.estimate[length], *given)
-        estimates, _ = returned(self.estimate[length])
 
-        def policys() -> None:
-            given = (prompts, pictures, estimates.rollouts, estimates.advantages, None, own, 0.0, 0.0, coef)
-            name = self._named("update", length)
-            self.update[length] = ahead(name, self.update[length], state.policy, self.frozen, *given)
+class ActorCritic(Learner):
+    """Updates the policy and its critic; its arguments are `Learner`'s."""
 
-        def critics() -> None:
-            given = (prompts, pictures, estimates.rollouts.completions, values, estimates.returns, 0.0)
-            name = self._named("critic", length)
-            self.fit[length] = ahead(name, self.fit[length], state.critic, self.critic_frozen, *given)
-
-        side_by_side(policys, critics)
+    of_length = ActorCriticUpdates
 
 
 class PPO(GRPO):
@@ -210,10 +181,7 @@ def estimated(
     config: RunConfig,
     stops: tuple[int, ...],
     length: int,
-    rollouts: Rollouts,
-    rewards: Float[Array, "rows group"],
-    weights: Float[Array, " rows"] | None,
-    reference_log_probs: Float[Array, "rows group {length}"] | None,
+    batch: GroupBatch,
     values: Float[Array, "rows group {length}"],
     kl_beta: Float[Array, ""],
 ) -> tuple[Estimates, dict[str, Float[Array, ""]]]:
@@ -223,27 +191,27 @@ def estimated(
 
     Args:
         stops: tokens of which a completion that was not cut off ends with one.
-        rewards: NaN where a completion could not be scored: nothing is learnt from it.
-        weights: what groups' advantages are multiplied with.
+        batch: of which completions that could not be scored teach nothing.
     """
-    settings, rollouts = config.ppo, shortened(rollouts, length)
+    settings, rewards, reference = config.ppo, batch.rewards, batch.reference_log_probs
+    rollouts = shortened(batch.rollouts, length)
     whole = rollouts.completions.mask
     rollouts = without_unscored(rollouts, rewards)
     mask = learnt_from(config.grpo, rollouts.completions, stops)
     rollouts = replace(rollouts, completions=replace(rollouts.completions, mask=mask))
-    kl = jnp.zeros_like(values) if reference_log_probs is None else k1(rollouts.log_probs, reference_log_probs)
+    kl = jnp.zeros_like(values) if reference is None else k1(rollouts.log_probs, reference)
     earned = token_rewards(with_penalty(config, whole, rewards), kl, mask, kl_beta=kl_beta)
     discounts = dict(discount=settings.discount, gae_lambda=settings.gae_lambda)
     advantages, returns = generalized_advantages(earned, values, mask, **discounts)
     metrics = estimate_metrics(advantages, values, returns, mask) | {"kl_coef": jnp.asarray(kl_beta)}
-    if reference_log_probs is not None:
+    if reference is not None:
         metrics |= kl_metrics(kl, mask, kl_beta)
     if config.grpo.overlong_penalty:
         metrics |= overlong_metrics(overlong_penalty(config, whole), rewards)
     if settings.whiten:
         advantages = whitened(advantages, mask)
-    if weights is not None:
-        advantages = advantages * weights[:, None, None]
+    if batch.weights is not None:
+        advantages = advantages * batch.weights[:, None, None]
     return Estimates(rollouts, advantages, returns, completion_mean(advantages, mask)), metrics
 
 
@@ -267,33 +235,43 @@ def kl_metrics(
     return {"kl": total / _count(mask), "objective/non_score_reward": -kl_beta * total / _count(mask.any(-1))}
 
 
+def ppo_update(
+    structure: nnx.GraphDef,
+    optimizer,
+    config: RunConfig,
+    state: TrainState,
+    frozen: nnx.State,
+    batch: GroupBatch,
+    estimates: Estimates,
+    rates: Rates,
+) -> tuple[TrainState, dict[str, Float[Array, ""]], Float[Array, "rows group"]]:
+    """The policy's loss, gradient and update in one program; returns state, metrics and advantages of completions."""
+    learnt = replace(batch, rollouts=estimates.rollouts, reference_log_probs=None)  # the KL is in the rewards
+    given = (state, frozen, learnt, estimates.advantages, rates)
+    return *policy_update(structure, optimizer, config, *given), estimates.of_completions
+
+
 def critic_update(
     structure: nnx.GraphDef,
     optimizer,
     config: RunConfig,
     critic: TrainState,
     frozen: nnx.State,
-    prompts: PromptBatch,
-    pictures: Float[Array, "rows media size"] | None,
-    completions: Completions,
+    batch: GroupBatch,
+    estimates: Estimates,
     old_values: Float[Array, "rows group time"],
-    returns: Float[Array, "rows group time"],
     learning_rate: Float[Array, ""],
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """The value loss, its gradient and the critic's update in one program.
+    """The value loss, its gradient and the critic's update in one program."""
 
-    Args:
-        completions: in whose mask are the tokens that are learnt from.
-    """
-
-    def loss(trained, batch):
-        prompts, pictures, completions, old_values, returns = batch
+    def loss(trained, rows):
+        prompts, pictures, completions, old_values, returns = rows
         values = nnx.merge(structure, trained, frozen).values(prompts, completions, pictures)
         return value_loss(values, old_values, returns, completions.mask, clip=config.ppo.value_clip)
 
-    batch = (prompts, pictures, completions, old_values, returns)
+    rows = (batch.prompts, batch.pictures, estimates.rollouts.completions, old_values, estimates.returns)
     parts = config.optimizer.micro_batches
-    critic, _, metrics = gradient_step(critic, loss, batch, optimizer, learning_rate, parts)
+    critic, _, metrics = gradient_step(critic, loss, rows, optimizer, learning_rate, parts)
     of_its_own = {"critic/grad_norm": metrics.pop("grad_norm"), "critic/lr": metrics.pop("learning_rate")}
     return critic, metrics | of_its_own
 

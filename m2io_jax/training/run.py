@@ -37,11 +37,11 @@ from m2io_jax.progress import Progress, fraction_done
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.checks import check, require_shared, suited_mesh
 from m2io_jax.training.claim import claimed, note
-from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.grpo import GRPO
 from m2io_jax.training.logging.run_log import RunLog
 from m2io_jax.training.optimizer import learning_rate
 from m2io_jax.training.ppo import PPO
+from m2io_jax.training.programs import Ahead
 from m2io_jax.training.state import TrainState, abstract_state, begin
 from m2io_jax.training.stopping import StopSignals
 from m2io_jax.training.supervised import Supervised

@@ -1,7 +1,7 @@
 """What a training step reads and returns, and the one way it changes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -32,6 +32,9 @@ class TrainState:
     params: nnx.State
     opt_state: optax.OptState
     step: Int[Array, ""]
+
+    def at(self, step: Int[Array, ""]) -> "TrainState":
+        return replace(self, step=step)
 
 
 def begin(params: nnx.State, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:

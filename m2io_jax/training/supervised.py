@@ -22,9 +22,9 @@ from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.sharding import local_count, param_shardings, place, place_batch, placed_batch
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import choose
-from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.logging.samples import SampledGroup
 from m2io_jax.training.optimizer import make_optimizer
+from m2io_jax.training.programs import Ahead, Program
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.trained import split
 
@@ -49,7 +49,8 @@ class Supervised:
         self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
         shardings = state_shardings(self.begin, self.optimizer, mesh)
         update = partial(supervised_update, policy.structure, self.optimizer, config)
-        self._update = jax.jit(on_mesh(mesh, update), donate_argnums=0, out_shardings=(shardings, None))
+        update = jax.jit(on_mesh(mesh, update), donate_argnums=0, out_shardings=(shardings, None))
+        self._update = Program("update", update)
 
     def state(self, make: Callable) -> TrainState:
         """What a step takes and returns; `make` is `state.begin`, or `state.abstract_state` for shapes alone."""
@@ -78,7 +79,7 @@ class Supervised:
         prompts = stack_prompts([self.encoder.blank()] * rows)
         targets = stack_completions([[[]]] * rows, batch.completion_length, 0)
         given = placed_batch((prompts, targets), self.mesh)
-        self._update = ahead("update", self._update, state, self.frozen, *given, 0.0)
+        ahead(self._update, state, self.frozen, *given, 0.0)
         return ahead.seconds
 
     def step(

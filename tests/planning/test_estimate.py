@@ -13,7 +13,7 @@ from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.topologies import find_topology
 from m2io_jax.planning.abstract import abstract_objective, model_of
 from m2io_jax.planning.estimate import decode_bytes, estimate, program_flops, times_a_step
-from m2io_jax.training.compiling import Ahead
+from m2io_jax.training.programs import Ahead
 from m2io_jax.training.state import abstract_state
 
 ROWS, PROMPT, GROUP, TIME = 2, 32, 3, 8
@@ -50,9 +50,9 @@ class Traced(Ahead):
         super().__init__(mesh)
         self.name, self.found = name, None
 
-    def __call__(self, name, function, *arguments):
+    def compile(self, name, function, *arguments):
         if name == "encode" and self.name == "prefill":
-            return super().__call__(name, function, *arguments)
+            return super().compile(name, function, *arguments)
         if name == self.name:
             self.found = function.trace(*arguments).jaxpr.jaxpr
         raise Enough

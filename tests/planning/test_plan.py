@@ -22,8 +22,8 @@ from m2io_jax.planning.abstract import as_on_tpu, topology_devices, topology_mes
 from m2io_jax.planning.command import advice, plan_command
 from m2io_jax.planning.plan import plan
 from m2io_jax.planning.shardings import arrays_of, shardings_command, table
-from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.grpo import GRPO
+from m2io_jax.training.programs import Ahead
 from m2io_jax.training.run import prepared, weight_type
 from m2io_jax.training.state import begin
 
@@ -68,7 +68,7 @@ def planned(config, lowered):
         return lowered[name][1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ahead, "__call__", read_and_compile)
+        patch.setattr(Ahead, "compile", read_and_compile)
         patch.setattr(module, "bytes_sent", lambda program, devices: {"all-gather": 100.0 * devices})
         patch.setattr(module, "topology_mesh", lambda config, _: make_mesh(config.mesh))
         patch.setattr(module, "read_program", lambda text: None)
@@ -79,7 +79,7 @@ def test_what_is_planned_are_the_programs_that_run(objective, planned, lowered):
     seen = set()
 
     class Compared(Ahead):
-        def __call__(self, name, function, *arguments):
+        def compile(self, name, function, *arguments):
             text, compiled = lowered[name]
             assert function.lower(*arguments).as_text() == text, name
             seen.add(name)
@@ -209,7 +209,7 @@ def test_what_libtpu_says_of_too_large_a_program_is_read(config, monkeypatch, sa
     def refuse(self, name, function, *arguments):
         raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: E1000: {said}.")
 
-    monkeypatch.setattr(Ahead, "__call__", refuse)
+    monkeypatch.setattr(Ahead, "compile", refuse)
     monkeypatch.setattr(module, "topology_mesh", lambda config, _: make_mesh(config.mesh))
     heard = []
     found = plan(config, CUBE, heard.append)

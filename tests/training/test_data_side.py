@@ -18,15 +18,14 @@ from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import place_batch
 from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.training.checkpoints import Checkpoints
-from m2io_jax.training.compiling import Ahead
 from m2io_jax.training.data_side import DataSide, require_suited
 from m2io_jax.training.group_sampler import noisy_prompt
 from m2io_jax.training.groups import as_groups, batched, blank_group
 from m2io_jax.training.grpo import GRPO
+from m2io_jax.training.programs import Ahead, Stopwatch
 from m2io_jax.training.run import set_up
 from m2io_jax.training.scoring import score_completions
 from m2io_jax.training.state import begin
-from m2io_jax.training.stopwatch import Stopwatch
 
 PROMPT = PromptRow(**{name: np.int32([0]) for name in PromptRow.__dataclass_fields__})
 GROUP, TIME = 2, 3
@@ -266,16 +265,16 @@ def test_stopped_and_resumed_equals_never_stopped(run):
 
 def test_what_saw_noise_is_judged_by_the_clean_pictures(run):
     objective, _, rows = run
-    weights, learner = objective.learner.reference, objective.learner
+    weights, learner = objective.reference, objective.learner
     prompts = [next(rows) for _ in range(objective.config.prompts_a_step)]
     given = (prompts, weights, weights, jax.random.key(1))
-    groups = objective.sampler(*given, step=0, progress=0.0, timing=Stopwatch())[:2]
+    groups = objective.sampler(Stopwatch(), *given, step=0, progress=0.0)[:2]
 
     def log_probs(rows):
         placed = place_batch(stack_prompts(rows), objective.mesh)
         pictures = np.asarray(objective.sampler.sampler.encode(weights, placed))[:2]
         given = (stack_prompts(rows[:2]), pictures, batched(groups).rollouts.completions)
-        return np.asarray(learner.score[6](weights, *place_batch(given, objective.mesh))), pictures
+        return np.asarray(learner.updates[6].score(weights, *place_batch(given, objective.mesh))), pictures
 
     found, mask = batched(groups).rollouts.log_probs, batched(groups).rollouts.completions.mask
     assert mask.shape[1] == 4 and mask[:, 2:].any(), "half of a group is two"

@@ -14,7 +14,9 @@ from m2io_jax.episodes.batching import stack_prompts
 from m2io_jax.errors import UserError
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import place_batch
+from m2io_jax.training.groups import GroupBatch
 from m2io_jax.training.grpo import GRPO
+from m2io_jax.training.learner import Rates
 from m2io_jax.training.run import set_up
 from m2io_jax.training.state import begin
 from m2io_jax.training.trained import join
@@ -67,11 +69,10 @@ def by_parts(objective, state, rows, chosen):
     )
     take = np.array(chosen(rewards))
     prompts, rollouts = jax.tree.map(lambda x: x[take], (prompts, rollouts))
-    learner = objective.learner
-    reference = learner.score[TIME](learner.reference, prompts, None, rollouts.completions)
-    rates = (RATE, objective.config.grpo.kl_beta, None)
-    given = (state, objective.frozen, prompts, None, rollouts, rewards[take], reference, None, *rates)
-    state, _ = learner.update[TIME](*given)
+    updates = objective.learner.updates[TIME]
+    reference = updates.score(objective.reference, prompts, None, rollouts.completions)
+    batch = GroupBatch(prompts, None, rollouts, rewards[take], reference_log_probs=reference)
+    state, *_ = updates.update(state, objective.frozen, batch, Rates(RATE, objective.config.grpo.kl_beta))
     return jax.device_get(state.params), rewards
 
 
@@ -93,9 +94,9 @@ def test_a_reference_is_read_in_the_micro_batches_of_an_update(episodes):
     prompts = place_batch(stack_prompts([row.prompt for row in rows]), objective.mesh)
     rollouts = objective.sampler.sampler(join(state.params, objective.frozen), prompts, KEY)
     given = (objective.reference, prompts, None, rollouts.completions)
-    found, expected = (of.learner.score[TIME](*given) for of in (by_two, objective))
+    found, expected = (of.learner.updates[TIME].score(*given) for of in (by_two, objective))
     close(found, expected)
-    programs = (of.learner.score[TIME].lower(*given).compile() for of in (by_two, objective))
+    programs = (of.learner.updates[TIME].score.function.lower(*given).compile() for of in (by_two, objective))
     by_half, whole = (program.memory_analysis().temp_size_in_bytes for program in programs)
     assert by_half < whole
 
@@ -146,26 +147,22 @@ def test_a_shorter_update_is_the_same_update(episodes, monkeypatch):
     longer = {"prompts": 2, "completion_length": 2 * TIME, "shorter": [TIME]}
     objective, state, rows = started(episodes, batch=longer)
     cut_short(objective, TIME)
-    used = []
-    updates = objective.learner.update
-    for length, update in updates.items():
-        updates[length] = lambda *given, length=length, update=update: used.append(length) or update(*given)
+    objective.learner.updates[2 * TIME] = None  # would fail
     params, _ = stepped(objective, state, rows)
-    assert used == [TIME]
     jax.tree.map(close, params, expected)
 
 
 def cut_short(objective, length: int) -> None:
     """Every completion ends after `length` tokens, as if a stop token had come."""
-    sampler = objective.sampler.sampler
-    decode = sampler.decode
+    program = objective.sampler.decode
+    decode = program.function
 
     def shorter(*given):
         rollouts = decode(*given)
         mask = rollouts.completions.mask & (np.arange(rollouts.completions.mask.shape[-1]) < length)
         return dataclasses.replace(rollouts, completions=dataclasses.replace(rollouts.completions, mask=mask))
 
-    sampler.decode = shorter
+    program.function = shorter
 
 
 def test_completions_under_constraint_all_parse(episodes):

@@ -14,7 +14,8 @@ from m2io_jax.parallel.mesh import make_mesh, on_mesh
 from m2io_jax.parallel.sharding import place, place_batch
 from m2io_jax.rl.losses import LOSSES
 from m2io_jax.sampling.sampler import Rollouts
-from m2io_jax.training.learner import grpo_update
+from m2io_jax.training.groups import GroupBatch
+from m2io_jax.training.learner import Rates, grpo_update
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.state import TrainState, state_shardings
 from m2io_jax.training.trained import split
@@ -76,8 +77,9 @@ def updated(config: RunConfig, devices: dict | None = None, likely: float = -4.2
     if config.grpo.updates_per_rollout == 1:
         own = None
     update = on_mesh(mesh, partial(grpo_update, STRUCTURE, optimizer, config))
-    update = jax.jit(update, out_shardings=(shardings, None))
-    state, metrics = update(state, frozen, prompts, None, rollouts, rewards, reference, own, 0.1, config.grpo.kl_beta)
+    update = jax.jit(update, out_shardings=(shardings, None, None))
+    batch = GroupBatch(prompts, None, rollouts, rewards, None, reference, own)
+    state, metrics, _ = update(state, frozen, batch, Rates(0.1, config.grpo.kl_beta))
     return jax.device_get((state.params, metrics))
 
 
@@ -110,9 +112,9 @@ def test_groups_weigh_what_their_weights_say():
     for each, weight in ((rewards, weights), (rewards * weights[:, None], np.ones(8, np.float32))):
         params, frozen = split(jax.tree.map(np.asarray, small_params()), settings)
         state = TrainState(params, optimizer.init(params), np.zeros((), np.int32))
-        state, metrics = update(
-            state, frozen, prompts, None, rollouts, each, None, None, 0.1, 0.0, None, weight
-        )
+        batch = GroupBatch(prompts, None, rollouts, each, weight)
+        state, metrics, advantages = update(state, frozen, batch, Rates(0.1, 0.0))
+        np.testing.assert_allclose(advantages, rewards * weights[:, None], rtol=1e-6)
         found.append(jax.device_get((state.params, metrics)))
     jax.tree.map(close, *found)
     assert found[0][1]["grad_norm"] > 0.01

@@ -32,11 +32,12 @@ from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.training import checks, run
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.groups import as_groups
+from m2io_jax.training.learner import Rates
 from m2io_jax.training.metrics import MetricsLog, read_metrics
 from m2io_jax.training.optimizer import apply, make_optimizer
 from m2io_jax.training.ppo import ActorCritic, PPOState
+from m2io_jax.training.programs import Stopwatch
 from m2io_jax.training.state import begin
-from m2io_jax.training.stopwatch import Stopwatch
 from m2io_jax.training.trained import join, split
 
 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
@@ -102,8 +103,8 @@ def groups():
 
 def stepped(learner: ActorCritic, groups):
     """Both policy and critic, what was told, and the advantages that are shown, after one step."""
-    state, metrics = learner(fresh(learner), groups, (RATE, BETA, None), Stopwatch())
-    return jax.device_get((state.params, state.critic.params)), metrics, learner.advantages(groups)
+    state, metrics = learner(Stopwatch(), fresh(learner), groups, Rates(RATE, BETA))
+    return jax.device_get((state.params, state.critic.params)), metrics, learner.advantages()
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_values_are_read_where_the_policy_reads_logits(trainer):
     token, path = 23, (VALUE, "kernel")
     flat[path] = flat[path].replace(small_params()["language"]["embedding"][...][token][:, None])
     prompts, completions = stack_prompts([*mixed_rows(), *mixed_rows()]), random_completions(8, 3)
-    found = np.asarray(trainer.value[6](nnx.from_flat_state(list(flat.items())), prompts, None, completions))
+    found = np.asarray(trainer.updates[6].value(nnx.from_flat_state(list(flat.items())), prompts, None, completions))
     for row, parts in enumerate(PARTS):
         for place_, (ids, mask) in enumerate(zip(completions.tokens[row], completions.mask[row], strict=True)):
             expected = reference_logits(parts, ids[mask].tolist())[:-1, token]
@@ -150,7 +151,7 @@ def estimates(groups, trainer):
     completions = dataclasses.replace(random_completions(8, 3), tokens=tokens, mask=mask)
     theirs = np.asarray(log_probs(reference_params(), prompts, completions)[0])
     critic = join(critic_params(), parts()[1])
-    values = np.asarray(trainer.value[6](critic, prompts, None, completions), np.float64)
+    values = np.asarray(trainer.updates[6].value(critic, prompts, None, completions), np.float64)
     mask = mask & ~np.isnan(rewards)[..., None]
     kl, advantages = np.where(mask, drawn - theirs, 0), np.zeros(mask.shape)
     for where in np.argwhere(mask.any(-1)):
@@ -226,7 +227,7 @@ def test_a_critic_learns_what_completions_earn(groups, trainer):
     constant = [dataclasses.replace(group, rewards=np.ones(3, np.float32)) for group in groups]
     state, told = fresh(trainer), []
     for _ in range(40):
-        state, metrics = trainer(state, constant, (0.3 * RATE, 0.0, None), Stopwatch())
+        state, metrics = trainer(Stopwatch(), state, constant, Rates(0.3 * RATE, 0.0))
         told.append(metrics)
     assert told[-1]["loss/value_avg"] < told[0]["loss/value_avg"] / 10
     assert told[-1]["critic/values/mean"] == pytest.approx(told[-1]["critic/returns/mean"], abs=0.05)

@@ -17,10 +17,11 @@ from m2io_jax.models.lora import is_adapter
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import LoraConfig
 from m2io_jax.parallel.mesh import make_mesh, on_mesh
-from m2io_jax.parallel.sharding import param_shardings, place, place_batch
+from m2io_jax.parallel.sharding import batch_sharding, param_shardings, place, place_batch
 from m2io_jax.sampling.rollouts import Sampler
 from m2io_jax.sampling.sampler import SamplingConfig
-from m2io_jax.training.learner import grpo_update
+from m2io_jax.training.groups import GroupBatch
+from m2io_jax.training.learner import Rates, grpo_update
 from m2io_jax.training.optimizer import apply, learning_rate, make_optimizer
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.supervised import supervised_update
@@ -71,8 +72,8 @@ def updates(mesh, config=CONFIG, gather=None, policy=None):
     shardings = state_shardings(start, OPTIMIZER, mesh)
     prompts, targets = place_batch((eight_rows(), random_completions(8, 1)), mesh)
 
-    def compiled(update):
-        return jax.jit(on_mesh(mesh, update), out_shardings=(shardings, None))
+    def compiled(update, *more):
+        return jax.jit(on_mesh(mesh, update), out_shardings=(shardings, None, *more))
 
     params = jax.tree.map(np.asarray, start)
     moments = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(OPTIMIZER.init, params))
@@ -84,8 +85,9 @@ def updates(mesh, config=CONFIG, gather=None, policy=None):
     rewards = np.random.default_rng(0).uniform(size=(8, 3)).astype(np.float32)
     reference = np.asarray(sampled.log_probs) - 0.1
     rewards, reference = place_batch((rewards, reference), mesh)
-    update = compiled(partial(grpo_update, structure, OPTIMIZER, config))
-    improved = update(state, NOTHING, prompts, None, sampled, rewards, reference, None, RATE, config.grpo.kl_beta)
+    update = compiled(partial(grpo_update, structure, OPTIMIZER, config), batch_sharding(mesh))
+    batch = GroupBatch(prompts, None, sampled, rewards, reference_log_probs=reference)
+    improved = update(state, NOTHING, batch, Rates(RATE, config.grpo.kl_beta))
     return jax.device_get((supervised, sampled, improved))
 
 
