@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from m2io_jax.episodes.episode import Episode, Placement
+from m2io_jax.episodes.prompt import Prompt
 from m2io_jax.grammar import Step
 from m2io_jax.picture_metrics import (
     abstention,
@@ -20,7 +21,6 @@ from m2io_jax.picture_metrics import (
     reading_order,
 )
 from m2io_jax.tasks.task import (
-    Prompt,
     description,
     label,
     number_sentences,
