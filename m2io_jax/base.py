@@ -15,10 +15,10 @@ from m2io_jax.demo import IMPERFECT, kitchen
 from m2io_jax.episodes.building import EpisodeConfig
 from m2io_jax.episodes.dataset import open_episodes
 from m2io_jax.episodes.episode import Episode
+from m2io_jax.episodes.prompt import Picture, Prompt
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.models.tokenizer import TextCodec, train_tokenizer
 from m2io_jax.tasks import find_task
-from m2io_jax.tasks.task import Picture, Prompt
 from m2io_jax.training.stages import load_stages, train_stages
 
 WORK = Path("runs/base")

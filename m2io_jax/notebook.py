@@ -12,9 +12,10 @@ from IPython.display import Image, Markdown, display
 
 import m2io_jax
 from m2io_jax.episodes.episode import Candidate, Episode
+from m2io_jax.episodes.reading import TextPart, by_slot, parts
 from m2io_jax.errors import UserError
 from m2io_jax.pages import picture_sheet, shown_picture
-from m2io_jax.serving.answer import Answer, TextPart, by_slot, parts
+from m2io_jax.serving.answer import Answer
 from m2io_jax.serving.rendering import escape_markdown
 
 WIDTH = 160  # pixels, of a picture in an answer

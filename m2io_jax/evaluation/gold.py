@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from m2io_jax.errors import UserError
-from m2io_jax.evaluation.pictures import PictureScores, picture_scores
 from m2io_jax.files import read_json_lines
+from m2io_jax.picture_metrics import PictureScores, picture_scores
 
 # Domains of several subsets; their figures are means over questions, so that a subset counts by its size.
 DOMAINS = {"lifestyle": ("recipe", "manual"), "web_domain": ("wit", "wiki", "web")}

@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 
 from m2io_jax.episodes.episode import Episode, Placement
+from m2io_jax.episodes.reading import TextPart, by_slot, parts
 from m2io_jax.evaluation.curves import DARK, LIGHT, Curve, draw_curves, read_curves
-from m2io_jax.evaluation.pictures import picture_scores, reading_order
 from m2io_jax.evaluation.results import METRICS, Results, heading, left_out, rows
 from m2io_jax.files import write_at_once
 from m2io_jax.pages import environment, picture_view
-from m2io_jax.serving.answer import TextPart, by_slot, parts
+from m2io_jax.picture_metrics import picture_scores, reading_order
 
 # Verdict on a picture: its symbol and what it says. Colour alone would not reach everybody.
 VERDICTS = {

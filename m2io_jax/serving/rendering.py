@@ -9,9 +9,10 @@ from typing import Any
 
 from m2io_jax.corpus.pictures import PictureError
 from m2io_jax.episodes.episode import Candidate
+from m2io_jax.episodes.reading import TextPart, by_slot, parts
 from m2io_jax.errors import UserError
 from m2io_jax.pages import environment, shown_picture
-from m2io_jax.serving.answer import Answer, TextPart, by_slot, parts
+from m2io_jax.serving.answer import Answer
 from m2io_jax.tasks.task import label
 
 _MARKDOWN_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~!&$])")

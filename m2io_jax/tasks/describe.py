@@ -3,7 +3,8 @@
 import zlib
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.tasks.task import MeasuredByRewards, Prompt, description, label, show_pictures
+from m2io_jax.episodes.prompt import Prompt
+from m2io_jax.tasks.task import MeasuredByRewards, description, label, show_pictures
 
 
 class DescribeTask(MeasuredByRewards):

@@ -1,7 +1,8 @@
 """Find the picture of each sentence: what a vision-language model learns between describing and placing."""
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.tasks.task import MeasuredByRewards, Prompt, label, number_sentences, show_pictures
+from m2io_jax.episodes.prompt import Prompt
+from m2io_jax.tasks.task import MeasuredByRewards, label, number_sentences, show_pictures
 
 
 class FindTask(MeasuredByRewards):

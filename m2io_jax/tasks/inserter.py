@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from m2io_jax.episodes.episode import Episode, Placement
-from m2io_jax.evaluation.pictures import (
+from m2io_jax.episodes.prompt import Prompt
+from m2io_jax.grammar import Step
+from m2io_jax.picture_metrics import (
     abstention,
     order_score,
     picture_scores,
@@ -18,9 +20,7 @@ from m2io_jax.evaluation.pictures import (
     precision_recall_f1,
     reading_order,
 )
-from m2io_jax.grammar import Step
 from m2io_jax.tasks.task import (
-    Prompt,
     description,
     label,
     number_sentences,

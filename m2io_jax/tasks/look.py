@@ -1,7 +1,8 @@
 """Say what one picture shows: the first thing that a vision-language model learns."""
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.tasks.task import MeasuredByRewards, Picture, Prompt, description
+from m2io_jax.episodes.prompt import Picture, Prompt
+from m2io_jax.tasks.task import MeasuredByRewards, description
 
 
 class LookTask(MeasuredByRewards):

@@ -5,7 +5,8 @@ It teaches the one thing that placing needs and that pictures teach slowly: to r
 
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.labels import seeded
-from m2io_jax.tasks.task import MeasuredByRewards, Prompt, number_sentences, plain, unstopped
+from m2io_jax.episodes.prompt import Prompt
+from m2io_jax.tasks.task import MeasuredByRewards, number_sentences, plain, unstopped
 
 MOST_SKIPPED = 4  # words at a sentence's start; at least as many are said
 

@@ -10,13 +10,13 @@ from m2io_jax.config import BatchConfig
 from m2io_jax.episodes.batching import PromptEncoder, stack_completions, stack_prompts
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.episodes.pipeline import RowError
+from m2io_jax.episodes.prompt import Picture, Prompt, Shortened
 from m2io_jax.errors import UserError
 from m2io_jax.models.policy import BASE
 from m2io_jax.models.preprocessing import preprocess
 from m2io_jax.models.sizes import SIZES
 from m2io_jax.models.tokenizer import SPECIAL, TextCodec, load_tokenizer, train_tokenizer
 from m2io_jax.tasks import TASKS, find_task
-from m2io_jax.tasks.task import Picture, Prompt, Shortened
 
 TINY = SIZES["tiny"]
 PAD, START, END, LOOK, LOOKED, IMAGE, VIDEO = range(7)  # ids of SPECIAL

@@ -8,7 +8,7 @@ import pytest
 
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.gold import evaluate_rules, read_gold
-from m2io_jax.evaluation.pictures import picture_scores
+from m2io_jax.picture_metrics import picture_scores
 
 SHARED = Path(os.environ.get("M2IO_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 GOLD = SHARED / "data" / "mramg_gold.jsonl"

@@ -8,7 +8,6 @@ import pytest
 
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.evaluation import rules
-from m2io_jax.evaluation.pictures import precision_recall_f1
 from m2io_jax.evaluation.rules import (
     Threshold,
     fit_encoder,
@@ -18,6 +17,7 @@ from m2io_jax.evaluation.rules import (
     insert_none,
     match_episodes,
 )
+from m2io_jax.picture_metrics import precision_recall_f1
 
 
 class WordEncoder:

@@ -8,10 +8,10 @@ from flax import nnx
 
 from m2io_jax.config import BatchConfig
 from m2io_jax.episodes.batching import PromptEncoder, stack_completions, stack_prompts
+from m2io_jax.episodes.prompt import Prompt
 from m2io_jax.errors import UserError
 from m2io_jax.models.growing import grown
 from m2io_jax.models.policy import load_policy
-from m2io_jax.tasks.task import Prompt
 
 TIMES = 3
 

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from m2io_jax.episodes.episode import Candidate, Placement
 from m2io_jax.errors import UserError
 from m2io_jax.pages import shown_picture
-from m2io_jax.serving.answer import Answer, PicturePart, Source, TextPart, by_slot, parts
+from m2io_jax.serving.answer import Answer, Source
 from m2io_jax.serving.rendering import escape_markdown, to_html, to_json, to_markdown
 
 ATTACK = '<script>alert("x")</script><img src=http://evil.example/x onerror=y> {{ 7*7 }} "\'&'
@@ -64,18 +64,6 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.inside and self.inside[-1] in ("p", "h1", "pre", "figcaption") and data.strip():
             self.seen.append(data.strip())
-
-
-def test_parts_put_pictures_after_their_sentences_and_keep_the_text():
-    slots = by_slot([Placement(0, 5), Placement(2, 1), Placement(2, 0)], 4)
-    read = list(parts(["One.", "Two.", "list item", "a\nb"], slots))
-    assert read == [
-        PicturePart(0, (5,)),
-        TextPart(("One.", "Two.")),
-        PicturePart(2, (1, 0)),
-        TextPart(("list item",)),
-        TextPart(("a\nb",), verbatim=True),
-    ]
 
 
 @pytest.mark.parametrize("placement", [Placement(4, 0), Placement(-1, 0), Placement(1, 3), Placement(1, -1)])

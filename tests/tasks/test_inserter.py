@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
+from m2io_jax.episodes.prompt import Picture, Shortened
 from m2io_jax.tasks.inserter import (
     MANUAL,
     InserterTask,
@@ -15,7 +16,6 @@ from m2io_jax.tasks.inserter import (
     selection_reward,
     write,
 )
-from m2io_jax.tasks.task import Picture, Shortened
 
 TASK = InserterTask("inserter")
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
+from m2io_jax.episodes.prompt import Picture
 from m2io_jax.errors import UserError
 from m2io_jax.tasks import TASKS, find_task
-from m2io_jax.tasks.task import Picture, choose, label, unlabel
+from m2io_jax.tasks.task import choose, label, unlabel
 
 EPISODE = Episode(
     id="e",

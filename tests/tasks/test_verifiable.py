@@ -6,8 +6,8 @@ import pytest
 
 from m2io_jax.episodes.episode import Candidate, Episode
 from m2io_jax.episodes.pipeline import RowError
+from m2io_jax.episodes.prompt import Picture
 from m2io_jax.tasks import find_task
-from m2io_jax.tasks.task import Picture
 from m2io_jax.tasks.verifiable import is_formatted, said, write
 from m2io_jax.verification import answers
 from m2io_jax.verification.pool import Unverified

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from m2io_jax.episodes.episode import Placement
-from m2io_jax.evaluation.pictures import (
+from m2io_jax.picture_metrics import (
     abstention,
     edit_distance,
     order_score,
