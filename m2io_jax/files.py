@@ -1,6 +1,7 @@
 """Files and folders that appear whole: a reader finds the former one or the new one. A writer of a folder that is
 killed between its two renamings leaves the former one aside, where the next writer finds it. And reading JSON Lines."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,22 @@ from typing import Any, TypeVar
 from m2io_jax.errors import UserError
 
 Row = TypeVar("Row")
+
+
+SAMPLES, SAMPLE = 64, 4096  # of a file, that tell it from others; bytes of each
+
+
+def sampled_digest(folder: Path, pattern: str) -> str:
+    """Of the names and sizes of files, and of samples of each: what changes weights or records changes all of them."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob(pattern)):
+        size = path.stat().st_size
+        found.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
+        with path.open("rb") as file:
+            for place in range(0, size, max(SAMPLE, size // SAMPLES)):
+                file.seek(place)
+                found.update(file.read(SAMPLE))
+    return found.hexdigest()
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ import tensorflow_datasets as tfds
 
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.errors import UserError
+from m2io_jax.files import sampled_digest
 
 RELEASES = {"1.0.0": "First version.", "1.1.0": "Verified answers and how one comes to them."}  # all can be read
 VERSION = "1.1.0"  # what is written
@@ -207,6 +208,10 @@ class EpisodeSource:
 
     def __iter__(self) -> Iterator[Episode]:
         return (self[index] for index in range(len(self)))
+
+    def fingerprint(self) -> str:
+        """Of its records' bytes."""
+        return sampled_digest(self._folder, f"*-{self.split}.array_record*")
 
     def __repr__(self) -> str:
         return f"EpisodeSource({self.split!r}, {len(self)} episodes)"

@@ -4,11 +4,10 @@
     FOLDER/adapter/   a PEFT folder, where the policy has adapters
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import jax
@@ -17,7 +16,7 @@ from jax.sharding import Mesh
 
 from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
-from m2io_jax.files import replaced_whole
+from m2io_jax.files import replaced_whole, sampled_digest
 from m2io_jax.models.huggingface import (
     check_tokenizer,
     companions,
@@ -37,7 +36,6 @@ from m2io_jax.parallel.mesh import make_mesh
 
 BASE = Path(__file__).parent / "base"
 ADAPTER_FOLDER = "adapter"
-SAMPLES, SAMPLE = 64, 4096  # of a file of weights, that tell it from others; bytes of each
 
 
 @dataclass(frozen=True)
@@ -177,21 +175,9 @@ def with_adapter_of(policy: Policy, folder: Path) -> Policy:
     return policy.with_adapters(lora, load_adapter(folder, policy.config.with_lora(lora)))
 
 
-@cache
 def fingerprint(init: str) -> str:
-    """Of the weights that `load_policy` finds there when it is first asked: of samples of every file, for what trains
-    weights changes all of them."""
-    if init == "random":
-        return init
-    folder, found = _folder_of(init), hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        size = path.stat().st_size
-        found.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
-        with open(path, "rb") as file:
-            for place in range(0, size, max(SAMPLE, size // SAMPLES)):
-                file.seek(place)
-                found.update(file.read(SAMPLE))
-    return found.hexdigest()
+    """Of the weights that `load_policy` finds there."""
+    return init if init == "random" else sampled_digest(_folder_of(init), "*.safetensors")
 
 
 def _folder_of(init: str) -> Path:

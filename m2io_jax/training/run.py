@@ -14,7 +14,6 @@ import math
 import resource
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,16 +23,15 @@ import jax
 from flax import nnx
 from rich.console import Console
 
-from m2io_jax.config import RunConfig, require_resumable
-from m2io_jax.episodes.dataset import EpisodeSource, open_episodes
+from m2io_jax.config import RunConfig
 from m2io_jax.episodes.pipeline import Portion, RowIterator, episode_pipeline
-from m2io_jax.errors import Stopped, UserError, unknown_name
+from m2io_jax.errors import Stopped, UserError
 from m2io_jax.models.lora import adapted_modules
-from m2io_jax.models.policy import Policy, fingerprint, load_policy
+from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.models.sizes import Computation, LoraConfig
 from m2io_jax.models.weights import WeightType, declared
 from m2io_jax.parallel.exchange import gathered, is_first, wait_for_all
-from m2io_jax.progress import Progress, fraction_done
+from m2io_jax.progress import Progress
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.checks import check, require_shared, suited_mesh
 from m2io_jax.training.claim import claimed, note
@@ -42,7 +40,8 @@ from m2io_jax.training.logging.run_log import RunLog
 from m2io_jax.training.optimizer import learning_rate
 from m2io_jax.training.ppo import PPO
 from m2io_jax.training.programs import Ahead
-from m2io_jax.training.state import TrainState, abstract_state, begin
+from m2io_jax.training.resuming import Saves, dropped_by_all, fingerprints, open_sources, progress_of
+from m2io_jax.training.state import TrainState, begin
 from m2io_jax.training.stopping import StopSignals
 from m2io_jax.training.supervised import Supervised
 from m2io_jax.training.trained import join
@@ -97,13 +96,15 @@ def train(config: RunConfig) -> Finished:
 
 def _trained(config: RunConfig) -> Finished:
     """The run's end, but for the policy on disk."""
+    begun_with = fingerprints(config)  # before anything is read, for files may be exchanged meanwhile
     policy, objective, rows = set_up(config)
     with (
         StopSignals() as stop,
         Checkpoints(config.checkpoints, config.checkpoint) as checkpoints,
         RunLog(config) as log,
     ):
-        state, elapsed = resume(config, checkpoints, objective, rows)
+        saves = Saves(config, checkpoints, objective, rows, begun_with)
+        state, elapsed = saves.resume()
         policy, objective.begin = policy.with_params(nnx.State({})), None  # the state has a copy of its own
         log.truncate_after(int(state.step))
         if is_first():
@@ -112,7 +113,7 @@ def _trained(config: RunConfig) -> Finished:
         if not already:
             say("compiling the programs of a step, which may take minutes the first time")
             announce(objective.compile(state, Ahead(objective.mesh)))
-        state, elapsed = run_steps(config, objective, state, rows, checkpoints, log, elapsed, stop)
+        state, elapsed = run_steps(config, objective, state, rows, saves, log, elapsed, stop)
     trained = policy.with_params(join(state.params, objective.frozen))
     return Finished(trained, config.run, int(state.step), elapsed, already)
 
@@ -153,15 +154,6 @@ def set_up(config: RunConfig):
     return policy, objective, rows
 
 
-def open_sources(config: RunConfig) -> list[tuple[EpisodeSource, dict[str, float]]]:
-    """Each folder's episodes once, with the weights of the tasks that they are for."""
-    folders: dict[Path, dict[str, float]] = {}
-    for task, weight in config.tasks.items():
-        if weight:
-            folders.setdefault(config.episodes_of(task), {})[task] = weight
-    return [(open_episodes(folder, "train"), tasks) for folder, tasks in folders.items()]
-
-
 def weight_type(config: RunConfig) -> WeightType:
     """Of the policy's weights. Master weights are float32; under adapters nothing of what is loaded is trained."""
     return config.computation.dtype if config.lora else "float32"
@@ -192,7 +184,7 @@ def run_steps(
     objective,
     state: TrainState,
     rows: RowIterator,
-    checkpoints: Checkpoints,
+    saves: Saves,
     log: RunLog,
     elapsed: float,
     stop: StopSignals,
@@ -204,7 +196,6 @@ def run_steps(
         Stopped: a signal asked for it; the last step is saved.
     """
     step, begun_at, clock, saving, unlogged = int(state.step), elapsed, time.perf_counter(), {}, None
-    best = BestBy(config)
     key = jax.random.key(config.seed)
     title, shown = f"{config.name} ({config.objective})", SHOWN[config.objective]
     budget = dict(steps=config.steps, seconds=config.seconds, done_steps=step, done_seconds=elapsed)
@@ -222,7 +213,7 @@ def run_steps(
             elapsed = begun_at + now - clock
             metrics |= {"step_time": now - began, "host_memory_gb": host_memory_gb()}
             metrics |= {"dropped_rows": float(dropped_by_all(rows).total())} | saving
-            best.note(metrics)
+            saves.best.note(metrics)
             unlogged = metrics if step % config.logging.every_steps else None
             if unlogged is None:
                 log.write(step, metrics)
@@ -230,19 +221,19 @@ def run_steps(
                 log.show(step, objective.samples(config.logging.samples))
             progress.update(step, metrics)
             if failure := not_finite(config, step, metrics):
-                checkpoints.wait()  # all processes end here alike: the one being written is whole
+                saves.wait()  # all processes end here alike: the one being written is whole
                 raise failure
             saving, logged = {}, time.perf_counter()
             if step % config.checkpoint.every_steps == 0:
                 log.flush()
-                save(config, objective, checkpoints, step, state, rows, elapsed, best)
+                saves.save(step, state, elapsed)
                 saving = {"timing_s/checkpoint": time.perf_counter() - logged}  # in the next line: this one is written
     if unlogged and share >= 1:
         log.write(step, unlogged)
     log.flush()
-    save(config, objective, checkpoints, step, state, rows, elapsed, best)
+    saves.save(step, state, elapsed)
     if share < 1:
-        checkpoints.wait()
+        saves.wait()
         say(f"stopped after step {step}, which is saved: the same command goes on")
         raise Stopped(status)
     return state, elapsed
@@ -265,11 +256,6 @@ def agreed(elapsed: float, stop: StopSignals) -> tuple[float, int]:
     return every[0][0], max(status for _, status in every)
 
 
-def dropped_by_all(rows: RowIterator) -> Counter[str]:
-    """Rows left out so far by all processes, by reason."""
-    return sum((Counter(each) for each in gathered(rows.dropped)), Counter())
-
-
 def announce(compiled: Mapping[str, float]) -> None:
     """Says what was compiled, and how long each program took."""
     say("compiled " + ", ".join(f"{name} in {seconds:.1f} s" for name, seconds in compiled.items()))
@@ -279,83 +265,6 @@ def say(words: str) -> None:
     """To standard error, once for all processes."""
     if is_first():
         Console(stderr=True, force_jupyter=False).print(words, highlight=False, soft_wrap=True)
-
-
-def progress_of(config: RunConfig, step: int, seconds: float) -> float:
-    """How much of the run is done, 0 to 1: by steps or by seconds, whichever is further."""
-    return fraction_done(step, config.steps, seconds, config.seconds)
-
-
-class BestBy:
-    """What the best checkpoints are chosen by: the mean of a metric over the steps since the one before, since single
-    steps differ by chance."""
-
-    def __init__(self, config: RunConfig):
-        self._name, self._since = config.checkpoint.best_by, list[float]()
-        parts = [f"rewards/{part}/{of}" for part in config.rewards for of in ("mean", "std")]
-        self._known = self._name in (None, *parts)  # a step has those of its own tasks alone
-
-    def note(self, metrics: Mapping[str, float]) -> None:
-        """Raises UserError: there is no such metric."""
-        if self._name in metrics:
-            self._known = True
-            self._since.append(float(metrics[self._name]))
-        elif not self._known:
-            raise unknown_name("checkpoint.best_by", self._name, metrics)
-
-    def take(self) -> float | None:
-        """The mean, which begins anew; None where there is none, or no number."""
-        mean = sum(self._since) / len(self._since) if self._since else math.nan
-        self._since = []
-        return mean if math.isfinite(mean) else None
-
-
-def save(
-    config: RunConfig,
-    objective,
-    checkpoints: Checkpoints,
-    step: int,
-    state: TrainState,
-    rows: RowIterator,
-    elapsed: float,
-    best: BestBy,
-) -> None:
-    """Begins to write everything that makes the next step."""
-    data = rows.get_state() | {"dropped": dropped_by_all(rows)}
-    extra = {"resume_key": config.resume_key(), "seconds": elapsed, "memory": objective.memory, "data": data}
-    extra["start"] = fingerprint(config.init)
-    checkpoints.save(step, state, extra, rollouts=objective.rollouts(), measured=best.take())
-
-
-def resume(
-    config: RunConfig, checkpoints: Checkpoints, objective, rows: RowIterator
-) -> tuple[TrainState, float]:
-    """The newest checkpoint's state, with the data where it stood; the objective's beginning, where there is none.
-
-    Raises:
-        UserError: it is of a run with other settings, or from other weights; or it cannot be read.
-    """
-    newest = gathered(checkpoints.latest())[0]
-    if newest is None:
-        return objective.state(begin), 0.0
-    saved = checkpoints.extra(newest)
-    require_resumable(saved["resume_key"], config)
-    # What is not trained, and the reference, are loaded from there again. Older checkpoints do not say what was there.
-    goes_on = progress_of(config, newest, saved["seconds"]) < 1 and _goes_by_start(objective)
-    if goes_on and saved.get("start", start := fingerprint(config.init)) != start:
-        what = "The weights that the run started from have changed since, and it goes by them still."
-        raise UserError(what, where=config.init, mend="put them back, or give another directory with run=...")
-    state, extra = checkpoints.restore(newest, objective.state(abstract_state))
-    # What all dropped together is counted on by one of them, however many they are now.
-    rows.set_state(extra["data"] if is_first() else extra["data"] | {"dropped": {}})
-    objective.memory |= extra.get("memory", {})  # there was none before objectives remembered
-    if (kept := objective.rollouts()) is not None:
-        objective.restore_rollouts(checkpoints.rollouts(newest, kept))
-    return state, extra["seconds"]
-
-
-def _goes_by_start(objective) -> bool:
-    return objective.reference is not None or bool(jax.tree.leaves(objective.frozen))
 
 
 def host_memory_gb() -> float:

@@ -22,7 +22,8 @@ from m2io_jax.errors import UserError, unknown_name
 from m2io_jax.parallel.exchange import is_first
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.checks import check, require_shared, suited_mesh
-from m2io_jax.training.run import Finished, open_sources, progress_of, say, train
+from m2io_jax.training.resuming import open_sources, progress_of
+from m2io_jax.training.run import Finished, say, train
 
 OF_THE_WHOLE = ("name", "run", "model", "init")  # a stage has the name it is given and starts where the last one ended
 GIVEN_WHOLE = ("tasks", "rewards", "episodes")

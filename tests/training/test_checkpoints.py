@@ -23,7 +23,7 @@ from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.pipeline import Portion, RowError, episode_pipeline
 from m2io_jax.errors import UserError
 from m2io_jax.training.checkpoints import Checkpoints, require_reachable
-from m2io_jax.training.run import BestBy
+from m2io_jax.training.resuming import BestBy
 
 ROWS = [Episode(str(i), "", (), (), (), ()) for i in range(11)]
 EXTRA = {"resume_key": {"seed": 3, "init": None, "tasks.inserter": 0.5}, "seconds": 1.25, "counters": {"dropped": 2}}

@@ -15,7 +15,7 @@ from m2io_jax import cli
 from m2io_jax.config import GRPOConfig, LoraSection, OptimizerConfig, load_config
 from m2io_jax.errors import UserError
 from m2io_jax.evaluation.command import run_config
-from m2io_jax.models.policy import fingerprint, load_policy
+from m2io_jax.models.policy import load_policy
 from m2io_jax.training import stages as module
 from m2io_jax.training.run import train
 from m2io_jax.training.stages import load_stages, train_stages
@@ -216,10 +216,25 @@ def test_a_run_does_not_go_on_from_weights_that_have_changed_under_it(trained, t
     config = stages.runs[1].model_copy(update=frozen | any_length)
     train(config)
     shutil.copytree(stages.runs[1].run / "model", start, dirs_exist_ok=True)
-    fingerprint.cache_clear()  # another process
     with pytest.raises(UserError, match="(?s)weights that the run started from have changed.*start"):
         train(config.model_copy(update={"steps": 2}))
     assert train(config).already
+
+
+def test_a_run_does_not_go_on_over_other_episodes(trained, episodes, tmp_path):
+    stages, _, _ = trained
+    copied = shutil.copytree(episodes, tmp_path / "episodes")
+    any_length = {"optimizer": OptimizerConfig(schedule="constant"), "grpo": GRPOConfig()}
+    config = stages.runs[0].model_copy(update={"episodes": copied, "run": tmp_path / "run"} | any_length)
+    train(config)
+    (records,) = copied.rglob("*-train.array_record*")
+    before = records.read_bytes()
+    records.write_bytes(before + b"another")
+    with pytest.raises(UserError, match="(?s)episodes of the task `look` have changed.*episodes"):
+        train(config.model_copy(update={"steps": config.steps + 1}))
+    assert train(config).already, "there is nothing left to read"
+    records.write_bytes(before)
+    assert train(config.model_copy(update={"steps": config.steps + 1})).steps == config.steps + 1
 
 
 def test_a_later_stage_that_cannot_begin_is_told_before_the_first_is_trained(episodes, tmp_path):
