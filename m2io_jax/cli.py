@@ -120,7 +120,9 @@ def train(config: Path, settings: Overrides = None):
 
 @app.command()
 def sweep(
-    words: Annotated[list[str], typer.Argument(help="[report] SWEEP.yaml, then settings for every run as key=value")],
+    words: Annotated[
+        list[str], typer.Argument(help="SWEEP.yaml, or report SWEEP.yaml; then settings for every run as key=value")
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the commands and run nothing")] = False,
 ):
     """Train and evaluate every run of a sweep that is not finished, or write the report of those that are."""

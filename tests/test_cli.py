@@ -140,6 +140,11 @@ def test_problems_are_generated_and_published_rows_are_read(m2io, tmp_path):
     assert status == 0 and "2 rows read, 1 kept" in said and "1 left out: no answer" in said
 
 
+def test_the_help_of_a_sweep_says_how_its_report_is_asked_for(m2io):
+    status, said = m2io("sweep", "--help")
+    assert status == 0 and "report SWEEP.yaml" in said  # in brackets it would be taken for a style, and be left out
+
+
 def test_a_run_on_problems_has_no_documents_to_answer_from(m2io, tmp_path):
     m2io("generate", "arithmetic", "made", "--count", "20")
     (tmp_path / "run").mkdir()

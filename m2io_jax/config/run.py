@@ -32,7 +32,7 @@ class RunConfig(Section):
     Attributes:
         name: names the run and, unless `run` is given, its directory `runs/<name>`.
         model: a size of `m2io_jax.models.sizes`.
-        init: `base` (the weights that ship), `random`, or the path of a run or checkpoint.
+        init: `base` (the weights that ship), `random`, or the path of a finished run or of a Hugging Face folder.
         episodes: the folder of the episodes to train on; or, where tasks have data of their own, `task: folder`.
         tasks: weight of each task in the mixture.
         steps, seconds: the run ends at whichever comes first; at least one is given.

@@ -210,21 +210,6 @@ class Answerer:
         return tuple(sources.values())
 
 
-def answer_question(
-    question: str,
-    corpus: Corpus,
-    retriever: Retriever,
-    place: Placer,
-    *,
-    max_candidates: int = MAX_CANDIDATES,
-    max_sentences: int = MAX_SENTENCES,
-    max_pixels: int = MAX_PIXELS,
-) -> Answer:
-    """Answers one question; a service keeps an `Answerer`. Raises UserError as `Answerer.answer` does."""
-    most = dict(max_candidates=max_candidates, max_sentences=max_sentences, max_pixels=max_pixels)
-    return Answerer(corpus, retriever, **most).answer(question, place)
-
-
 def section_bounds(document: Document, position: int) -> tuple[int, int]:
     """The blocks [start, stop) from the heading at or before `position` to the next one."""
     start, stop = position, position + 1

@@ -1,6 +1,8 @@
-"""What the command `m2io answer` does."""
+"""What the command `m2io answer` does, and what answers many questions (docs/serving.md)."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -19,7 +21,7 @@ from m2io_jax.files import write_at_once
 from m2io_jax.models.policy import load_policy
 from m2io_jax.retrieval.search import Retriever, build_index, index_folder
 from m2io_jax.serving.answer import Answer
-from m2io_jax.serving.answering import MAX_PIXELS, Placer, answer_question
+from m2io_jax.serving.answering import MAX_PIXELS, Answerer, Placer
 from m2io_jax.serving.inserting import match_placer, model_placer
 from m2io_jax.serving.rendering import to_html, to_json, to_markdown
 
@@ -49,7 +51,15 @@ def answer(
 def ask(
     question: str, run: Path | str | None = None, *, corpus: Path | str | None = None, inserter: str = "model"
 ) -> Answer:
-    """The answer of a run's policy, from the corpus it was trained on; without a run, the base's, from a small kitchen.
+    """The answer to one question; `answerer` says from what, and what can be wrong."""
+    return answerer(run, corpus=corpus, inserter=inserter)(question)
+
+
+def answerer(
+    run: Path | str | None = None, *, corpus: Path | str | None = None, inserter: str = "model"
+) -> Callable[[str], Answer]:
+    """Answers question after question by a run's policy, from the corpus it was trained on; without a run, by the base,
+    from a small kitchen. Documents, index and policy are read here, once.
 
     Args:
         run: the run's folder.
@@ -57,7 +67,7 @@ def ask(
         inserter: "model", or "match" for the rule.
 
     Raises:
-        UserError: no such run, corpus or inserter, or nothing to answer from.
+        UserError: no such run, corpus or inserter; and of a question, that nothing answers it.
     """
     if inserter not in ("model", "match"):
         raise UserError(f"There is no inserter `{inserter}`.", where="--inserter", mend="model or match")
@@ -65,8 +75,8 @@ def ask(
     documents = Corpus.open(corpus or _corpus_of(run))
     retriever = Retriever.open(index_folder(documents.path), documents)
     offered = BASE_PICTURES if run is None else run_config(run).batch.pictures
-    most = dict(max_candidates=offered, max_pixels=_pixels_of(run))
-    return answer_question(question, documents, retriever, _placer(inserter, run, retriever), **most)
+    answers = Answerer(documents, retriever, max_candidates=offered, max_pixels=_pixels_of(run))
+    return partial(answers.answer, place=_placer(inserter, run, retriever))
 
 
 def _placer(inserter: str, run: Path | None, retriever: Retriever) -> Placer:

@@ -12,7 +12,7 @@ from m2io_jax.episodes.building import EpisodeConfig, build_episodes
 from m2io_jax.episodes.episode import Placement
 from m2io_jax.errors import UserError
 from m2io_jax.retrieval.search import Retriever, build_index
-from m2io_jax.serving.answering import Answerer, answer_question, section_bounds
+from m2io_jax.serving.answering import Answerer, section_bounds
 
 THINGS = ("sensor", "lamp", "motor", "camera", "button", "buzzer")
 
@@ -58,6 +58,10 @@ def made(tmp_path_factory, pictures):
 
 def place_nothing(episode):
     return (), ""
+
+
+def answer_question(question, corpus, retriever, place, **most):
+    return Answerer(corpus, retriever, **most).answer(question, place)
 
 
 def test_the_section_that_answers_is_the_text_and_its_pictures_are_candidates(made, pictures):
