@@ -1,5 +1,5 @@
-"""What a program ends by on purpose: an error that the user can mend, which the command line prints without a
-traceback; and a run's stop."""
+"""What is raised on purpose: an error that the user can mend, which the command line prints without a traceback; a row
+that is left out; a run's stop."""
 
 import difflib
 from collections.abc import Iterable
@@ -17,6 +17,14 @@ class UserError(Exception):
     def __init__(self, what: str, *, where: str | None = None, mend: str | None = None):
         self.what, self.where, self.mend = what, where, mend
         super().__init__("\n".join(filter(None, [what, where and f"  where: {where}", mend and f"  mend:  {mend}"])))
+
+
+class RowError(Exception):
+    """This row cannot be used. `reason` is what it is counted under, so keep it general."""
+
+    def __init__(self, reason: str):
+        self.reason = reason
+        super().__init__(reason)
 
 
 class Stopped(SystemExit):

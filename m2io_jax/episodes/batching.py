@@ -9,9 +9,8 @@ import numpy as np
 from m2io_jax.config import BatchConfig
 from m2io_jax.corpus.pictures import PictureError, decode
 from m2io_jax.episodes.episode import Candidate
-from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.episodes.prompt import Picture, Prompt, Shortened
-from m2io_jax.errors import UserError
+from m2io_jax.errors import RowError, UserError
 from m2io_jax.models.inputs import Completions, PictureGrid, PromptBatch, patch_geometry, token_positions
 from m2io_jax.models.preprocessing import preprocess
 from m2io_jax.models.sizes import ModelConfig

@@ -23,7 +23,7 @@ import grain
 import numpy as np
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.errors import UserError
+from m2io_jax.errors import RowError, UserError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -31,14 +31,6 @@ T_co = TypeVar("T_co", covariant=True)
 READ_THREADS = 4
 READ_AHEAD = 32
 SPARE = 2**31  # how far the seed of the spares is from that of the rows
-
-
-class RowError(Exception):
-    """Raised by a transform: this row cannot be used. `reason` is what it is counted under, so keep it general."""
-
-    def __init__(self, reason: str):
-        self.reason = reason
-        super().__init__(reason)
 
 
 class Source(Protocol[T_co]):

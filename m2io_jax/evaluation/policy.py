@@ -14,8 +14,7 @@ from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_prompts
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.labels import seeded
-from m2io_jax.episodes.pipeline import RowError
-from m2io_jax.errors import UserError
+from m2io_jax.errors import RowError, UserError
 from m2io_jax.evaluation.results import score_completion, summarise
 from m2io_jax.models.inputs import PromptBatch
 from m2io_jax.models.int8 import is_quantized, quantizer

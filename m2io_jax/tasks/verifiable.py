@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.episodes.prompt import Picture, Prompt
+from m2io_jax.errors import RowError
 from m2io_jax.verification import answers
 from m2io_jax.verification.pool import Unverified
 

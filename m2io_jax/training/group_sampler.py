@@ -13,8 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptRow, stack_prompts
-from m2io_jax.episodes.pipeline import RowError
-from m2io_jax.errors import UserError
+from m2io_jax.errors import RowError, UserError
 from m2io_jax.grammar import Grammar
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy

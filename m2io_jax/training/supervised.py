@@ -15,7 +15,8 @@ from jaxtyping import Array, Key
 from m2io_jax.config import RunConfig
 from m2io_jax.episodes.batching import PromptEncoder, PromptRow, stack_completions, stack_prompts
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.episodes.pipeline import RowError, RowIterator
+from m2io_jax.episodes.pipeline import RowIterator
+from m2io_jax.errors import RowError
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.mesh import on_mesh

@@ -9,9 +9,8 @@ from episode_fakes import png
 from m2io_jax.config import BatchConfig
 from m2io_jax.episodes.batching import PromptEncoder, stack_completions, stack_prompts
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
-from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.episodes.prompt import Picture, Prompt, Shortened
-from m2io_jax.errors import UserError
+from m2io_jax.errors import RowError, UserError
 from m2io_jax.models.policy import BASE
 from m2io_jax.models.preprocessing import preprocess
 from m2io_jax.models.sizes import SIZES

@@ -7,8 +7,8 @@ from itertools import islice
 import pytest
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.episodes.pipeline import Portion, RowError, episode_pipeline
-from m2io_jax.errors import UserError
+from m2io_jax.episodes.pipeline import Portion, episode_pipeline
+from m2io_jax.errors import RowError, UserError
 
 ROWS = [Episode(str(i), "", (), (), (), ()) for i in range(23)]
 

@@ -16,8 +16,7 @@ from m2io_jax.episodes.dataset import open_episodes
 from m2io_jax.episodes.generated.making import make_generated
 from m2io_jax.episodes.generated.problems import ProblemConfig
 from m2io_jax.episodes.generated.scenes import SceneConfig
-from m2io_jax.episodes.pipeline import RowError
-from m2io_jax.errors import UserError
+from m2io_jax.errors import RowError, UserError
 from m2io_jax.evaluation import command
 from m2io_jax.evaluation import policy as judging
 from m2io_jax.evaluation.command import evaluate_run

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from m2io_jax.episodes.episode import Candidate, Episode
-from m2io_jax.episodes.pipeline import RowError
 from m2io_jax.episodes.prompt import Picture
+from m2io_jax.errors import RowError
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.verifiable import is_formatted, said, write
 from m2io_jax.verification import answers

@@ -20,8 +20,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from m2io_jax.config import CheckpointConfig, RunConfig
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.episodes.pipeline import Portion, RowError, episode_pipeline
-from m2io_jax.errors import UserError
+from m2io_jax.episodes.pipeline import Portion, episode_pipeline
+from m2io_jax.errors import RowError, UserError
 from m2io_jax.training.checkpoints import Checkpoints, require_reachable
 from m2io_jax.training.resuming import BestBy
 
