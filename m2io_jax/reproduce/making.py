@@ -119,7 +119,9 @@ def make(planned: Planned, plan: Plan, judge: Judge | None) -> Judge:
     if arm.label is not None:
         judge, began = judge or Judge(plan.judged_by, policy), time.perf_counter()
         policy = judge.ready(policy)
-        said["tasks"] = {task: _judged(policy, task, plan.judged_by, judge, config.name) for task in plan.frame.metrics}
+        judged = {task: _judged(policy, task, plan.judged_by, judge, config.name) for task in plan.frame.metrics}
+        said["tasks"] = {task: scored for task, (scored, _) in judged.items()}
+        said["dropped"] = {task: dropped for task, (_, dropped) in judged.items() if dropped}
         said["judging_seconds"] = time.perf_counter() - began
     write_at_once(config.run / SCORES, json.dumps(said) + "\n", what="scores")
     return judge
@@ -138,14 +140,17 @@ def measured(plan: Plan) -> list[Measured]:
     ]
 
 
-def _judged(policy: Policy, task: str, config: RunConfig, judge: Judge, name: str) -> dict[str, dict[str, list]]:
-    """Every metric of every episode, by decoding."""
+def _judged(
+    policy: Policy, task: str, config: RunConfig, judge: Judge, name: str
+) -> tuple[dict[str, dict[str, list]], dict[str, int]]:
+    """Every metric of every episode, by decoding; and how many episodes were left out, by reason."""
     judged = judge.judge(policy, find_task(task), held_out(config, task), f"evaluating {name} on {task}")
     told = {decoding: scores(rows, find_task(task), config) for decoding, rows in judged.rows.items()}
-    return {
+    metrics = {
         decoding: {metric: [row.get(metric) for row in rows] for metric in find_task(task).metrics}
         for decoding, rows in told.items()
     }
+    return metrics, dict(judged.dropped)
 
 
 def _grown(config: RunConfig) -> RunConfig:

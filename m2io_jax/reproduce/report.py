@@ -37,7 +37,8 @@ SAID = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What is in a run's `scores.json`: steps, seconds, and every metric of every episode by task and decoding."""
+    """What is in a run's `scores.json`: steps, seconds, every metric of every episode by task and decoding, and where
+    episodes were left out, how many by task and reason."""
 
     arm: str
     seed: int
@@ -94,7 +95,7 @@ def as_json(plan: Plan, measured: Sequence[Measured], claims: Sequence[Judged]) 
     """Plain values."""
 
     def summary(each: Measured) -> dict[str, Any]:
-        found: dict[str, Any] = {name: each.told[name] for name in ("steps", "seconds")}
+        found: dict[str, Any] = {name: each.told[name] for name in ("steps", "seconds", "dropped") if name in each.told}
         for task, decodings in each.told.get("tasks", {}).items():
             for decoding, metrics in decodings.items():
                 rows = [dict(zip(metrics, row, strict=True)) for row in zip(*metrics.values(), strict=True)]
@@ -141,6 +142,7 @@ def section(plan: Plan, measured: Sequence[Measured], claims: Sequence[Judged]) 
         f"{by['python']}, jax {by['jax']}; {minutes:.0f} minutes of training and evaluation."
     )
     parts = [f"### {frame.title}\n", f"{how} {' '.join(frame.about.split())}\n", MEANT, table(plan, measured)]
+    parts += left_out(measured)
     return "\n".join([*parts, *([claims_table(plan, claims), *sentences(plan, claims)] if claims else [])]) + "\n"
 
 
@@ -161,6 +163,17 @@ def table(plan: Plan, measured: Sequence[Measured]) -> str:
         paper = "; ".join(f"{task} {figure}" for task, figure in arm.paper.items())
         lines.append(_line([arm.label, str(steps), *cells, *([paper] if has_paper else [])]))
     return "\n".join(lines) + "\n"
+
+
+def left_out(measured: Sequence[Measured]) -> list[str]:
+    """A line for each reason why episodes of a task are in no figure: as many as of any run."""
+    most: dict[tuple[str, str], int] = {}
+    for each in measured:
+        for task, reasons in each.told.get("dropped", {}).items():
+            for reason, count in reasons.items():
+                most[task, reason] = max(count, most.get((task, reason), 0))
+    lines = [f"- {task}: {count} episodes of a run left out: {reason}" for (task, reason), count in most.items()]
+    return ["\n".join(lines) + "\n"] if lines else []
 
 
 def _steps(plan: Plan, measured: Sequence[Measured], name: str) -> int:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from m2io_jax.config import RunConfig
 from m2io_jax.evaluation.curves import LIGHT
-from m2io_jax.evaluation.results import Results, heading
+from m2io_jax.evaluation.results import Results, heading, left_out
 from m2io_jax.files import write_at_once
 from m2io_jax.models.sizes import model_config
 from m2io_jax.models.weights import declared
@@ -44,6 +44,7 @@ class Outcome:
             first; None where neither is known.
         measured: they were measured.
         scores: metric → {mean, low, high} in points, of the greedy policy; empty while it is not finished.
+        left_out: a line for each reason why held-out episodes are in no score.
         cost: `chip_hours` at the sweep's price; None without one.
     """
 
@@ -59,6 +60,7 @@ class Outcome:
     chip_hours: float | None
     cost: float | None
     scores: Mapping[str, Mapping[str, float]]
+    left_out: Sequence[str] = ()
 
 
 def write_report(sweep: SweepConfig, runs: Sequence[SweepRun]) -> list[Path]:
@@ -120,14 +122,19 @@ def _outcome(sweep: SweepConfig, run: SweepRun, alike: set[str]) -> Outcome:
         chip_hours=hours,
         cost=None if None in (hours, price) else hours * price,
         scores=_scores(results, stages[-1].name),
+        left_out=[f"{task}{line}" for task, _, section in _sections(results) for line in left_out(section)],
     )
+
+
+def _sections(results: Results) -> list[tuple[str, tuple[str, ...], Results]]:
+    """What a task's name is shown as, what it is reported by, and its results."""
+    return [("", METRICS, results)] + [(f"{task} ", OF_OTHERS, each) for task, each in results.tasks.items()]
 
 
 def _scores(results: Results, policy: str) -> dict[str, dict[str, float]]:
     """What is reported of a policy, by metric, with the task's name where it is not the inserter."""
-    sections = [("", METRICS, results)] + [(f"{task} ", OF_OTHERS, each) for task, each in results.tasks.items()]
     found = {}
-    for task, metrics, section in sections:
+    for task, metrics, section in _sections(results):
         measured = section.scores.get(policy, {}).get(DECODING, {})
         found |= {f"{task}{metric}": dict(measured[metric]) for metric in metrics if metric in measured}
     return found
@@ -171,7 +178,8 @@ def as_markdown(sweep: SweepConfig, outcomes: Sequence[Outcome]) -> str:
         "steps, while planned those of the last stage: neither compiling nor waiting for machines is in them. This "
         "machine counts as one chip."
     )
-    return f"# Sweep {sweep.name}\n\n{table}\n\n{note}\n"
+    missing = "".join(f"\n- {outcome.name}: {line}" for outcome in outcomes for line in outcome.left_out)
+    return f"# Sweep {sweep.name}\n\n{table}\n\n{note}\n{missing and missing + chr(10)}"
 
 
 def draw(outcomes: Sequence[Outcome]) -> bytes:

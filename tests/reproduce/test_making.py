@@ -88,7 +88,7 @@ def played(tmp_path, monkeypatch):
                     Judged(each, write("", each.answer), 9, {"accuracy": float(index < right), "format": 1.0})
                     for index, each in enumerate(episodes)
                 ]
-            return Judgement(rows, Counter())
+            return Judgement(rows, Counter({"too many pictures": 3}))
 
     for what, by in (("train", train), ("load_policy", load), ("Judge", Judge)):
         monkeypatch.setattr(making, what, by)
@@ -121,6 +121,7 @@ def test_arms_are_made_in_order_and_compared(played, tmp_path):
     assert "| RL | 12 | 95.0 (90.0 to 100.0) | 85.0 (80.0 to 90.0) | 100.0 (100.0 to 100.0) |" in text
     assert "Of the paper's 1 claims, by greedy answers 1 holds in miniature (RL above begun), 0 are" in text
     assert "by sampled answers 0 hold in miniature, 0 are the other way round, 1 is not decided (deep above" in text
+    assert "- counting: 3 episodes of a run left out: too many pictures\n" in text
     assert "first" not in text and "5 minutes" in text  # five runs of 60 s
     document = (tmp_path / "docs" / "results.md").read_text()
     assert document.startswith("# Results\n\n## Reproductions\n") and text in document

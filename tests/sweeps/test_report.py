@@ -99,6 +99,19 @@ def test_a_run_of_other_tasks_is_reported_by_what_they_measure(sweep):
     assert written[2].name == "report.png"
 
 
+def test_episodes_that_are_in_no_score_are_told(sweep):
+    plan, runs = sweep
+    counting = Results(episodes=8, dropped={"the prompt is too long": 2})
+    Results(episodes=9, dropped={"no picture": 1}, tasks={"counting": counting}).write(
+        plan.folder / runs[0].name / "results.json"
+    )
+    told = ["left out: 1 of 10 episodes: no picture", "counting left out: 2 of 10 episodes: the prompt is too long"]
+    assert read_outcomes(plan, runs)[0].left_out == told
+    data, text, *_ = write_report(plan, runs)
+    assert text.read_text().endswith("\n\n" + "".join(f"- {runs[0].name}: {line}\n" for line in told))
+    assert [run["left_out"] for run in json.loads(data.read_text())["runs"]] == [told, [], [], []]
+
+
 def test_nothing_is_drawn_before_a_run_is_finished(sweep):
     plan, runs = sweep
     assert [path.name for path in write_report(plan, runs[1:])] == ["report.json", "report.md"]
