@@ -21,7 +21,7 @@ from m2io_jax.errors import UserError
 from m2io_jax.files import replace_text
 from m2io_jax.parallel.mesh import abstract_mesh
 from m2io_jax.parallel.topologies import FAMILIES, Topology, find_topology
-from m2io_jax.planning.command import compiled
+from m2io_jax.planning.command import compiled, short
 from m2io_jax.planning.plan import Planned, plan
 from m2io_jax.planning.shardings import arrays_of
 from m2io_jax.training.stages import load_stages
@@ -109,7 +109,7 @@ def _smallest_cell(lines: list[dict], size: str, trained: str, family: str) -> s
         if line["fits"]:
             most = max(line["programs"], key=lambda one: one["hbm_gib"])
             seconds = sum(one["step_s_estimate"] for one in line["programs"])
-            return f"`{line['topology']}` {most['hbm_gib']:.1f} GiB ({most['program']}), {_short(seconds)} s{beside}"
+            return f"`{line['topology']}` {most['hbm_gib']:.1f} GiB ({most['program']}), {short(seconds)} s{beside}"
     return f"none up to 256 chips{beside}"
 
 
@@ -127,15 +127,10 @@ def _chips(lines: list[dict]) -> list[str]:
 def _program_row(line: dict, one: dict) -> str:
     by_kind = one["collective_bytes"]
     sent = sum(by_kind.values())
-    kinds = ", ".join(f"{kind} {_short(size / 1e9)}" for kind, size in by_kind.items() if size >= sent / 100)
-    numbers = f"{_short(one['flops_per_chip'] / 1e12)} | {_short(sent / 1e9)} | {kinds}"
+    kinds = ", ".join(f"{kind} {short(size / 1e9)}" for kind, size in by_kind.items() if size >= sent / 100)
+    numbers = f"{short(one['flops_per_chip'] / 1e12)} | {short(sent / 1e9)} | {kinds}"
     start = f"| {line['size'].upper()} | {line['trained']} | `{line['topology']}` | {one['program']} "
-    return f"{start}| {numbers} | {_short(one['step_s_estimate'])} | {one['compile_s']:.0f} s |"
-
-
-def _short(number: float) -> str:
-    """Three digits of it, never as a power of ten."""
-    return f"{float(f'{number:.3g}'):,g}"
+    return f"{start}| {numbers} | {short(one['step_s_estimate'])} | {one['compile_s']:.0f} s |"
 
 
 def kept() -> list[dict]:

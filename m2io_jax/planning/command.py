@@ -18,8 +18,8 @@ from m2io_jax.planning.plan import Planned, plan
 from m2io_jax.training.stages import load_stages
 
 ASSUMED = """\
-A device is a chip (of tpu7x half of one). GiB: the program's arguments, results and temporaries, and the rest of the
-run's weights and moments. TFLOP: products of rows of full length, what is computed again included, shared out evenly;
+A device is a chip (of tpu7x half of one). GiB: what the program holds at its peak, and the rest of the run's weights
+and moments. TFLOP: products of rows of full length, what is computed again included, shared out evenly;
 counted by m2io_jax/models/flops.py, for XLA counts a loop once. GB sent: by a device, read from the compiled program,
 loops as often as they run. Seconds: the slowest of arithmetic, memory and network at their published peaks. A step has
 completions of full length and one round of sampling. Products with adapters are left out (of 3B, rank 64: 3%). Real
@@ -61,26 +61,32 @@ def step_seconds(config: RunConfig, planned: list[Planned]) -> float:
 def table(title: str, config: RunConfig, planned: list[Planned]) -> Table:
     """A row a program; the last adds up the seconds of a step."""
     limit = planned[0].topology.family.hbm_gib
-    drawn = Table(title=f"{title} on {planned[0].topology.name}, {limit} GiB a device", title_justify="left")
+    title = f"{title} on {planned[0].topology.name}, {limit} GiB a device"
+    drawn = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("program", "GiB", "fits", "TFLOP", "GB sent", "mostly by", "seconds", "waits for"):
         justify = "left" if column in ("program", "mostly by", "waits for") else "right"
-        drawn.add_column(column, justify=justify, overflow="fold")
+        drawn.add_column(column, justify=justify, no_wrap=column != "mostly by")  # 80 columns hold it
     for one in planned:
         drawn.add_row(*_cells(one))
     if all(one.estimate for one in planned):
         total = step_seconds(config, planned)
-        drawn.add_section()
-        drawn.add_row("step, at best", "", "", "", "", "", f"{total:.3g}", "")
+        drawn.add_row("step, at best", "", "", "", "", "", short(total), "")
     return drawn
 
 
 def _cells(one: Planned) -> list[str]:
-    start = [one.program, f"{one.hbm_gib:.2f}", "yes" if one.fits else "[red]no", f"{one.flops / 1e12:.3g}"]
+    start = [one.program, f"{one.hbm_gib:.2f}", "yes" if one.fits else "[red]no", short(one.flops / 1e12)]
     if one.sent is None or one.estimate is None:
         return [*start, "", "", "", ""]
     sent = sum(one.sent.values())
-    kinds = ", ".join(f"{kind} {size / 1e9:.3g}" for kind, size in one.sent.items() if size >= sent / 100)
-    return [*start, f"{sent / 1e9:.3g}", kinds, f"{one.estimate.seconds:.3g}", one.estimate.bound]
+    kinds = ", ".join(f"{kind} {short(size / 1e9)}" for kind, size in one.sent.items() if size >= sent / 100)
+    return [*start, short(sent / 1e9), kinds, short(one.estimate.seconds), one.estimate.bound]
+
+
+def short(number: float) -> str:
+    """Three digits of it; a large one is not written as a power of ten."""
+    rounded = float(f"{number:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 1000 else f"{rounded:.3g}"
 
 
 def advice(config: RunConfig, planned: list[Planned]) -> list[str]:

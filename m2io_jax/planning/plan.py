@@ -35,7 +35,7 @@ class Planned:
     """One program on one topology; numbers are of a device, which is a chip but on tpu7x, where it is half of one.
 
     Attributes:
-        hbm_gib: the program's arguments, results and temporaries, and what else of the run lies in memory meanwhile.
+        hbm_gib: what the program holds at its peak, and what else of the run lies in memory meanwhile.
         flops: floating-point operations of matrix products.
         sent: bytes by kind of collective; None where the program does not fit, and so was not compiled to its end.
         estimate: seconds of one run of it; None likewise.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from m2io_jax.config import RunConfig
@@ -91,32 +93,35 @@ def shardings_command(config: Path, settings: Iterable[str], topology: str, out:
 
 
 def table(title: str, arrays: Sequence[Lying], largest: int = LARGEST) -> Table:
-    """A row an array: the `largest` of each part, whose others are added up in one row."""
-    drawn = Table(title=title, title_justify="left")
-    for column in ("array", "type", "shape", "spec", "MiB a device"):
-        drawn.add_column(column, justify="right" if column.startswith("MiB") else "left", overflow="fold")
+    """A row an array, typed as JAX writes it (`float32[8@fsdp,16]`): the `largest` of each part, whose others are added
+    up in one row. 80 columns hold most."""
+    drawn = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("array", "type", "MiB a\ndevice"):
+        drawn.add_column(column, justify="right" if "MiB" in column else "left", overflow="fold")
     for part in dict.fromkeys(lying.part for lying in arrays):
         for cells in _rows(part, [lying for lying in arrays if lying.part == part], largest):
             drawn.add_row(*cells)
-        drawn.add_section()
-    drawn.add_row("all", "", "", "", _mib(sum(lying.bytes for lying in arrays)))
+    drawn.add_row("all", "", _mib(sum(lying.bytes for lying in arrays)))
     return drawn
 
 
 def _rows(part: str, arrays: list[Lying], largest: int) -> Iterator[tuple[str, ...]]:
     arrays = sorted(arrays, key=lambda lying: -lying.bytes)
-    yield f"[bold]{part}", "", "", "", f"[bold]{_mib(sum(lying.bytes for lying in arrays))}"
+    yield f"[bold]{part}", "", f"[bold]{_mib(sum(lying.bytes for lying in arrays))}"
     for lying in arrays[:largest]:
-        shape = " x ".join(map(str, lying.array.shape))
-        yield f"  {lying.name}", str(lying.array.dtype), shape, _spec(lying.array.sharding), _mib(lying.bytes)
+        yield f"  {lying.name}", escape(_type(lying.array)), _mib(lying.bytes)
     if rest := arrays[largest:]:
-        yield f"  {len(rest)} more", "", "", "", _mib(sum(lying.bytes for lying in rest))
+        yield f"  {len(rest)} more", "", _mib(sum(lying.bytes for lying in rest))
 
 
-def _spec(sharding: jax.sharding.NamedSharding) -> str:
-    """The mesh axes of each dimension that has more than one device along them."""
-    lies = [[axis for axis in np.atleast_1d(axes or []) if sharding.mesh.shape[axis] > 1] for axes in sharding.spec]
-    return ", ".join("+".join(axes) or "-" for axes in lies)
+def _type(array: jax.ShapeDtypeStruct) -> str:
+    """Behind each dimension the mesh axes that it is spread over, where they have more than one device."""
+    spec, mesh = array.sharding.spec, array.sharding.mesh
+    dimensions = []
+    for size, axes in zip_longest(array.shape, spec):
+        over = [str(axis) for axis in np.atleast_1d(axes or []) if mesh.shape[axis] > 1]
+        dimensions.append(f"{size}@({','.join(over)})" if len(over) > 1 else "@".join([str(size), *over]))
+    return f"{array.dtype}[{','.join(dimensions)}]"
 
 
 def _named(tree: Any) -> list[tuple[str, jax.ShapeDtypeStruct]]:

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from jax.core import ShapedArray
 from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from killed_run import small_run
 from rich.console import Console
 
@@ -18,8 +21,10 @@ from m2io_jax.models.policy import load_policy
 from m2io_jax.parallel.mesh import abstract_mesh, make_mesh
 from m2io_jax.parallel.topologies import FAMILIES, find_topology
 from m2io_jax.planning import plan as module
+from m2io_jax.planning import shardings
 from m2io_jax.planning.abstract import as_on_tpu, topology_devices, topology_mesh
-from m2io_jax.planning.command import advice, plan_command
+from m2io_jax.planning.command import advice, plan_command, short
+from m2io_jax.planning.command import table as plan_table
 from m2io_jax.planning.plan import plan
 from m2io_jax.planning.shardings import arrays_of, shardings_command, table
 from m2io_jax.training.grpo import GRPO
@@ -156,13 +161,43 @@ def test_the_table_of_the_3b_on_sixteen_chips():
     """With nothing but the configuration: no weights, no devices, no libtpu."""
     out = Console(record=True, width=200, file=io.StringIO())
     shardings_command(CONFIGS / "inserter_r1_3b.yaml", [], "v5e:4x4", out)
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.export_text().splitlines()]
-    found = {row[0]: row[1:] for row in rows if len(row) == 5}
+    rows = [line.split() for line in out.export_text().splitlines()]
+    found = {row[0]: row[1:] for row in rows}
     mib = 36 * 2048 * 11008 * 2 / 16 / 2**20
-    assert found["language.blocks.mlp.gate.kernel"] == ["bfloat16", "36 x 2048 x 11008", "-, fsdp, -", f"{mib:.1f}"]
-    assert found["prompts.keys"][1:3] == ["36 x 16 x 2 x 2048 x 128", "-, fsdp, -, -, -"]
-    total = sum(float(cells[3].replace(",", "")) for name, cells in found.items() if name in PARTS)
-    assert float(found["all"][3].replace(",", "")) == pytest.approx(total, abs=0.3)
+    assert found["language.blocks.mlp.gate.kernel"] == ["bfloat16[36,2048@fsdp,11008]", f"{mib:.1f}"]
+    assert found["prompts.keys"][0] == "bfloat16[36,16@fsdp,2,2048,128]"
+    total = sum(float(cells[0].replace(",", "")) for name, cells in found.items() if name in PARTS)
+    assert float(found["all"][0].replace(",", "")) == pytest.approx(total, abs=0.3)
+
+
+@pytest.mark.parametrize("sizes", [dict(data=2, fsdp=2, tensor=2), dict(data=4, fsdp=2)], ids=str)
+def test_arrays_are_typed_as_jax_types_them(config, sizes):
+    """Where axes have more than one device; JAX names the others too."""
+    mesh = abstract_mesh(MeshConfig(**sizes), 8, 1)
+    for lying in arrays_of(config.model_copy(update={"mesh": MeshConfig(**sizes)}), mesh):
+        spec = lying.array.sharding.spec
+        many = [tuple(axis for axis in np.atleast_1d(axes or []) if mesh.shape[axis] > 1) for axes in spec]
+        explicit = AbstractMesh(mesh.axis_sizes, mesh.axis_names, axis_types=(AxisType.Explicit,) * 4)
+        theirs = NamedSharding(explicit, PartitionSpec(*(axes or None for axes in many)))
+        shape = ShapedArray(lying.array.shape, lying.array.dtype, sharding=theirs)
+        assert shardings._type(lying.array) == shape.str_short()
+
+
+def test_80_columns_hold_a_plan(planned, config):
+    out = Console(record=True, width=80, file=io.StringIO())
+    out.print(plan_table("some", config, planned))
+    _, heads, *rows = out.export_text().splitlines()
+    for head in ("program", "GiB", "fits", "TFLOP", "GB sent", "mostly by", "seconds", "waits for"):
+        assert head in heads
+    names = [one.program for one in planned]
+    assert [row.split()[0] for row in rows] == [*names, "step,"], "no line is broken"
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(1234567.0, "1,230,000"), (999.9, "1,000"), (61.44, "61.4"), (0.5, "0.5"), (0, "0")]
+)
+def test_numbers_have_three_digits_and_large_ones_no_power_of_ten(number, said):
+    assert short(number) == said
 
 
 def test_what_is_not_drawn_of_a_part_is_added_up(config):
