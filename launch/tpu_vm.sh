@@ -17,8 +17,8 @@ usage: launch/tpu_vm.sh COMMAND --name NAME [OPTION...] [WORDS...]
   status         of the queued resource, and of the run on every worker
   stop           asks m2io to save and end, and waits for that; a `run` that follows it ends too
   fetch FOLDER [INTO]
-                 a run's folder from the first worker, with its adapters, without whole weights and checkpoints: FOLDER
-                 of the tree here, or, of another place there, into the folder INTO here
+                 a run's folder from the first worker, with its adapters, without checkpoints and (but for --weights)
+                 whole weights: FOLDER of the tree here, or, of another place there, into the folder INTO here
   delete         the queued resource with its machines, if it is there
 
   --name NAME            of the queued resource
@@ -31,6 +31,7 @@ usage: launch/tpu_vm.sh COMMAND --name NAME [OPTION...] [WORDS...]
   --mounted PATH         start nothing before a disk is mounted there on every worker
   --extra NAME           install this extra too, such as wandb
   --env NAME             give the run this variable of the environment here, such as WANDB_API_KEY
+  --weights              fetch whole weights too
   --restarts N           give up after N restarts (100), or where the resource is FAILED three times in a row
   --poll SECONDS         between looks at what is waited for (30)
   --dry-run              print what would be run, and run nothing
@@ -42,7 +43,7 @@ USAGE
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 name='' topology='' zone=${CLOUDSDK_COMPUTE_ZONE:-} project=${CLOUDSDK_CORE_PROJECT:-}
-spot=false version='' restarts=100 further=() ssh=() mounts=()
+spot=false weights=false version='' restarts=100 further=() ssh=() mounts=()
 
 parse() { # sets the options, and `words` to what is m2io's
     while (($#)); do
@@ -64,6 +65,7 @@ parse() { # sets the options, and `words` to what is m2io's
         --restarts) restarts=$2 && shift ;;
         --poll) poll=$2 && shift ;;
         --spot) spot=true ;;
+        --weights) weights=true ;;
         --dry-run) dry_run=true ;;
         --help) usage && exit ;;
         --) shift && break ;;
@@ -165,15 +167,16 @@ stop() {
 }
 
 fetch() {
-    local archive=runs/launch/$name.fetched.tar.gz folder=${words[0]%/} above into
+    local archive=runs/launch/$name.fetched.tar folder=${words[0]%/} leave="--exclude=checkpoints" above into
+    $weights || leave+=" --exclude='model*.safetensors'"
     above=$(dirname "$folder")
     into=${words[1]:-$above}
-    on 0 "cd m2io && tar -czf ../fetched.tar.gz --exclude=checkpoints --exclude='model*.safetensors' \
--C $(quoted "$above" "$(basename "$folder")")"
+    on 0 "cd m2io && tar -cf ../fetched.tar $leave -C $(quoted "$above" "$(basename "$folder")")"
     run "${remote[@]}"
     run mkdir -p runs/launch "$into"
-    run "${resource[@]}" scp "$name:fetched.tar.gz" "$archive" "${reach[@]}" --node=0 --worker=0
-    run tar -xzf "$archive" -C "$into"
+    run "${resource[@]}" scp "$name:fetched.tar" "$archive" "${reach[@]}" --node=0 --worker=0
+    run tar -xf "$archive" -C "$into"
+    run rm "$archive"
 }
 
 delete() {

@@ -282,6 +282,9 @@ def test_a_runs_folder_is_fetched_without_its_weights(cloud):
     fetched = cloud.tree / "runs" / "a run"
     assert sorted(str(file.relative_to(fetched)) for file in fetched.rglob("*") if file.is_file()) == kept
     assert (fetched / kept[0]).read_text() == kept[0]
+    cloud.launch("fetch", "--weights", "runs/a run")
+    assert {file.name for file in fetched.rglob("model*")} == {"model.safetensors", "model-00001-of-00002.safetensors"}
+    assert not list(fetched.rglob("checkpoints")) and not list((cloud.tree / "runs" / "launch").glob("*fetched*"))
     shared = cloud.folder / "mnt" / "a run"  # as on a disk that all machines see
     shared.parent.mkdir()
     run.rename(shared)
