@@ -19,7 +19,11 @@ SAMPLES, SAMPLE = 64, 4096  # of a file, that tell it from others; bytes of each
 
 
 def sampled_digest(folder: Path, pattern: str) -> str:
-    """Of the names and sizes of files, and of samples of each: what changes weights or records changes all of them."""
+    """Of the names and sizes of files, and of samples of their bytes; all bytes of those up to 256 KiB.
+
+    Training moves all weights, and records made anew lie elsewhere: samples tell. Of a large file, an edit between two
+    samples that keeps its size goes unnoticed.
+    """
     found = hashlib.sha256()
     for path in sorted(folder.rglob(pattern)):
         size = path.stat().st_size

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from m2io_jax.errors import UserError
-from m2io_jax.files import put_in_place, replace_text, replaced_whole, write_at_once
+from m2io_jax.files import put_in_place, replace_text, replaced_whole, sampled_digest, write_at_once
 
 
 def folder_with(path: Path, text: str) -> Path:
@@ -94,3 +94,17 @@ def killing(path, target, draft, rename=Path.rename):
     if path == draft:
         raise KeyboardInterrupt
     return rename(path, target)
+
+
+def test_a_digest_is_of_names_and_sizes_and_samples_wherever_the_files_lie(tmp_path):
+    def made(name: str, content: bytes, file: str = "a.bin") -> str:
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / file).write_bytes(content)
+        (tmp_path / name / "other.txt").write_text(name)
+        return sampled_digest(tmp_path / name, "*.bin")
+
+    small, large = bytes(5000), bytes(2**20)
+    assert made("one", small) == made("two", small)
+    others = [made("longer", small + b"1"), made("last", small[:-1] + b"1"), made("named", small, "b.bin")]
+    others += [made("large", large), made("large, first", b"1" + large[1:])]
+    assert len({made("again", small), *others}) == 6

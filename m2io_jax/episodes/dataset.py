@@ -210,7 +210,7 @@ class EpisodeSource:
         return (self[index] for index in range(len(self)))
 
     def fingerprint(self) -> str:
-        """Of its records' bytes."""
+        """Of its records, as `sampled_digest`."""
         return sampled_digest(self._folder, f"*-{self.split}.array_record*")
 
     def __repr__(self) -> str:

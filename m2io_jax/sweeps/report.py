@@ -178,8 +178,8 @@ def as_markdown(sweep: SweepConfig, outcomes: Sequence[Outcome]) -> str:
         "steps, while planned those of the last stage: neither compiling nor waiting for machines is in them. This "
         "machine counts as one chip."
     )
-    missing = "".join(f"\n- {outcome.name}: {line}" for outcome in outcomes for line in outcome.left_out)
-    return f"# Sweep {sweep.name}\n\n{table}\n\n{note}\n{missing and missing + chr(10)}"
+    missing = "".join(f"- {outcome.name}: {line}\n" for outcome in outcomes for line in outcome.left_out)
+    return f"# Sweep {sweep.name}\n\n{table}\n\n{note}\n" + (missing and f"\n{missing}")
 
 
 def draw(outcomes: Sequence[Outcome]) -> bytes:

@@ -21,7 +21,7 @@ from rich.console import Console
 from m2io_jax.errors import UserError
 from m2io_jax.sweeps.plan import SweepConfig, SweepRun
 from m2io_jax.training.checks import check
-from m2io_jax.training.run import open_sources
+from m2io_jax.training.resuming import open_sources
 from m2io_jax.training.stages import load_stages
 
 # How a run ends that was asked to stop and saved, by the signal that asks.

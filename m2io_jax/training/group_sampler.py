@@ -133,7 +133,7 @@ class GroupSampler:
         pictures = pictures if self.keeps_pictures else None
         if noisy is None:
             return pictures, [rollouts]
-        _, others = self._completed(run, weights, *noisy, constraint)
+        others = self._completed(run, weights, *noisy, constraint)[1]  # the noise's pictures are gone
         log_probs = run(self.clean, own, clean[0], pictures, others.completions)
         return pictures, [rollouts, replace(others, log_probs=log_probs)]
 

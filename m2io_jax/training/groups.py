@@ -51,8 +51,9 @@ class GroupBatch:
         pictures: encoded ones, that no gradient reaches; None: an update encodes them itself.
         rewards: NaN where a completion could not be scored.
         weights: what groups' advantages are multiplied with; None: nothing.
-        reference_log_probs: what the KL penalty is taken to; None where there is none.
-        own_log_probs: of the policy before the first of the updates, where they look back at it.
+        reference_log_probs: what the KL penalty is taken to, of as many tokens as the update is of; None where there is
+            none.
+        own_log_probs: the same of the policy before the first of the updates, where they look back at it.
     """
 
     prompts: PromptBatch
@@ -60,8 +61,8 @@ class GroupBatch:
     rollouts: Rollouts
     rewards: Float[Array, "rows group"]
     weights: Float[Array, " rows"] | None = None
-    reference_log_probs: Float[Array, "rows group time"] | None = None
-    own_log_probs: Float[Array, "rows group time"] | None = None
+    reference_log_probs: Float[Array, "rows group length"] | None = None
+    own_log_probs: Float[Array, "rows group length"] | None = None
 
 
 def blank_group(prompt: PromptRow, pictures: jax.ShapeDtypeStruct | None, group: int, length: int) -> Group:

@@ -13,7 +13,7 @@ from m2io_jax.episodes.dataset import EpisodeSource, open_episodes
 from m2io_jax.episodes.pipeline import RowIterator
 from m2io_jax.errors import UserError, unknown_name
 from m2io_jax.models.policy import fingerprint
-from m2io_jax.parallel.exchange import gathered, is_first
+from m2io_jax.parallel.exchange import gathered, is_first, wait_for_all
 from m2io_jax.progress import fraction_done
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.state import TrainState, abstract_state, begin
@@ -90,9 +90,21 @@ class Saves:
 
 
 def fingerprints(config: RunConfig) -> dict[str, Any]:
-    """Of the weights that a run starts from, and of the episodes of its tasks. Raises UserError as `open_sources`."""
-    of_tasks = [(source.fingerprint(), tasks) for source, tasks in open_sources(config)]
-    return {"start": fingerprint(config.init), "episodes": {task: of for of, tasks in of_tasks for task in tasks}}
+    """Of the weights that a run starts from, and of the episodes of its tasks; the same in every process.
+
+    Raises:
+        UserError: as `open_episodes`; or the processes, each on its own host, find different files.
+    """
+    opened = [(source.fingerprint(), tasks) for source, tasks in open_sources(config)]
+    found = {"start": fingerprint(config.init), "episodes": {task: of for of, tasks in opened for task in tasks}}
+    of_tasks = {str(config.episodes_of(task)): of for task, of in found["episodes"].items()}
+    places = {config.init: found["start"]} | of_tasks
+    wait_for_all(f"files of {config.run}")  # one host may be slower than what first joins processes waits
+    every = gathered(places)
+    if differ := [place for place, of in places.items() if any(each.get(place) != of for each in every)]:
+        mend = "give every host the same files, best on a disk that all see"
+        raise UserError("Not every process finds the same files here.", where=", ".join(differ), mend=mend)
+    return found
 
 
 def open_sources(config: RunConfig) -> list[tuple[EpisodeSource, dict[str, float]]]:

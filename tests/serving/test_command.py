@@ -1,11 +1,12 @@
 """Answering question after question, and the server that docs/serving.md shows."""
 
 import re
+import socket
 import threading
 from http.server import HTTPServer
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 from urllib.request import urlopen
 
 import pytest
@@ -74,7 +75,20 @@ def test_the_server_of_the_documentation_answers(kitchen, question, address):
     assert "<form>" in urlopen(address).read().decode()
     page = urlopen(f"{address}?{urlencode({'q': question})}").read().decode()
     assert "<h1>" in page and "data:image/" in page
+    page = urlopen(f"{address}?{urlencode({'q': f'{question} <b>'})}").read().decode()
+    assert "&lt;b&gt;" in page and "<b>" not in page
     with pytest.raises(HTTPError) as refused:
         urlopen(f"{address}?{urlencode({'q': 'zzz qqq <b>'})}")
     said = refused.value.read().decode()
     assert refused.value.code == 404 and "No passage" in said and str(kitchen) not in said
+
+
+def test_the_server_of_the_documentation_is_held_up_by_nobody(address):
+    place = urlsplit(address)
+    with socket.create_connection((place.hostname, place.port)) as silent:
+        assert "<form>" in urlopen(address, timeout=30).read().decode()
+        silent.settimeout(30)
+        assert silent.recv(1) == b"", "it was closed"
+    with socket.create_connection((place.hostname, place.port), timeout=30) as odd:
+        odd.sendall(b"GET http://[ HTTP/1.0\r\n\r\n")
+        assert odd.recv(100).startswith(b"HTTP/1.0 200")

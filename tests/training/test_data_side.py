@@ -1,6 +1,7 @@
 """What the data side makes of groups: without a model, and in steps of a small run that is stopped and goes on."""
 
 import json
+import weakref
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -261,6 +262,28 @@ def test_stopped_and_resumed_equals_never_stopped(run):
     assert int(again[0].step) == 4, "steps are counted, of two updates each"
     assert objective.samples(9), "they were sampled a step before they were learnt from"
     assert expected[-1]["rollout/staleness/max"] >= 1 and expected[-1]["data/replay/groups"] == 1
+
+
+def test_of_the_noise_no_encoded_pictures_are_kept(run, monkeypatch):
+    objective, _, rows = run
+    encode, clean = (program.function for program in (objective.sampler.encode, objective.sampler.clean))
+    seen, there = [], []
+
+    def encoded(*given):
+        pictures = encode(*given)
+        seen.append(weakref.ref(pictures))
+        return pictures
+
+    def read(*given):
+        there.append([pictures() is not None for pictures in seen[-2:]])
+        return clean(*given)
+
+    monkeypatch.setattr(objective.sampler.encode, "function", encoded)
+    monkeypatch.setattr(objective.sampler.clean, "function", read)
+    prompts = [next(rows) for _ in range(objective.config.prompts_a_step)]
+    given = (prompts, objective.reference, objective.reference, jax.random.key(1))
+    objective.sampler(Stopwatch(), *given, step=0, progress=0.0)
+    assert there and all(each == [True, False] for each in there), "the clean ones are, to be learnt from"
 
 
 def test_what_saw_noise_is_judged_by_the_clean_pictures(run):
