@@ -115,7 +115,8 @@ class Judge:
         """Judged completions of the episodes, in their order. Several processes share them, and each returns all.
 
         Raises:
-            UserError: not one fits, or completions are to keep to a grammar that the task does not have.
+            NothingJudged: not one fits.
+            UserError: completions are to keep to a grammar that the task does not have.
         """
         constraints = self._constraints_of(task)
         policy = self.ready(policy).computed(self.computation)
@@ -215,9 +216,17 @@ def _judgement(episodes: Sequence[Episode], said: list[_Said], dropped: Counter[
         for name, (text, length, rewards) in zip(DECODING, group, strict=True):
             judged.rows[name].append(Judged(episodes[index], text, length, rewards))
     if not judged.rows["greedy"]:
-        reasons = "; ".join(f"{count} times: {reason}" for reason, count in judged.dropped.items())
-        raise UserError(f"No episode can be evaluated: {reasons}.", mend="raise the capacities under `batch`")
+        raise NothingJudged(judged.dropped)
     return judged
+
+
+class NothingJudged(UserError):
+    """Not one episode fits: `dropped` says why not, by reason."""
+
+    def __init__(self, dropped: Counter[str]):
+        self.dropped = dropped
+        reasons = "; ".join(f"{count} times: {reason}" for reason, count in dropped.items())
+        super().__init__(f"No episode can be evaluated: {reasons}.", mend="raise the capacities under `batch`")
 
 
 def filled_up(rows: list[T], size: int) -> list[T]:

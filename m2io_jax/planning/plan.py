@@ -187,7 +187,8 @@ def program_bytes(program: jax.stages.Compiled) -> tuple[int, int]:
     given = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     # `temp_size_in_bytes` of libtpu 0.0.50 counts what does not lie there at one time: with 15.1 GiB at the peak it
     # compiles programs for 15.75 GiB by whose temporary bytes they would need 17.9.
-    return given, max(0, memory.peak_memory_in_bytes - given)
+    peak = memory.peak_memory_in_bytes or given + memory.temp_size_in_bytes
+    return given, max(0, peak - given)
 
 
 def unread_bytes(program: jax.stages.Compiled, arguments: Any) -> int:

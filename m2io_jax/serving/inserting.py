@@ -3,7 +3,8 @@
 import jax
 
 from m2io_jax.config import BatchConfig, EvaluateConfig, MeshConfig, RunConfig
-from m2io_jax.evaluation.policy import Judge
+from m2io_jax.errors import UserError
+from m2io_jax.evaluation.policy import Judge, NothingJudged
 from m2io_jax.evaluation.rules import Threshold, match_episodes
 from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.mesh import make_mesh
@@ -27,7 +28,11 @@ def model_placer(policy: Policy, run: RunConfig | None = None) -> Placer:
     policy = judge.ready(policy)
 
     def place(episode):
-        judged = judge.judge(policy, find_task("inserter"), [episode], "looking at the pictures")
+        try:
+            judged = judge.judge(policy, find_task("inserter"), [episode], "looking at the pictures")
+        except NothingJudged as error:
+            what = f"The inserter cannot be asked this: {', '.join(error.dropped)}."
+            raise UserError(what, mend="ask a shorter question") from error
         completion = judged.rows["greedy"][0].completion
         said = parse(completion, episode)
         return (said.placements, said.thinking or completion) if said else ((), completion)

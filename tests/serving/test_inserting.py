@@ -6,6 +6,8 @@ import pytest
 
 from m2io_jax.config import BatchConfig, EvaluateConfig, RunConfig
 from m2io_jax.episodes.dataset import FORMAT, VERSION
+from m2io_jax.episodes.episode import Episode
+from m2io_jax.errors import UserError
 from m2io_jax.evaluation.policy import Judge, Judged, Judgement
 from m2io_jax.models.int8 import is_quantized
 from m2io_jax.models.policy import load_policy
@@ -31,6 +33,13 @@ def test_a_policy_in_eight_bits_is_made_so_once_for_all_questions(monkeypatch):
     place = inserting.model_placer(load_policy("random"), run)
     assert place(None) == place(None) == ((), "?")
     assert is_quantized(asked[0].params) and asked[0] is asked[1]
+
+
+def test_a_question_that_has_no_room_is_refused_as_a_question():
+    episode = Episode(id="answer", question="why? " * 2000, sentences=("So.",), candidates=(), gold=(), labels=(),
+                      document="d", group="g")  # fmt: skip
+    with pytest.raises(UserError, match=r"(?s)cannot be asked this: .*prompt.*shorter question"):
+        inserting.model_placer(load_policy("random"))(episode)
 
 
 def test_a_runs_pictures_are_as_large_as_its_episodes_left_them(tmp_path):
