@@ -17,13 +17,14 @@ from m2io_jax.planning.estimate import SAMPLING, times_a_step
 from m2io_jax.planning.plan import Planned, plan
 from m2io_jax.training.stages import load_stages
 
-ASSUMED = """\
-A device is a chip (of tpu7x half of one). GiB: what the program holds at its peak, and the rest of the run's weights
-and moments. TFLOP: products of rows of full length, what is computed again included, shared out evenly;
-counted by m2io_jax/models/flops.py, for XLA counts a loop once. GB sent: by a device, read from the compiled program,
-loops as often as they run. Seconds: the slowest of arithmetic, memory and network at their published peaks. A step has
-completions of full length and one round of sampling. Products with adapters are left out (of 3B, rank 64: 3%). Real
-steps take longer; completions that stop early take less."""
+ASSUMED = (
+    "A device is a chip (of tpu7x half of one). GiB: what the program holds at its peak, and the rest of the run's "
+    "weights and moments. TFLOP: products of rows of full length, what is computed again included, shared out "
+    "evenly; counted by m2io_jax/models/flops.py, for XLA counts a loop once. GB sent: by a device, read from the "
+    "compiled program, loops as often as they run. Seconds: the slowest of arithmetic, memory and network at their "
+    "published peaks. A step has completions of full length and one round of sampling. Products with adapters are "
+    "left out (of 3B, rank 64: 3%). Real steps take longer; completions that stop early take less."
+)
 
 
 def plan_command(config: Path, settings: Iterable[str], topologies: str, as_json: bool, out: Console, say: Console):
