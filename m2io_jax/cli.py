@@ -1,7 +1,6 @@
 """The command `m2io`: one short function a verb."""
 
 import errno
-import json
 import os
 import signal
 import sys
@@ -57,7 +56,8 @@ def index(corpus: Path):
     from m2io_jax.retrieval.search import build_index, index_folder
 
     manifest = build_index(Corpus.open(corpus), index_folder(corpus))
-    _tell(f"index of {corpus}: {json.dumps(manifest)}")
+    counts = f"{manifest['passages']:,} passages, {manifest['pictures']:,} pictures"
+    _tell(f"index of {corpus}: {counts}, as vectors by {manifest['encoder']}")
 
 
 @app.command()
@@ -71,7 +71,8 @@ def episodes(corpus: Path, folder: Path, settings: Overrides = None):
     documents = Corpus.open(corpus)
     retriever = Retriever.open(index_folder(corpus), documents)
     manifest = make_episodes(documents, retriever, folder, _with(EpisodeConfig(), settings, "episodes"))
-    _tell(f"{folder}: {_counts(manifest)}; dropped: {manifest['report']['dropped'] or 'none'}")
+    dropped = [f"{count:,} because {reason}" for reason, count in manifest["report"]["dropped"].items()]
+    _tell(f"{folder}: {_counts(manifest)}; dropped: {', '.join(dropped) or 'none'}")
 
 
 @app.command()
