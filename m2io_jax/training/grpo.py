@@ -26,7 +26,7 @@ from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.data_side import Carried, DataSide
 from m2io_jax.training.group_sampler import GroupSampler
 from m2io_jax.training.groups import Group, blank_group
-from m2io_jax.training.learner import Learner, Rates
+from m2io_jax.training.learner import Learner, Rates, Start
 from m2io_jax.training.logging.samples import SampledGroup
 from m2io_jax.training.objective import configured_kl_weight, remembered
 from m2io_jax.training.optimizer import make_optimizer
@@ -64,8 +64,8 @@ class GRPO:
         trains_vision = any(path[0] == "vision" for path, _ in nnx.to_flat_state(self.begin))
         same = not trains_vision and not config.int8
         self.sampler = GroupSampler(config, policy, mesh, keeps_pictures=same)
-        starts = (self.optimizer, self.begin, self.frozen, self.reference)
-        self.learner = self.learns(config, policy, mesh, *starts, takes_pictures=same)
+        start = Start(config, policy, mesh, self.optimizer, self.begin, self.frozen, self.reference)
+        self.learner = self.learns(start, takes_pictures=same)
         blank = self.encoder.blank()
         pictures = self.sampler.encoded(join(self.begin, self.frozen), blank) if same else None
         blank = blank_group(blank, pictures, config.rollout.group_size, config.batch.completion_length)

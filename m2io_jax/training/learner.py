@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
@@ -54,35 +55,40 @@ class Rates:
     entropy_coef: Float[Array, ""] | None = None
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a run's updates are made for.
+
+    Attributes:
+        begin, frozen: the weights that are trained, as they begin or their shapes, and those that are not.
+        reference: all weights of what the KL is taken to; None where there is none.
+    """
+
+    config: RunConfig
+    policy: Policy
+    mesh: Mesh
+    optimizer: optax.GradientTransformation
+    begin: nnx.State
+    frozen: nnx.State
+    reference: nnx.State | None
+
+
 class Updates:
     """The updates of a step on completions of at most `length` tokens.
 
     Args:
-        begin, frozen: the weights that are trained (their shapes), and those that are not.
-        reference: all weights of what the KL is taken to; None where there is none.
         update: `grpo_update`, or what returns the same and takes more after the batch.
     """
 
-    def __init__(
-        self,
-        length: int,
-        config: RunConfig,
-        policy: Policy,
-        mesh: Mesh,
-        optimizer,
-        begin: nnx.State,
-        frozen: nnx.State,
-        reference: nnx.State | None,
-        *,
-        update: Callable | None = None,
-    ):
-        self.length, self.config, self.frozen, self.reference = length, config, frozen, reference
+    def __init__(self, length: int, start: Start, update: Callable | None = None):
+        config, structure, mesh, optimizer = start.config, start.policy.structure, start.mesh, start.optimizer
+        self.length, self.config, self.frozen, self.reference = length, config, start.frozen, start.reference
         # Corrected rollouts are compared with the weights before the updates; a single update computes those itself.
         self.looks_back = config.grpo.rollout_correction != "none" and config.grpo.updates_per_rollout > 1
-        shardings, rows = state_shardings(begin, optimizer, mesh), batch_sharding(mesh)
-        score = partial(shortened_log_probs, policy.structure, config, length, config.optimizer.micro_batches)
+        shardings, rows = state_shardings(start.begin, optimizer, mesh), batch_sharding(mesh)
+        score = partial(shortened_log_probs, structure, config, length, config.optimizer.micro_batches)
         score = jax.jit(on_mesh(mesh, score), out_shardings=rows)
-        update = partial(shortened_update, length, partial(update or grpo_update, policy.structure, optimizer, config))
+        update = partial(shortened_update, length, partial(update or grpo_update, structure, optimizer, config))
         update = jax.jit(on_mesh(mesh, update), donate_argnums=0, out_shardings=(shardings, None, rows))
         self.score, self.own, self.update = (
             self.program(name, each) for name, each in (("reference", score), ("own", score), ("update", update))
@@ -124,30 +130,17 @@ class Learner:
         update_flops: of a step's updates, by length.
 
     Args:
-        begin, frozen, reference: as `Updates`.
         takes_pictures: groups come with their encoded pictures.
     """
 
     of_length: type[Updates] = Updates
 
-    def __init__(
-        self,
-        config: RunConfig,
-        policy: Policy,
-        mesh: Mesh,
-        optimizer,
-        begin: nnx.State,
-        frozen: nnx.State,
-        reference: nnx.State | None,
-        *,
-        takes_pictures: bool,
-    ):
-        self.config, self.mesh, self._advantages = config, mesh, None
-        trained = {path[0] for path, _ in nnx.to_flat_state(begin) if path[-1] == "kernel"}
-        given = (config, policy, mesh, optimizer, begin, frozen, reference)
-        self.updates = {length: self.of_length(length, *given) for length in config.batch.completion_lengths}
+    def __init__(self, start: Start, *, takes_pictures: bool):
+        self.config, self.mesh, self._advantages = start.config, start.mesh, None
+        trained = {path[0] for path, _ in nnx.to_flat_state(start.begin) if path[-1] == "kernel"}
+        self.updates = {length: self.of_length(length, start) for length in self.config.batch.completion_lengths}
         self.update_flops = {
-            length: update_flops(config, policy.config, trained, length, encodes=not takes_pictures)
+            length: update_flops(self.config, start.policy.config, trained, length, encodes=not takes_pictures)
             for length in self.updates
         }
 

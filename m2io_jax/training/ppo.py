@@ -12,13 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from m2io_jax.config import RunConfig
 from m2io_jax.models.critic import critic_start, critic_structure, without_logits
 from m2io_jax.models.inputs import Completions, PromptBatch
-from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.sharding import batch_sharding
 from m2io_jax.rl.aggregation import completion_mean
@@ -31,6 +29,7 @@ from m2io_jax.training.grpo import GRPO
 from m2io_jax.training.learner import (
     Learner,
     Rates,
+    Start,
     Updates,
     overlong_metrics,
     overlong_penalty,
@@ -88,30 +87,18 @@ class Estimates:
 
 
 class ActorCriticUpdates(Updates):
-    """Of the policy by advantages that its critic gives, and of the critic by what it should have said. Its arguments
-    are `Updates`'.
-    """
+    """Of the policy by advantages that its critic gives, and of the critic by what it should have said."""
 
-    def __init__(
-        self,
-        length: int,
-        config: RunConfig,
-        policy: Policy,
-        mesh: Mesh,
-        optimizer,
-        begin: nnx.State,
-        frozen: nnx.State,
-        reference: nnx.State | None,
-    ):
-        starts = (policy, mesh, optimizer, begin, frozen, reference)
-        super().__init__(length, config, *starts, update=ppo_update)
-        structure, rows = critic_structure(policy.config), batch_sharding(mesh)
-        shardings = state_shardings(critic_start(begin, policy.config), optimizer, mesh)
-        self.critic_frozen = without_logits(frozen)
+    def __init__(self, length: int, start: Start):
+        super().__init__(length, start, ppo_update)
+        config, model, mesh, optimizer = start.config, start.policy.config, start.mesh, start.optimizer
+        structure, rows = critic_structure(model), batch_sharding(mesh)
+        shardings = state_shardings(critic_start(start.begin, model), optimizer, mesh)
+        self.critic_frozen = without_logits(start.frozen)
         highest = config.optimizer.learning_rate
         self.critic_rate = (config.ppo.critic_learning_rate or highest) / highest  # in the policy's
         value = partial(critic_values, structure, length, config.optimizer.micro_batches)
-        estimate = partial(estimated, config, policy.config.special.stops, length)
+        estimate = partial(estimated, config, model.special.stops, length)
         fit = partial(critic_update, structure, optimizer, config)
         self.value = self.program("values", jax.jit(on_mesh(mesh, value), out_shardings=rows))
         self.estimate = self.program("advantages", jax.jit(on_mesh(mesh, estimate), out_shardings=(rows, None)))
@@ -141,7 +128,7 @@ class ActorCriticUpdates(Updates):
 
 
 class ActorCritic(Learner):
-    """Updates the policy and its critic; its arguments are `Learner`'s."""
+    """Updates the policy and its critic."""
 
     of_length = ActorCriticUpdates
 

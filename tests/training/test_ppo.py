@@ -32,7 +32,7 @@ from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.training import checks, run
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.groups import as_groups
-from m2io_jax.training.learner import Rates
+from m2io_jax.training.learner import Rates, Start
 from m2io_jax.training.metrics import MetricsLog, read_metrics
 from m2io_jax.training.optimizer import apply, make_optimizer
 from m2io_jax.training.ppo import ActorCritic, PPOState
@@ -80,8 +80,8 @@ def learner(config: RunConfig, devices=1, **sizes) -> ActorCritic:
     mesh = make_mesh(MeshConfig(**(sizes or {"data": devices})), jax.devices()[:devices])
     policy, optimizer = Policy(SMALL, small_params(), None), make_optimizer(config.optimizer)
     reference = place(reference_params(), param_shardings(small_params(), mesh))
-    starts = (optimizer, *parts(), reference)
-    return ActorCritic(config, policy, mesh, *starts, takes_pictures=False)
+    start = Start(config, policy, mesh, optimizer, *parts(), reference)
+    return ActorCritic(start, takes_pictures=False)
 
 
 def fresh(learner: ActorCritic) -> PPOState:
