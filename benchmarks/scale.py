@@ -21,7 +21,7 @@ from m2io_jax.errors import UserError
 from m2io_jax.files import replace_text
 from m2io_jax.parallel.mesh import abstract_mesh
 from m2io_jax.parallel.topologies import FAMILIES, Topology, find_topology
-from m2io_jax.planning.command import compiled, short
+from m2io_jax.planning.command import compiled, sent_cells, short
 from m2io_jax.planning.plan import Planned, plan
 from m2io_jax.planning.shardings import arrays_of
 from m2io_jax.training.stages import load_stages
@@ -125,10 +125,8 @@ def _chips(lines: list[dict]) -> list[str]:
 
 
 def _program_row(line: dict, one: dict) -> str:
-    by_kind = one["collective_bytes"]
-    sent = sum(by_kind.values())
-    kinds = ", ".join(f"{kind} {short(size / 1e9)}" for kind, size in by_kind.items() if size >= sent / 100)
-    numbers = f"{short(one['flops_per_chip'] / 1e12)} | {short(sent / 1e9)} | {kinds}"
+    sent, kinds = sent_cells(one["collective_bytes"])
+    numbers = f"{short(one['flops_per_chip'] / 1e12)} | {sent} | {kinds}"
     start = f"| {line['size'].upper()} | {line['trained']} | `{line['topology']}` | {one['program']} "
     return f"{start}| {numbers} | {short(one['step_s_estimate'])} | {one['compile_s']:.0f} s |"
 

@@ -1,7 +1,7 @@
 """`m2io plan`: the plans of a configuration's stages on topologies, as a table with what to change, or as JSON."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jax.sharding import AbstractMesh
@@ -79,9 +79,14 @@ def _cells(one: Planned) -> list[str]:
     start = [one.program, f"{one.hbm_gib:.2f}", "yes" if one.fits else "[red]no", short(one.flops / 1e12)]
     if one.sent is None or one.estimate is None:
         return [*start, "", "", "", ""]
-    sent = sum(one.sent.values())
-    kinds = ", ".join(f"{kind} {short(size / 1e9)}" for kind, size in one.sent.items() if size >= sent / 100)
-    return [*start, short(sent / 1e9), kinds, short(one.estimate.seconds), one.estimate.bound]
+    return [*start, *sent_cells(one.sent), short(one.estimate.seconds), one.estimate.bound]
+
+
+def sent_cells(sent: Mapping[str, float]) -> tuple[str, str]:
+    """GB sent, of bytes by kind of collective; and how many by each kind that has a hundredth of it."""
+    total = sum(sent.values())
+    kinds = (f"{kind} {short(size / 1e9)}" for kind, size in sent.items() if size >= total / 100)
+    return short(total / 1e9), ", ".join(kinds)
 
 
 def short(number: float) -> str:
