@@ -28,7 +28,7 @@ from m2io_jax.sampling.constraints import Constraint, Constraints
 from m2io_jax.sampling.rollouts import Sampler, completion_ids
 from m2io_jax.sampling.sampler import SamplingConfig
 from m2io_jax.tasks.task import Task
-from m2io_jax.training.scoring import score_completions
+from m2io_jax.rl.rewards import score_completions
 
 T = TypeVar("T")
 
