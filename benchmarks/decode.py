@@ -19,8 +19,7 @@ from m2io_jax.models.tokenizer import TextCodec, load_tokenizer
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.sampling.constraints import Constraints
-from m2io_jax.sampling.rollouts import Sampler
-from m2io_jax.sampling.sampler import SamplingConfig
+from m2io_jax.sampling.sampler import Sampler, SamplingConfig
 from m2io_jax.tasks import find_task
 from m2io_jax.training.programs import Program, Stopwatch
 

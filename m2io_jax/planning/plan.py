@@ -113,7 +113,7 @@ def _keep_programs(kept: bool) -> None:
 class _Run(AOTCompiler):
     """Compiles a run's programs, and notes what each needs."""
 
-    def __init__(self, config: RunConfig, topology: Topology, mesh: Mesh, objective, state, said, all_programs: bool):
+    def __init__(self, config: RunConfig, topology: Topology, mesh: Mesh, trainer, state, said, all_programs: bool):
         super().__init__(mesh)
         self.config, self.topology, self.mesh, self.said = config, topology, mesh, said
         self.model, self.planned, self.all_programs = model_of(config), [], all_programs

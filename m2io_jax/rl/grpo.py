@@ -46,8 +46,15 @@ from m2io_jax.tasks.task import Task, choose
 from m2io_jax.training.logging.samples import SampledGroup
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.programs import AOTCompiler, TimedRunner
-from m2io_jax.training.state import TrainState, abstract_state, gradient_step, join, new_state, split_trained
-from m2io_jax.training.state import to_compute_dtype
+from m2io_jax.training.state import (
+    TrainState,
+    abstract_state,
+    gradient_step,
+    join,
+    new_state,
+    split_trained,
+    to_compute_dtype,
+)
 from m2io_jax.training.trainer import TrainerState
 
 MIN_RATIO = "sampling/importance_sampling_ratio/min"

@@ -19,7 +19,15 @@ from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.parallel.exchange import gathered
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.peak import peak_flops
-from m2io_jax.parallel.sharding import batch_sharding, local_count, own_rows, place, place_batch, placed_batch, replicated
+from m2io_jax.parallel.sharding import (
+    batch_sharding,
+    local_count,
+    own_rows,
+    place,
+    place_batch,
+    placed_batch,
+    replicated,
+)
 from m2io_jax.rl.rollout import Group, GroupBatch, completion_log_probs, to_batch, truncate
 from m2io_jax.training.programs import AOTCompiler, Program, Runner, TimedRunner
 from m2io_jax.training.state import TrainState, join, state_shardings

@@ -285,7 +285,9 @@ def importance_ratio(
     return jax.lax.stop_gradient(jnp.exp(log_ratio(old_log_probs, sampling_log_probs)))
 
 
-def importance_weights(ratio: Float[Array, "*any"], how: Correction, *, low: float, high: float) -> Float[Array, "*any"]:
+def importance_weights(
+    ratio: Float[Array, "*any"], how: Correction, *, low: float, high: float
+) -> Float[Array, "*any"]:
     """Compute the weight of each token's loss on off-policy rollouts: those sampled by stale weights, by quantised
     ones, or by other code than the trainer's.
 

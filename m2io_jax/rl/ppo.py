@@ -34,7 +34,15 @@ from m2io_jax.rl.rewards import mask_unscored
 from m2io_jax.rl.rollout import GroupBatch, truncate
 from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.training.programs import Runner
-from m2io_jax.training.state import TrainState, abstract_state, gradient_step, in_parts, join, new_state, state_shardings
+from m2io_jax.training.state import (
+    TrainState,
+    abstract_state,
+    gradient_step,
+    in_parts,
+    join,
+    new_state,
+    state_shardings,
+)
 
 
 @jax.tree_util.register_dataclass

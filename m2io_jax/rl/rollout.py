@@ -24,8 +24,7 @@ from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.sharding import batch_sharding, local_count, own_rows, place_batch, placed_batch
 from m2io_jax.rl.data.noise import diffused, noise_step
 from m2io_jax.sampling.constraints import Constraints
-from m2io_jax.sampling.rollouts import Sampler
-from m2io_jax.sampling.sampler import Rollouts, SamplingConfig
+from m2io_jax.sampling.sampler import Rollouts, Sampler, SamplingConfig
 from m2io_jax.tasks import find_task
 from m2io_jax.training.programs import AOTCompiler, Program, Runner, TimedRunner
 from m2io_jax.training.state import in_parts

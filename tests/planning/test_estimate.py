@@ -13,7 +13,7 @@ from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.topologies import find_topology
 from m2io_jax.planning.abstract import abstract_objective, model_of
 from m2io_jax.planning.estimate import decode_bytes, estimate, program_flops, times_a_step
-from m2io_jax.training.programs import Ahead
+from m2io_jax.training.programs import AOTCompiler
 from m2io_jax.training.state import abstract_state
 
 ROWS, PROMPT, GROUP, TIME = 2, 32, 3, 8
@@ -43,7 +43,7 @@ class Enough(Exception):
     """What was asked for has been traced; nothing need be compiled."""
 
 
-class Traced(Ahead):
+class Traced(AOTCompiler):
     """Traces one of the programs that a run would compile."""
 
     def __init__(self, name: str, mesh: Mesh):

@@ -27,8 +27,8 @@ from m2io_jax.planning.command import advice, plan_command, short
 from m2io_jax.planning.command import table as plan_table
 from m2io_jax.planning.plan import plan
 from m2io_jax.planning.shardings import arrays_of, shardings_command, table
-from m2io_jax.training.grpo import GRPO
-from m2io_jax.training.programs import Ahead
+from m2io_jax.rl.grpo import GRPO
+from m2io_jax.training.programs import AOTCompiler
 from m2io_jax.training.run import prepared, weight_type
 from m2io_jax.training.state import begin
 
@@ -73,7 +73,7 @@ def planned(config, lowered):
         return lowered[name][1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ahead, "compile", read_and_compile)
+        patch.setattr(AOTCompiler, "compile", read_and_compile)
         patch.setattr(module, "bytes_sent", lambda program, devices: {"all-gather": 100.0 * devices})
         patch.setattr(module, "topology_mesh", lambda config, _: make_mesh(config.mesh))
         patch.setattr(module, "read_program", lambda text: None)
@@ -83,7 +83,7 @@ def planned(config, lowered):
 def test_what_is_planned_are_the_programs_that_run(objective, planned, lowered):
     seen = set()
 
-    class Compared(Ahead):
+    class Compared(AOTCompiler):
         def compile(self, name, function, *arguments):
             text, compiled = lowered[name]
             assert function.lower(*arguments).as_text() == text, name
@@ -246,7 +246,7 @@ def test_what_libtpu_says_of_too_large_a_program_is_read(config, monkeypatch, sa
     def refuse(self, name, function, *arguments):
         raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: E1000: {said}.")
 
-    monkeypatch.setattr(Ahead, "compile", refuse)
+    monkeypatch.setattr(AOTCompiler, "compile", refuse)
     monkeypatch.setattr(module, "topology_mesh", lambda config, _: make_mesh(config.mesh))
     heard = []
     found = plan(config, CUBE, heard.append)

@@ -62,8 +62,8 @@ class RolloutBuffer:
 
     def next_prompts(self, rows: RowIterator[Row], count: int) -> list[Row]:
         """Take this process's part of the next `count` prompts that every method admits."""
-        found: list[Row] = []
-        while len(found) < local_count(count):
+        found, count = list[Row](), local_count(count)
+        while len(found) < count:
             row = next(rows)
             if all(method.admits(_key(row)) for method in self.methods.values()):
                 found.append(row)
