@@ -1,5 +1,6 @@
 """From a published set to a data set of episodes: what the command `m2io read` does."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,16 +12,21 @@ from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.published.clevr import ClevrReader
 from m2io_jax.episodes.published.draft import ReadConfig, ReadReport
 from m2io_jax.episodes.published.rows import RowsReader
+from m2io_jax.errors import UserError
+from m2io_jax.files import write_at_once
 from m2io_jax.progress import Progress
 
 READERS = {"clevr": ClevrReader, "rows": RowsReader}
+SHOWN_PROBLEMS = 20  # of those that an error prints; the others are in the report beside the output
+REPORT_SUFFIX = ".report.json"
 
 
 def make_read(kind: Literal["clevr", "rows"], source: Path, folder: Path, config: ReadConfig) -> ReadReport:
-    """Writes what can be read as a data set; its `episodes.json` holds the report, which is returned.
+    """Write what can be read as a data set; its `episodes.json` holds the report, which is returned.
 
     Raises:
-        UserError: there is nothing to read, or the output cannot be written. Bad rows are reported instead.
+        UserError: there is nothing to read, no row makes an episode (the report is then written beside the output, as
+            `OUTPUT.report.json`), or the output cannot be written. Bad rows are reported instead.
     """
     report = ReadReport(source=source.name)
     reader = READERS[kind](source, config, report)
@@ -34,5 +40,27 @@ def make_read(kind: Literal["clevr", "rows"], source: Path, folder: Path, config
         def provenance() -> dict:
             return {"read": {"kind": kind, "source": source.name} | asdict(config), "report": report.to_json()}
 
-        write_episodes({split: rows(split) for split in SPLITS}, folder, provenance)
+        try:
+            write_episodes({split: rows(split) for split in SPLITS}, folder, provenance)
+        except UserError as error:
+            if report.rows and not report.kept:
+                raise _nothing_kept(source, folder, report) from error
+            raise
+    _beside(folder).unlink(missing_ok=True)
     return report
+
+
+def _nothing_kept(source: Path, folder: Path, report: ReadReport) -> UserError:
+    """The error for a set of which every row was left out, with the reasons; the whole report is written to a file."""
+    write_at_once(_beside(folder), json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n", what="report")
+    listed = [
+        f"  {each.file}:{each.row}: {each.reason}{each.detail and ' (' + each.detail + ')'}"
+        for each in report.problems[:SHOWN_PROBLEMS]
+    ]
+    what = "\n".join(["There is no episode to write: no row can be used.", report.summary(), *listed])
+    mend = f"see {_beside(folder)}; columns of other names are given as prompt_key=, answer_key= and image_key="
+    return UserError(what, where=str(source), mend=mend)
+
+
+def _beside(folder: Path) -> Path:
+    return folder.with_name(folder.name + REPORT_SUFFIX)

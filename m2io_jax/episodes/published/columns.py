@@ -1,0 +1,199 @@
+"""The columns of a row: which hold its question, its answer and its images, by the names that trainers give them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from m2io_jax.episodes.published.chats import Chat, as_turns, read_chat
+from m2io_jax.episodes.published.draft import BadRow, ReadConfig, plain
+from m2io_jax.episodes.published.images import image_sources, is_filled, looks_like_image
+from m2io_jax.episodes.published.marks import UNFILLED, ImagePart, Question, place_images
+from m2io_jax.episodes.published.solutions import (
+    Solution,
+    answer_text,
+    read_solution,
+    with_reasoning,
+)
+
+# In the order in which they are looked at; the first that is filled counts.
+CHATS = ("message",)
+QUESTIONS = ("problem", "question", "prompt", "messages", "conversations", "conversation", "query", "instruction")
+ANSWERS = ("answer", "solution", "ground_truth", "reward_model.ground_truth", "final_answer")
+SPOKEN = ("response", "completion", "output")  # where a chat has no turn of the assistant
+REASONING = ("reasoning", "reasoning_content", "rationale", "cot", "chain_of_thought", "thinking", "thought",
+             "thoughts", "explanation")  # fmt: skip
+IMAGES = ("images", "image", "multi_modal_data.image", "multi_modal_data.images", "mm_data.image", "mm_data.images")
+MOST_NUMBERED = 32  # image_1, image_2, ...
+BESIDE = ("input", "history", "system")  # of alpaca and ms-swift, beside `instruction` and `query`
+OTHER_MEDIA = ("video", "videos", "audio", "audios")
+CHOICES = ("options", "choices")
+COLUMNS_READ = (
+    f"question {', '.join((*CHATS, *QUESTIONS))}; answer {', '.join((*ANSWERS, *SPOKEN))}; reasoning "
+    f"{', '.join(REASONING)}; images {', '.join(IMAGES)}, image_1 and so on; others by prompt_key=, answer_key=, "
+    "image_key="
+)
+SYSTEM = "its system turn"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a row asks, before images and answer are looked at.
+
+    Attributes:
+        spoken: what a chat or another column answers in words.
+        notes: what of the row is not kept.
+    """
+
+    question: Question
+    spoken: str | None
+    notes: tuple[str, ...]
+
+
+def read_question(values: Mapping[str, Any], config: ReadConfig) -> Asked:
+    """Read the question of a row and pair it with its images.
+
+    Raises:
+        BadRow: there is no question, it is more than one, or its images are not all to be had.
+    """
+    name, found = _first(values, (config.prompt_key,) if config.prompt_key else (*CHATS, *QUESTIONS))
+    images, image_names = _images(values, config)
+    _refuse_other_media(values)
+    if found is None:
+        raise BadRow("no question", f"columns: {', '.join(map(str, list(values)[:40]))}")
+    chat = _chat(name, found, values)
+    if not images and not any(isinstance(part, ImagePart) and part.source is not None for part in chat.question):
+        _refuse_unread_images(values, {name, *image_names})
+    _refuse_unfilled(values, chat.question)
+    question = place_images(chat.question, images)
+    return Asked(question, chat.answer, (SYSTEM,) * chat.system)
+
+
+def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> Solution:
+    """Read the answer of a row, and its reasoning wherever that stands.
+
+    Raises:
+        BadRow: there is no answer, there are several, or two that differ.
+    """
+    name, value = _first(values, (config.answer_key,) if config.answer_key else ANSWERS)
+    spoken = asked.spoken
+    if spoken is None and not config.answer_key:
+        spoken = _completion(values)
+    if value is None:
+        if spoken is None:
+            raise BadRow("no answer", f"columns: {', '.join(map(str, list(values)[:40]))}")
+        found = read_solution(plain(spoken).strip())
+    else:
+        found = read_solution(answer_text(value))
+        if name != "solution" and isinstance(values.get("solution"), str):
+            found = with_reasoning(found, plain(values["solution"]).strip())
+        if spoken is not None:
+            _check_spoken(found.answer, spoken)
+            found = with_reasoning(found, plain(spoken).strip())
+    for column in REASONING:
+        text = values.get(column)
+        if not found.reasoning and isinstance(text, str) and text.strip():
+            found = with_reasoning(found, plain(f"<think>{text}</think>" if "think>" not in text else text))
+    _refuse_unread_choices(values, asked.question.text, found.answer)
+    return found
+
+
+def dotted(values: Mapping[str, Any], name: str) -> Any:
+    """Return a column, or what lies in one: `reward_model.ground_truth`."""
+    if name in values:
+        return values[name]
+    found: Any = values
+    for key in name.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _first(values: Mapping[str, Any], names: Sequence[str]) -> tuple[str, Any]:
+    for name in names:
+        found = dotted(values, name)
+        if is_filled(found):
+            return name.partition(".")[0] if name not in values else name, found
+    return "", None
+
+
+def _chat(name: str, found: Any, values: Mapping[str, Any]) -> Chat:
+    """A question as a chat of one turn, whatever its column holds."""
+    if name in CHATS or as_turns(found) is not None or (isinstance(found, list) and name in QUESTIONS[2:6]):
+        return read_chat(found)
+    if not isinstance(found, str):
+        raise BadRow("no question", f"{name} holds {type(found).__name__}")
+    parts = [found]
+    if name in ("query", "instruction"):
+        if is_filled(values.get("history")):
+            raise BadRow("a chat that is not one question", "history")
+        more = values.get("input")
+        parts += [more] if isinstance(more, str) and more.strip() else []
+    return Chat(tuple(parts), None, is_filled(values.get("system")))
+
+
+def _images(values: Mapping[str, Any], config: ReadConfig) -> tuple[list[Any], tuple[str, ...]]:
+    """The images of a row, and the names of the columns that are read for images."""
+    names = (config.image_key,) if config.image_key else IMAGES
+    for name in names:
+        found = image_sources(dotted(values, name))
+        if found:
+            return found, names
+    numbered = []
+    for number in range(1, MOST_NUMBERED + 1):
+        for name in (f"image_{number}", f"image{number}"):
+            if not config.image_key and is_filled(values.get(name)):
+                numbered.append((number, values[name], name))
+    if [number for number, _, _ in numbered] != list(range(1, len(numbered) + 1)):
+        raise BadRow("numbered images of which some are missing", ", ".join(name for _, _, name in numbered))
+    return [value for _, value, _ in numbered], (*names, *(name for _, _, name in numbered))
+
+
+def _completion(values: Mapping[str, Any]) -> str | None:
+    """What answers in a column beside the question: text, or the assistant's turn as TRL has it."""
+    _, found = _first(values, SPOKEN)
+    turns = as_turns(found)
+    if turns is not None and len(turns) == 1:
+        chat = read_chat([{"role": "user", "content": "?"}, *turns])
+        return chat.answer
+    return found if isinstance(found, str) else None
+
+
+def _check_spoken(answer: str, spoken: str) -> None:
+    """Raise BadRow where a few words of the assistant are neither the answer nor a solution."""
+    words, known = spoken.strip().strip("$(). ").casefold(), answer.strip("$(). ").casefold()
+    is_short = 0 < len(words.split()) < 4 and "<" not in words and "\\" not in words
+    if is_short and known not in words and words not in known and not read_solution(spoken).worked:
+        raise BadRow("a chat that is not one question", f"the answer is {answer[:100]}, the assistant says {spoken}")
+
+
+def _refuse_other_media(values: Mapping[str, Any]) -> None:
+    found = [name for name in OTHER_MEDIA if is_filled(values.get(name))]
+    if found:
+        raise BadRow("a video or audio, which is not read", ", ".join(found))
+
+
+def _refuse_unread_images(values: Mapping[str, Any], read: set[str]) -> None:
+    """Raise BadRow for a row without images that has one in a column that nobody reads."""
+    skipped = read | {*ANSWERS, *SPOKEN, *REASONING, *QUESTIONS, *CHATS}
+    found = [name for name, value in values.items() if name not in skipped and looks_like_image(value)]
+    if found:
+        names = ", ".join(plain(str(name))[:60] for name in sorted(found, key=str)[:5])
+        raise BadRow(f"images in a column that is not read: {names}", "give its name as image_key=NAME")
+
+
+def _refuse_unfilled(values: Mapping[str, Any], parts: Sequence[str | ImagePart]) -> None:
+    text = "".join(part for part in parts if isinstance(part, str))
+    if is_filled(values.get("objects")) and (mark := UNFILLED.search(text)):
+        raise BadRow(f"a mark that the column objects fills, which is not read: {mark[0]}", text)
+
+
+def _refuse_unread_choices(values: Mapping[str, Any], question: str, answer: str) -> None:
+    """Raise BadRow where the answer is the letter or the number of a choice that the question does not say."""
+    for name in CHOICES:
+        choices = values.get(name)
+        if not isinstance(choices, list) or not choices or not all(isinstance(each, str) for each in choices):
+            continue
+        known = [each.strip() for each in choices]
+        is_index = answer.strip("() .").upper() in [chr(ord("A") + i) for i in range(len(known))]
+        is_index = is_index or (answer.isdecimal() and int(answer) <= len(known))
+        if is_index and answer not in known and not all(each in question for each in known):
+            raise BadRow(f"choices in a column that is not read: {name}", ", ".join(known)[:200])

@@ -1,0 +1,212 @@
+"""The places of images in a question: marks such as `<image>` in its text, or the parts of a chat's turn.
+
+What a mark looks like depends on the trainer: `<image>` (LLaVA, TRL, verl, LLaMA-Factory, ms-swift), `<image 1>` and
+`<|image_1|>` (MMMU, Phi: numbered, and an image may come again), `<|vision_start|><|image_pad|><|vision_end|>` (Qwen),
+`<img><IMG_CONTEXT></img>` (InternVL), `<start_of_image>` (Gemma). Marks leave the text, so a question never needs
+escaping; what is left is the offset of each image.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from m2io_jax.episodes.episode import QuestionImage
+from m2io_jax.episodes.published.draft import BadRow, plain
+
+MOST_IMAGES = 64  # of a row, and marks in its question
+MARK = re.compile(
+    r"<image>(?:\./)?(?:</image>)?"
+    r"|<\|vision_start\|>(?:<\|image_pad\|>)+<\|vision_end\|>"
+    r"|<\|image_pad\|>|<\|image\|>"
+    r"|<img>(?:<IMG_CONTEXT>)+</img>|<IMG_CONTEXT>"
+    r"|<start_of_image>|<image_placeholder>|<ImageHere>"
+    r"|<\|?image[ _]?(?P<number>[0-9]{1,3})\|?>"
+    r"|<img>(?P<address>[^<>]{1,2000})</img>"
+)
+UNFILLED = re.compile(r"<(?:ref-object|bbox)>")  # ms-swift fills these from the column `objects`
+OTHER_MEDIA = re.compile(r"<\|vision_start\|>(?:<\|video_pad\|>)+<\|vision_end\|>|\A\s*(?P<kind><(?:video|audio)>)")
+# What a sentence that speaks of the tag `<image>` says besides: a word for tags beside the mark, another tag, or a
+# language of markup with a word for tags or with the mark as its subject.
+TAG_WORDS = r"(?:tag|element|token|placeholder|keyword)s?\b"
+BESIDE = re.compile(rf"\b{TAG_WORDS}:?\W*\Z")
+BEHIND = re.compile(rf"\A[^\w\s]*\s*{TAG_WORDS}")
+OTHER_TAG = re.compile(r"</?(?!image|answer|think)[a-zA-Z]\w*\s*/?>")
+LANGUAGE = re.compile(r"\b(?:html5?|xhtml|xml|svg|jsx)\b", re.IGNORECASE)
+SUBJECT = re.compile(r"\b(?:does|do|is|was|can|use|using)\W*\Z")
+QUOTES = {"`": "`", '"': '"', "'": "'", "“": "”", "‘": "’", "«": "»"}
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """An image among the parts of a chat's turn. `source` is None where a column of the row holds it."""
+
+    source: Any = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question without marks, and its images.
+
+    Attributes:
+        images: values that image sources are read from, in the order of the candidates.
+        places: as `Episode.question_images`; empty where all stand in front.
+    """
+
+    text: str
+    images: tuple[Any, ...]
+    places: tuple[QuestionImage, ...]
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A mark inside a text part. `number` counts from 1 where the mark is numbered; `address` is a file it names.
+
+    `is_word` says whether the sentence around it speaks of the tag, so that it may be no mark at all.
+    """
+
+    text: str
+    number: int | None
+    address: str | None
+    quoted: bool
+    is_word: bool
+
+
+def place_images(parts: Sequence[str | ImagePart], images: Sequence[Any]) -> Question:
+    """Take the marks out of a question and pair them with the images.
+
+    Args:
+        parts: text and images of the question, in reading order.
+        images: values of the row's image column.
+
+    Raises:
+        BadRow: no text is left, or marks and images do not match.
+    """
+    pieces = list(_pieces(parts))
+    text = "".join(piece for piece in pieces if isinstance(piece, str))
+    if not text.strip():
+        raise BadRow("no question")
+    if medium := OTHER_MEDIA.search("".join(part for part in parts if isinstance(part, str))):
+        raise BadRow("a video or audio, which is not read", medium[0])
+    own = [found for piece in pieces if (found := _source(piece)) is not None]
+    sources = list(images) or own
+    if images and own and len(images) != len(own):
+        raise BadRow(f"{len(own)} images in the question and {len(images)} in a column", text)
+    if len(sources) > MOST_IMAGES:
+        raise BadRow(f"more than {MOST_IMAGES} images", f"{len(sources)}")
+    return _normal(_as_text(_chosen(pieces, len(sources)), len(sources)), sources)
+
+
+def _pieces(parts: Sequence[str | ImagePart]) -> Iterator[str | ImagePart | _Mark]:
+    """Cut text parts at their marks. Two parts of text that follow each other are two lines."""
+    former: str | ImagePart | None = None
+    for part in parts:
+        if isinstance(part, ImagePart):
+            yield part
+        else:
+            if isinstance(former, str):
+                yield "\n"
+            yield from _cut(plain(part))
+        former = part
+
+
+def _source(piece: str | ImagePart | _Mark) -> Any:
+    if isinstance(piece, ImagePart):
+        return piece.source
+    return piece.address if isinstance(piece, _Mark) else None
+
+
+def _cut(text: str) -> Iterator[str | _Mark]:
+    start = 0
+    for found in MARK.finditer(text):
+        before, after = text[: found.start()][-400:], text[found.end() :][:400]
+        yield text[start : found.start()]
+        number = int(found["number"]) if found["number"] else None
+        opening = before[-1:]
+        quoted = opening in QUOTES and after.startswith(QUOTES[opening])
+        yield _Mark(found[0], number, found["address"], quoted, _is_word(before, after))
+        start = found.end()
+    yield text[start:]
+
+
+def _is_word(before: str, after: str) -> bool:
+    """Whether the sentence around a mark speaks of the tag: in doubt it does not, for then an image is missing."""
+    line = before.rpartition("\n")[2]
+    if (not line.strip() and not re.match(r"\s+[a-z]", after)) or (not after.strip() and line.strip()[-1:] in ".?!:"):
+        return False
+    start, end = re.split(r"[.?!\n]\s", before)[-1], re.split(r"[.?!](?:\s|\Z)|\n", after)[0]
+    if BESIDE.search(start) or BEHIND.search(end) or OTHER_TAG.search(start + " " + end):
+        return True
+    return bool(LANGUAGE.search(start + end) and (re.search(TAG_WORDS, start + end) or SUBJECT.search(start)))
+
+
+def _chosen(pieces: list[str | ImagePart | _Mark], count: int) -> list[str | ImagePart | _Mark]:
+    """Decide which pieces place the images: the marks in the text or the parts of the turn; the others become text.
+
+    Raises:
+        BadRow: neither are as many as the images.
+    """
+    marks = [piece for piece in pieces if isinstance(piece, _Mark)]
+    turned = [piece for piece in pieces if isinstance(piece, ImagePart)]
+    unquoted = [mark for mark in marks if not mark.quoted]
+    for wanted in (marks, unquoted):
+        if wanted and _fit(wanted, count) and len(turned) in (0, count):
+            dropped = [] if wanted is marks else [mark for mark in marks if mark.quoted]
+            return [_said(piece, dropped) for piece in pieces if not isinstance(piece, ImagePart)]
+        if not wanted and len(turned) in (0, count):
+            return [_said(piece, marks) for piece in pieces]
+    text = "".join(piece for piece in pieces if isinstance(piece, str))
+    if not count and not turned and all(mark.is_word for mark in unquoted):
+        return [_said(piece, marks) for piece in pieces]
+    found = len(marks) or len(turned)
+    if unfit := [mark.text for mark in marks if mark.number is not None]:
+        said = ", ".join(dict.fromkeys(unfit))[:60]
+        raise BadRow(f"marks that do not number the images from 1: {said} and {_images(count)}", text)
+    raise BadRow(f"as many images as <image> marks were expected: {_marks(found)} and {_images(count)}", text)
+
+
+def _fit(marks: Sequence[_Mark], count: int) -> bool:
+    """Whether marks place so many images, each at least once."""
+    if len(marks) > MOST_IMAGES:
+        return False
+    numbers = [mark.number for mark in marks if mark.number is not None]
+    if not numbers:
+        return len(marks) == count
+    return len(numbers) == len(marks) and set(numbers) == set(range(1, count + 1))
+
+
+def _said(piece: str | ImagePart | _Mark, as_text: Sequence[_Mark]) -> str | ImagePart | _Mark:
+    return piece.text if isinstance(piece, _Mark) and any(piece is mark for mark in as_text) else piece
+
+
+def _as_text(pieces: Sequence[str | ImagePart | _Mark], count: int) -> tuple[str, list[QuestionImage]]:
+    text, places = "", []
+    for piece in pieces:
+        if isinstance(piece, str):
+            text += piece
+        else:
+            numbered = isinstance(piece, _Mark) and piece.number is not None
+            places.append(QuestionImage(len(text), piece.number - 1 if numbered else len(places)))
+    if len(places) > MOST_IMAGES:
+        raise BadRow(f"more than {MOST_IMAGES} images", f"{len(places)}")
+    return text, places
+
+
+def _normal(placed: tuple[str, list[QuestionImage]], sources: Sequence[Any]) -> Question:
+    """Leave out white space around the question, and the places of images that all stand in front of it anyway."""
+    text, places = placed
+    first, last = len(text) - len(text.lstrip()), len(text.rstrip())
+    in_front = [place.picture for place in places if place.offset <= first]
+    if len(in_front) == len(places) and in_front in ([], list(range(len(sources)))):
+        return Question(text.strip(), tuple(sources), ())
+    start, end = min(first, places[0].offset), max(last, places[-1].offset)
+    kept = tuple(QuestionImage(place.offset - start, place.picture) for place in places)
+    return Question(text[start:end], tuple(sources), kept)
+
+
+def _marks(count: int) -> str:
+    return "1 mark" if count == 1 else f"{count} marks" if count <= 1000 else "more than 1000 marks"
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
