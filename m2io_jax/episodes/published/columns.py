@@ -8,23 +8,18 @@ from m2io_jax.episodes.published.chats import Chat, as_turns, read_chat
 from m2io_jax.episodes.published.draft import BadRow, ReadConfig, plain
 from m2io_jax.episodes.published.images import image_sources, is_filled, looks_like_image
 from m2io_jax.episodes.published.marks import UNFILLED, ImagePart, Question, place_images
-from m2io_jax.episodes.published.solutions import (
-    Solution,
-    answer_text,
-    read_solution,
-    with_reasoning,
-)
+from m2io_jax.episodes.published.solutions import Solution, answer_text, read_solution, with_reasoning
 
 # In the order in which they are looked at; the first that is filled counts.
 CHATS = ("message",)
-QUESTIONS = ("problem", "question", "prompt", "messages", "conversations", "conversation", "query", "instruction")
+OFTEN_CHATS = ("prompt", "messages", "conversations", "conversation")
+QUESTIONS = ("problem", "question", *OFTEN_CHATS, "query", "instruction")
 ANSWERS = ("answer", "solution", "ground_truth", "reward_model.ground_truth", "final_answer")
 SPOKEN = ("response", "completion", "output")  # where a chat has no turn of the assistant
 REASONING = ("reasoning", "reasoning_content", "rationale", "cot", "chain_of_thought", "thinking", "thought",
              "thoughts", "explanation")  # fmt: skip
 IMAGES = ("images", "image", "multi_modal_data.image", "multi_modal_data.images", "mm_data.image", "mm_data.images")
 MOST_NUMBERED = 32  # image_1, image_2, ...
-BESIDE = ("input", "history", "system")  # of alpaca and ms-swift, beside `instruction` and `query`
 OTHER_MEDIA = ("video", "videos", "audio", "audios")
 CHOICES = ("options", "choices")
 COLUMNS_READ = (
@@ -65,7 +60,8 @@ def read_question(values: Mapping[str, Any], config: ReadConfig) -> Asked:
         _refuse_unread_images(values, {name, *image_names})
     _refuse_unfilled(values, chat.question)
     question = place_images(chat.question, images)
-    return Asked(question, chat.answer, (SYSTEM,) * chat.system)
+    has_system = chat.system or isinstance(values.get("system"), str) and is_filled(values["system"])
+    return Asked(question, chat.answer, (SYSTEM,) * has_system)
 
 
 def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> Solution:
@@ -91,8 +87,10 @@ def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> 
             found = with_reasoning(found, plain(spoken).strip())
     for column in REASONING:
         text = values.get(column)
+        if isinstance(text, list) and all(isinstance(step, str) for step in text):
+            text = "\n".join(text)
         if not found.reasoning and isinstance(text, str) and text.strip():
-            found = with_reasoning(found, plain(f"<think>{text}</think>" if "think>" not in text else text))
+            found = with_reasoning(found, plain(text if "<" in text else f"<think>{text}</think>"))
     _refuse_unread_choices(values, asked.question.text, found.answer)
     return found
 
@@ -117,7 +115,7 @@ def _first(values: Mapping[str, Any], names: Sequence[str]) -> tuple[str, Any]:
 
 def _chat(name: str, found: Any, values: Mapping[str, Any]) -> Chat:
     """A question as a chat of one turn, whatever its column holds."""
-    if name in CHATS or as_turns(found) is not None or (isinstance(found, list) and name in QUESTIONS[2:6]):
+    if name in CHATS or as_turns(found) is not None or (isinstance(found, list) and name in OFTEN_CHATS):
         return read_chat(found)
     if not isinstance(found, str):
         raise BadRow("no question", f"{name} holds {type(found).__name__}")
@@ -127,24 +125,29 @@ def _chat(name: str, found: Any, values: Mapping[str, Any]) -> Chat:
             raise BadRow("a chat that is not one question", "history")
         more = values.get("input")
         parts += [more] if isinstance(more, str) and more.strip() else []
-    return Chat(tuple(parts), None, is_filled(values.get("system")))
+    return Chat(tuple(parts))
 
 
 def _images(values: Mapping[str, Any], config: ReadConfig) -> tuple[list[Any], tuple[str, ...]]:
     """The images of a row, and the names of the columns that are read for images."""
-    names = (config.image_key,) if config.image_key else IMAGES
-    for name in names:
-        found = image_sources(dotted(values, name))
-        if found:
-            return found, names
-    numbered = []
-    for number in range(1, MOST_NUMBERED + 1):
-        for name in (f"image_{number}", f"image{number}"):
-            if not config.image_key and is_filled(values.get(name)):
-                numbered.append((number, values[name], name))
-    if [number for number, _, _ in numbered] != list(range(1, len(numbered) + 1)):
-        raise BadRow("numbered images of which some are missing", ", ".join(name for _, _, name in numbered))
-    return [value for _, value, _ in numbered], (*names, *(name for _, _, name in numbered))
+    if config.image_key:
+        return image_sources(dotted(values, config.image_key)), (config.image_key,)
+    found = next(filter(None, (image_sources(dotted(values, name)) for name in IMAGES)), [])
+    numbered = _numbered_images(values)
+    numbers = [number for number, _ in numbered]
+    names = [name for _, name in numbered]
+    if found and numbered and numbers != list(range(1, len(found) + 1)):
+        raise BadRow(f"images in a column that is not read: {', '.join(names)}", f"{len(found)} in images or image")
+    if not found and numbers != list(range(1, len(numbered) + 1)):
+        raise BadRow("numbered images of which some are missing", ", ".join(names))
+    return found or [values[name] for name in names], (*IMAGES, *names)
+
+
+def _numbered_images(values: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """The numbers and names of the columns image_1, image_2 (or image1, image2) and so on that are filled."""
+    numbers = range(1, MOST_NUMBERED + 1)
+    names = ((number, name) for number in numbers for name in (f"image_{number}", f"image{number}"))
+    return [(number, name) for number, name in names if is_filled(values.get(name))]
 
 
 def _completion(values: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ import binascii
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -50,7 +50,7 @@ def image_sources(value: Any) -> list[Any]:
             return [value]
         if not is_filled(value):
             return []
-    return list(value) if isinstance(value, list | tuple) and not _are_bytes(value) else [value]
+    return list(value) if isinstance(value, list | tuple) and not _are_numbers(value) else [value]
 
 
 def read_source(source: Any, depth: int = 0) -> str | bytes:
@@ -61,7 +61,7 @@ def read_source(source: Any, depth: int = 0) -> str | bytes:
     """
     if isinstance(source, bytes | bytearray | memoryview) and len(source):
         return bytes(source)
-    if isinstance(source, list | tuple) and _are_bytes(source):
+    if isinstance(source, list | tuple) and _are_numbers(source) and _are_bytes(source):
         return bytes(source)
     if isinstance(source, str) and source.strip():
         return source.strip()
@@ -86,7 +86,9 @@ def looks_like_image(value: Any, depth: int = 0) -> bool:
         is_name = len(text) <= 1000 and bool(SUFFIX.search(text)) and "\n" not in text
         return is_name or bool(DATA.match(text) and text[5:11].lower() == "image/") or is_base64(text)
     if isinstance(value, list | tuple):
-        return _are_bytes(value) or any(looks_like_image(each, depth) for each in value[:4])
+        if _are_numbers(value):
+            return _are_bytes(value[:24]) and looks_like_image(bytes(value[:24]))
+        return any(looks_like_image(each, depth) for each in value[:4])
     if isinstance(value, Mapping) and depth < NESTED:
         held = any(looks_like_image(value.get(key), depth + 1) for key in (*HELD, *NAMED))
         return held or any(isinstance(each, bytes) and looks_like_image(each) for each in value.values())
@@ -210,11 +212,13 @@ def _is_hollow(value: Any) -> bool:
     return isinstance(value, list | tuple) and not any(is_filled(each) for each in value)
 
 
-def _are_bytes(values: Any) -> bool:
-    if len(values) < 24 or not all(type(each) is int and 0 <= each < 256 for each in values[:24]):
-        return False
-    is_image = looks_like_image(bytes(values[:24]))
-    return is_image and all(type(each) is int and 0 <= each < 256 for each in values)
+def _are_numbers(values: Sequence[Any]) -> bool:
+    """Whether a list can only be the bytes of one image: no file of so few bytes is one."""
+    return len(values) >= 24 and all(type(each) is int for each in values[:24])
+
+
+def _are_bytes(values: Sequence[Any]) -> bool:
+    return all(type(each) is int and 0 <= each < 256 for each in values)
 
 
 _URL_SAFE = str.maketrans("-_", "+/")

@@ -29,6 +29,7 @@ def make_read(kind: Literal["clevr", "rows"], source: Path, folder: Path, config
             `OUTPUT.report.json`), or the output cannot be written. Bad rows are reported instead.
     """
     report = ReadReport(source=source.name)
+    ended: set[str] = set()  # splits that were read to their end
     reader = READERS[kind](source, config, report)
     with Progress(f"reading {source.name}") as progress:
 
@@ -36,6 +37,7 @@ def make_read(kind: Literal["clevr", "rows"], source: Path, folder: Path, config
             for episode in reader.episodes(split):
                 progress.update(report.kept)
                 yield episode
+            ended.add(split)
 
         def provenance() -> dict:
             return {"read": {"kind": kind, "source": source.name} | asdict(config), "report": report.to_json()}
@@ -43,7 +45,7 @@ def make_read(kind: Literal["clevr", "rows"], source: Path, folder: Path, config
         try:
             write_episodes({split: rows(split) for split in SPLITS}, folder, provenance)
         except UserError as error:
-            if report.rows and not report.kept:
+            if len(ended) == len(SPLITS) and not report.kept:
                 raise _nothing_kept(source, folder, report) from error
             raise
     _beside(folder).unlink(missing_ok=True)

@@ -9,12 +9,14 @@ escaping; what is left is the offset of each image.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from m2io_jax.episodes.episode import QuestionImage
 from m2io_jax.episodes.published.draft import BadRow, plain
 
-MOST_IMAGES = 64  # of a row, and marks in its question
+MOST_IMAGES = 64  # of a row, and places of images in its question
+MOST_MARKS = 1000  # that are looked at
 MARK = re.compile(
     r"<image>(?:\./)?(?:</image>)?"
     r"|<\|vision_start\|>(?:<\|image_pad\|>)+<\|vision_end\|>"
@@ -22,7 +24,8 @@ MARK = re.compile(
     r"|<img>(?:<IMG_CONTEXT>)+</img>|<IMG_CONTEXT>"
     r"|<start_of_image>|<image_placeholder>|<ImageHere>"
     r"|<\|?image[ _]?(?P<number>[0-9]{1,3})\|?>"
-    r"|<img>(?P<address>[^<>]{1,2000})</img>"
+    r"|<img>(?P<address>[^<>]{1,2000})</img>",
+    re.IGNORECASE,
 )
 UNFILLED = re.compile(r"<(?:ref-object|bbox)>")  # ms-swift fills these from the column `objects`
 OTHER_MEDIA = re.compile(r"<\|vision_start\|>(?:<\|video_pad\|>)+<\|vision_end\|>|\A\s*(?P<kind><(?:video|audio)>)")
@@ -32,7 +35,7 @@ TAG_WORDS = r"(?:tag|element|token|placeholder|keyword)s?\b"
 BESIDE = re.compile(rf"\b{TAG_WORDS}:?\W*\Z")
 BEHIND = re.compile(rf"\A[^\w\s]*\s*{TAG_WORDS}")
 OTHER_TAG = re.compile(r"</?(?!image|answer|think)[a-zA-Z]\w*\s*/?>")
-LANGUAGE = re.compile(r"\b(?:html5?|xhtml|xml|svg|jsx)\b", re.IGNORECASE)
+LANGUAGE = re.compile(r"\b(?:html5?|xhtml|xml|svg|jsx|xaml)\b", re.IGNORECASE)
 SUBJECT = re.compile(r"\b(?:does|do|is|was|can|use|using)\W*\Z")
 QUOTES = {"`": "`", '"': '"', "'": "'", "“": "”", "‘": "’", "«": "»"}
 
@@ -60,7 +63,7 @@ class Question:
 
 @dataclass(frozen=True)
 class _Mark:
-    """A mark inside a text part. `number` counts from 1 where the mark is numbered; `address` is a file it names.
+    """A mark inside a text part. `number` is that of a numbered mark; `address` is a file it names.
 
     `is_word` says whether the sentence around it speaks of the tag, so that it may be no mark at all.
     """
@@ -83,6 +86,8 @@ def place_images(parts: Sequence[str | ImagePart], images: Sequence[Any]) -> Que
         BadRow: no text is left, or marks and images do not match.
     """
     pieces = list(_pieces(parts))
+    if sum(isinstance(piece, _Mark) for piece in pieces) > MOST_MARKS:
+        raise BadRow(f"a question with more than {MOST_MARKS} <image> marks")
     text = "".join(piece for piece in pieces if isinstance(piece, str))
     if not text.strip():
         raise BadRow("no question")
@@ -91,10 +96,10 @@ def place_images(parts: Sequence[str | ImagePart], images: Sequence[Any]) -> Que
     own = [found for piece in pieces if (found := _source(piece)) is not None]
     sources = list(images) or own
     if images and own and len(images) != len(own):
-        raise BadRow(f"{len(own)} images in the question and {len(images)} in a column", text)
+        raise BadRow(f"{_images(len(own))} in the question and {len(images)} in a column", text)
     if len(sources) > MOST_IMAGES:
         raise BadRow(f"more than {MOST_IMAGES} images", f"{len(sources)}")
-    return _normal(_as_text(_chosen(pieces, len(sources)), len(sources)), sources)
+    return _normal(_as_text(_chosen(pieces, len(sources))), sources)
 
 
 def _pieces(parts: Sequence[str | ImagePart]) -> Iterator[str | ImagePart | _Mark]:
@@ -118,8 +123,8 @@ def _source(piece: str | ImagePart | _Mark) -> Any:
 
 def _cut(text: str) -> Iterator[str | _Mark]:
     start = 0
-    for found in MARK.finditer(text):
-        before, after = text[: found.start()][-400:], text[found.end() :][:400]
+    for found in islice(MARK.finditer(text), MOST_MARKS + 1):
+        before, after = text[max(0, found.start() - 400) : found.start()], text[found.end() : found.end() + 400]
         yield text[start : found.start()]
         number = int(found["number"]) if found["number"] else None
         opening = before[-1:]
@@ -151,42 +156,46 @@ def _chosen(pieces: list[str | ImagePart | _Mark], count: int) -> list[str | Ima
     unquoted = [mark for mark in marks if not mark.quoted]
     for wanted in (marks, unquoted):
         if wanted and _fit(wanted, count) and len(turned) in (0, count):
-            dropped = [] if wanted is marks else [mark for mark in marks if mark.quoted]
-            return [_said(piece, dropped) for piece in pieces if not isinstance(piece, ImagePart)]
+            placed = [piece for piece in pieces if not isinstance(piece, ImagePart)]
+            return placed if wanted is marks else [_worded(piece) if _is_quoted(piece) else piece for piece in placed]
         if not wanted and len(turned) in (0, count):
-            return [_said(piece, marks) for piece in pieces]
+            return [_worded(piece) for piece in pieces]
     text = "".join(piece for piece in pieces if isinstance(piece, str))
     if not count and not turned and all(mark.is_word for mark in unquoted):
-        return [_said(piece, marks) for piece in pieces]
+        return [_worded(piece) for piece in pieces]
     found = len(marks) or len(turned)
     if unfit := [mark.text for mark in marks if mark.number is not None]:
         said = ", ".join(dict.fromkeys(unfit))[:60]
-        raise BadRow(f"marks that do not number the images from 1: {said} and {_images(count)}", text)
+        raise BadRow(f"marks that do not number the images: {said} and {_images(count)}", text)
     raise BadRow(f"as many images as <image> marks were expected: {_marks(found)} and {_images(count)}", text)
 
 
 def _fit(marks: Sequence[_Mark], count: int) -> bool:
     """Whether marks place so many images, each at least once."""
-    if len(marks) > MOST_IMAGES:
-        return False
     numbers = [mark.number for mark in marks if mark.number is not None]
     if not numbers:
         return len(marks) == count
-    return len(numbers) == len(marks) and set(numbers) == set(range(1, count + 1))
+    first = min(1, *numbers)  # some count from 0
+    return len(numbers) == len(marks) and set(numbers) == set(range(first, first + count))
 
 
-def _said(piece: str | ImagePart | _Mark, as_text: Sequence[_Mark]) -> str | ImagePart | _Mark:
-    return piece.text if isinstance(piece, _Mark) and any(piece is mark for mark in as_text) else piece
+def _worded(piece: str | ImagePart | _Mark) -> str | ImagePart:
+    return piece.text if isinstance(piece, _Mark) else piece
 
 
-def _as_text(pieces: Sequence[str | ImagePart | _Mark], count: int) -> tuple[str, list[QuestionImage]]:
+def _is_quoted(piece: str | ImagePart | _Mark) -> bool:
+    return isinstance(piece, _Mark) and piece.quoted
+
+
+def _as_text(pieces: Sequence[str | ImagePart | _Mark]) -> tuple[str, list[QuestionImage]]:
+    """The text of a question without its marks, and the places of its images."""
+    first = min((piece.number for piece in pieces if _is_numbered(piece)), default=1)
     text, places = "", []
     for piece in pieces:
         if isinstance(piece, str):
             text += piece
         else:
-            numbered = isinstance(piece, _Mark) and piece.number is not None
-            places.append(QuestionImage(len(text), piece.number - 1 if numbered else len(places)))
+            places.append(QuestionImage(len(text), piece.number - first if _is_numbered(piece) else len(places)))
     if len(places) > MOST_IMAGES:
         raise BadRow(f"more than {MOST_IMAGES} images", f"{len(places)}")
     return text, places
@@ -204,8 +213,12 @@ def _normal(placed: tuple[str, list[QuestionImage]], sources: Sequence[Any]) -> 
     return Question(text[start:end], tuple(sources), kept)
 
 
+def _is_numbered(piece: str | ImagePart | _Mark) -> bool:
+    return isinstance(piece, _Mark) and piece.number is not None
+
+
 def _marks(count: int) -> str:
-    return "1 mark" if count == 1 else f"{count} marks" if count <= 1000 else "more than 1000 marks"
+    return "1 mark" if count == 1 else f"{count} marks"
 
 
 def _images(count: int) -> str:

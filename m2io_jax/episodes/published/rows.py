@@ -23,14 +23,7 @@ from pathlib import Path
 from m2io_jax.episodes.building import SPLITS
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.published.columns import COLUMNS_READ, Asked, read_answer, read_question
-from m2io_jax.episodes.published.draft import (
-    BadRow,
-    ReadConfig,
-    ReadReport,
-    checked_answer,
-    episode,
-    plain,
-)
+from m2io_jax.episodes.published.draft import BadRow, ReadConfig, ReadReport, checked_answer, episode, plain
 from m2io_jax.episodes.published.images import ImageFinder, read_source
 from m2io_jax.episodes.published.sources import find_source
 from m2io_jax.episodes.published.splits import file_split, row_split

@@ -18,7 +18,7 @@ from m2io_jax.verification.pool import Unverified
 
 ANSWER_TAG = re.compile(r"<(?P<close>/?)(?:answer|conclusion)>", re.IGNORECASE)
 THINK_TAG = re.compile(r"<(?P<close>/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
-HASHES = re.compile(r"^[ \t]*####[ \t]*(?P<answer>[^\n]+?)[ \t]*$", re.MULTILINE)
+HASHES = re.compile(r"^[ \t]*####(?P<answer>[^\n]+)$", re.MULTILINE)
 CALCULATED = re.compile(r"<<[^<>\n]{0,200}>>")  # GSM8K's notes to a calculator
 LAST_LINE = re.compile(
     r"(?:\A|(?<=[\s*]))(?:the )?(?:final |correct )?answer(?:\*\*)?(?: is\b:?|\s*:)(?:\*\*)?"
@@ -149,15 +149,10 @@ def _boxed(text: str) -> tuple[str, str] | None:
     boxes = _boxes(text)
     if not boxes:
         return None
-    around = text
-    for box in boxes:
-        around = around.replace(BOX + box + "}", "")
-    if not re.search(r"[^\s$.\\\[\]()*]", around):
-        return None
-    contents = {"".join(box.split()) for box in boxes}
-    if len(contents) > 1:
+    if len({"".join(box.split()) for box in boxes}) > 1:
         raise BadRow("several answers", " ".join(BOX + box + "}" for box in boxes[:10]))
-    return boxes[0], text
+    around = text.replace(BOX + boxes[0] + "}", "")
+    return (boxes[0], text) if re.search(r"[^\s$.\\\[\]()*]", around) else None
 
 
 def _boxes(text: str) -> list[str]:

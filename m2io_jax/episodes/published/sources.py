@@ -52,6 +52,8 @@ def find_source(source: Path, report: ReadReport) -> Source:
         files = tuple(sorted(_read_files(root, blobs, report)))
     else:
         files = (root / source.name,) if source.suffix.lower() in SUFFIXES else ()
+        if files and source.suffix.lower() == ".json" and not holds_rows(source):
+            raise UserError(f"This is {NO_ROWS}.", where=str(source), mend="make an array of its rows")
     if not files:
         ends = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         passed = "".join(f" Not read: {reason}: {name}." for name, reason in report.unread_files[:10])

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("train", "training", "trainset", "trainval"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev", "devset", "minival", "valset"), "validation"),
     **dict.fromkeys(("test", "testing", "testmini", "testset", "testdev", "teststd", "eval", "evaluation"), "test"),
 }
@@ -14,12 +14,13 @@ WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
 def named_split(name: str) -> str | None:
-    """Return the split that a file or folder is named after; None where it is none, or several.
+    """Return the split that a file or folder is named after; None where it is none.
 
-    `train-00000-of-00001`, `my_val`, `testmini` and `test2015` are named after splits, `trainable` is not.
+    `train-00000-of-00001`, `my_val`, `testmini` and `test2015` are named after splits, `trainable` is not. Of several
+    splits test comes first, so that nothing named so is trained on; `train_val` is train.
     """
     found = {SPLIT_WORDS[word.lower()] for word in WORD.findall(name[:200]) if word.lower() in SPLIT_WORDS}
-    return found.pop() if len(found) == 1 else None
+    return next((split for split in ("test", "train", "validation") if split in found), None)
 
 
 def file_split(path: PurePath, root_name: str) -> str | None:
