@@ -1,7 +1,9 @@
-"""The columns of a row: which hold its question, its answer and its images, by the names that trainers give them."""
+"""The columns that hold a row's question, answer and images, by the names that trainers give them."""
 
+import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from m2io_jax.episodes.published.chats import Chat, as_turns, read_chat
@@ -10,7 +12,7 @@ from m2io_jax.episodes.published.images import image_sources, is_filled, looks_l
 from m2io_jax.episodes.published.marks import UNFILLED, ImagePart, Question, place_images
 from m2io_jax.episodes.published.solutions import Solution, answer_text, read_solution, with_reasoning
 
-# In the order in which they are looked at; the first that is filled counts.
+# Names are tried in this order; the first filled column counts.
 CHATS = ("message",)
 OFTEN_CHATS = ("prompt", "messages", "conversations", "conversation")
 QUESTIONS = ("problem", "question", *OFTEN_CHATS, "query", "instruction")
@@ -22,21 +24,24 @@ IMAGES = ("images", "image", "multi_modal_data.image", "multi_modal_data.images"
 MOST_NUMBERED = 32  # image_1, image_2, ...
 OTHER_MEDIA = ("video", "videos", "audio", "audios")
 CHOICES = ("options", "choices")
+LETTERS = tuple("ABCDEFGHIJ")
+MOST_CHOICES = 20_000  # characters of choices in a string
 COLUMNS_READ = (
     f"question {', '.join((*CHATS, *QUESTIONS))}; answer {', '.join((*ANSWERS, *SPOKEN))}; reasoning "
     f"{', '.join(REASONING)}; images {', '.join(IMAGES)}, image_1 and so on; others by prompt_key=, answer_key=, "
     "image_key="
 )
 SYSTEM = "its system turn"
+RESPONSE = "its response, which answers otherwise"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a row asks, before images and answer are looked at.
+    """The question of a row, before its images and its answer are read.
 
     Attributes:
-        spoken: what a chat or another column answers in words.
-        notes: what of the row is not kept.
+        spoken: the assistant's turn in the chat; None where there is none.
+        notes: names of the parts of the row that are not kept.
     """
 
     question: Question
@@ -71,20 +76,21 @@ def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> 
         BadRow: there is no answer, there are several, or two that differ.
     """
     name, value = _first(values, (config.answer_key,) if config.answer_key else ANSWERS)
-    spoken = asked.spoken
-    if spoken is None and not config.answer_key:
-        spoken = _completion(values)
+    written = None if config.answer_key else _completion(values)
     if value is None:
-        if spoken is None:
+        spoken = asked.spoken if asked.spoken is not None else written
+        if spoken is None or config.answer_key:
             raise BadRow("no answer", f"columns: {', '.join(map(str, list(values)[:40]))}")
         found = read_solution(plain(spoken).strip())
     else:
         found = read_solution(answer_text(value))
         if name != "solution" and isinstance(values.get("solution"), str):
             found = with_reasoning(found, plain(values["solution"]).strip())
-        if spoken is not None:
-            _check_spoken(found.answer, spoken)
-            found = with_reasoning(found, plain(spoken).strip())
+        if asked.spoken is not None:
+            _check_spoken(found.answer, asked.spoken)
+            found = with_reasoning(found, plain(asked.spoken).strip())
+        elif written is not None:
+            found = _with_response(found, written)
     for column in REASONING:
         text = values.get(column)
         if isinstance(text, list) and all(isinstance(step, str) for step in text):
@@ -93,6 +99,14 @@ def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> 
             found = with_reasoning(found, plain(text if "<" in text else f"<think>{text}</think>"))
     _refuse_unread_choices(values, asked.question.text, found.answer)
     return found
+
+
+def _with_response(found: Solution, response: str) -> Solution:
+    """Add the reasoning of a response beside an answer. A model may have written it, so it may be wrong."""
+    try:
+        return with_reasoning(found, plain(response).strip())
+    except BadRow:
+        return replace(found, notes=(*found.notes, RESPONSE))
 
 
 def dotted(values: Mapping[str, Any], name: str) -> Any:
@@ -114,7 +128,7 @@ def _first(values: Mapping[str, Any], names: Sequence[str]) -> tuple[str, Any]:
 
 
 def _chat(name: str, found: Any, values: Mapping[str, Any]) -> Chat:
-    """A question as a chat of one turn, whatever its column holds."""
+    """Return the question as a chat of one turn, whatever its column holds."""
     if name in CHATS or as_turns(found) is not None or (isinstance(found, list) and name in OFTEN_CHATS):
         return read_chat(found)
     if not isinstance(found, str):
@@ -129,7 +143,7 @@ def _chat(name: str, found: Any, values: Mapping[str, Any]) -> Chat:
 
 
 def _images(values: Mapping[str, Any], config: ReadConfig) -> tuple[list[Any], tuple[str, ...]]:
-    """The images of a row, and the names of the columns that are read for images."""
+    """Return the images of a row, and the names of the columns that are read for images."""
     if config.image_key:
         return image_sources(dotted(values, config.image_key)), (config.image_key,)
     found = next(filter(None, (image_sources(dotted(values, name)) for name in IMAGES)), [])
@@ -144,14 +158,14 @@ def _images(values: Mapping[str, Any], config: ReadConfig) -> tuple[list[Any], t
 
 
 def _numbered_images(values: Mapping[str, Any]) -> list[tuple[int, str]]:
-    """The numbers and names of the columns image_1, image_2 (or image1, image2) and so on that are filled."""
+    """Return the numbers and names of the filled columns image_1, image_2 (or image1, image2) and so on."""
     numbers = range(1, MOST_NUMBERED + 1)
     names = ((number, name) for number in numbers for name in (f"image_{number}", f"image{number}"))
     return [(number, name) for number, name in names if is_filled(values.get(name))]
 
 
 def _completion(values: Mapping[str, Any]) -> str | None:
-    """What answers in a column beside the question: text, or the assistant's turn as TRL has it."""
+    """Return the response beside the question: text, or the assistant's turn as in TRL's `completion`."""
     _, found = _first(values, SPOKEN)
     turns = as_turns(found)
     if turns is not None and len(turns) == 1:
@@ -191,12 +205,24 @@ def _refuse_unfilled(values: Mapping[str, Any], parts: Sequence[str | ImagePart]
 
 def _refuse_unread_choices(values: Mapping[str, Any], question: str, answer: str) -> None:
     """Raise BadRow where the answer is the letter or the number of a choice that the question does not say."""
-    for name in CHOICES:
-        choices = values.get(name)
-        if not isinstance(choices, list) or not choices or not all(isinstance(each, str) for each in choices):
-            continue
-        known = [each.strip() for each in choices]
-        is_index = answer.strip("() .").upper() in [chr(ord("A") + i) for i in range(len(known))]
-        is_index = is_index or (answer.isdecimal() and int(answer) <= len(known))
+    for name, known in _choices(values).items():
+        is_index = answer.strip("() .").upper() in LETTERS[: len(known)]
+        is_index = is_index or (len(answer) <= 2 and answer.isdecimal() and int(answer) <= len(known))
         if is_index and answer not in known and not all(each in question for each in known):
-            raise BadRow(f"choices in a column that is not read: {name}", ", ".join(known)[:200])
+            raise BadRow(f"choices in a column that is not read: {name}", ", ".join(known))
+
+
+def _choices(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the choices of a row by column: a list, a list in a string (MMMU), or columns A, B, ... (MMBench)."""
+    found = {name: values.get(name) for name in CHOICES}
+    for name, value in found.items():
+        if isinstance(value, str) and value.startswith("[") and len(value) < MOST_CHOICES:
+            with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                found[name] = ast.literal_eval(value)
+    lettered = [values.get(letter) for letter in LETTERS if isinstance(values.get(letter), str)]
+    found["A, B, ..."] = lettered if "A" in values and "B" in values else None
+    return {
+        name: [each.strip() for each in value]
+        for name, value in found.items()
+        if isinstance(value, list) and value and all(isinstance(each, str) for each in value)
+    }

@@ -1,4 +1,4 @@
-"""What every reader of published sets makes of a row, and what it says of a row that it cannot use."""
+"""Episodes from the rows of published sets: settings, the report of what was read, and rows that make no episode."""
 
 import hashlib
 import warnings
@@ -51,17 +51,17 @@ class ReadConfig:
     image_folder: str = ""
 
     def __post_init__(self) -> None:
-        """Raises UserError for the first value that is out of its bounds."""
+        """Raise UserError for the first value that is out of its bounds."""
         self.shares()
         require(self.per_picture >= 1, "per_picture", self.per_picture, "1 or more")
         require(self.most >= 0, "most", self.most, "0 or more")
 
     def shares(self) -> EpisodeConfig:
-        """The shares as building episodes knows them."""
+        """Return the shares as a configuration for building episodes."""
         return EpisodeConfig(seed=self.seed, train=self.train, validation=self.validation, max_pixels=self.max_pixels)
 
     def split(self, group: str) -> str:
-        """The split of a group of rows: the same for the same seed and shares."""
+        """Return the split of a group of rows: the same for the same seed and shares."""
         return split_of(group, self.shares())
 
     def deal(self, group: str, splits: Sequence[str]) -> str:
@@ -84,7 +84,7 @@ class BadRow(Exception):
     """A row that makes no episode.
 
     Attributes:
-        reason: what it is counted under; detail: what is to be seen in this row.
+        reason: the words that it is counted under. detail: an excerpt of this row.
     """
 
     def __init__(self, reason: str, detail: str = ""):
@@ -104,17 +104,17 @@ class Problem:
 
 @dataclass
 class ReadReport:
-    """What happened to every row; filled while a set is read.
+    """The report of a set: counts of its rows and files, filled while the set is read.
 
     Attributes:
         source: what is read. rows: that were met; kept: that are episodes.
         passed_over: good rows that were not asked for, by reason.
         bad: rows that cannot be used, by reason; problems: the first `LISTED_ROWS` of them.
-        noted: rows that are kept without a part of them, by what is not kept.
+        noted: rows that are kept without one of their parts, by the name of the part.
         published: episodes of each published split, by the split that they are in here. shared: those in a published
             validation or test split that show the images of an episode in train.
         unread: files that are not read, by reason; unread_files: the first `LISTED_FILES` of them, with the reason.
-        columns: rows that have each column. columns_read: what is looked for, as people are told it.
+        columns: rows that have each column. columns_read: the names that are read, in words.
     """
 
     source: str
@@ -132,7 +132,7 @@ class ReadReport:
     columns_read: str = ""
 
     def add(self, file: str, row: int, error: BadRow) -> None:
-        """Counts a row that cannot be used."""
+        """Count a row that cannot be used."""
         self.bad[error.reason] += 1
         if len(self.problems) < LISTED_ROWS:
             self.problems.append(Problem(file, row, error.reason, error.detail))
@@ -144,19 +144,19 @@ class ReadReport:
             self.unread_files.append((plain(file), reason))
 
     def add_columns(self, values: Mapping[str, Any]) -> None:
-        """Count the columns that a row fills."""
+        """Count the columns of a row."""
         for name in values:
             name = plain(str(name))[:100]
             if name in self.columns or len(self.columns) < LISTED_COLUMNS:
                 self.columns[name] += 1
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the report as plain JSON values."""
         counters = ("passed_over", "bad", "noted", "unread", "columns", "published")
         return asdict(self) | {name: dict(getattr(self, name)) for name in counters}
 
     def summary(self) -> str:
-        """A few lines for people: what came in, what did not, and where the list is."""
+        """Return a few lines for people: the counts, the reasons, and where the list of rows is."""
         lines = [f"{self.rows:,} rows read, {self.kept:,} kept"]
         lines += [f"  {count:,} passed over: {reason}" for reason, count in self.passed_over.most_common()]
         lines += [f"  {count:,} left out: {reason}" for reason, count in self.bad.most_common()]
@@ -176,7 +176,7 @@ class ReadReport:
 
 
 def plain(text: str) -> str:
-    """Text that UTF-8 can write: half a surrogate pair becomes a question mark."""
+    """Return text that UTF-8 can write: half a surrogate pair becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -31,7 +31,7 @@ BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*\Z")
 
 
 def is_filled(value: Any) -> bool:
-    """Whether a column of a row holds anything: not None, NaN, empty, or a list of such."""
+    """Return whether a column of a row holds anything: not None, NaN, empty, or a list of such."""
     if value is None or isinstance(value, float) and isnan(value):
         return False
     if isinstance(value, str | bytes | list | tuple | Mapping):
@@ -78,7 +78,7 @@ def read_source(source: Any, depth: int = 0) -> str | bytes:
 
 
 def looks_like_image(value: Any, depth: int = 0) -> bool:
-    """Whether a value is an image or the name of one."""
+    """Return whether a value is an image or the name of one."""
     if isinstance(value, bytes):
         return value.startswith(MAGIC) or value[8:12] == b"WEBP"
     if isinstance(value, str):
@@ -96,7 +96,7 @@ def looks_like_image(value: Any, depth: int = 0) -> bool:
 
 
 def is_base64(text: str) -> bool:
-    """Whether a string is an image in base64, by the first bytes of it."""
+    """Return whether a string is an image in base64, by the first bytes of it."""
     head = "".join(text[:200].split())
     if len(head) < 24 or not BASE64.match(text[:1000].rstrip("=")):
         return False
@@ -110,7 +110,7 @@ def is_base64(text: str) -> bool:
 
 
 def decode_data(address: str) -> bytes:
-    """Decode base64 with or without a data address in front: either alphabet, white space, and padding or none.
+    """Decode base64, bare or in a data address. Both alphabets, white space and missing padding are read.
 
     Raises:
         BadRow: it is not base64, or too long.
@@ -174,7 +174,7 @@ class ImageFinder:
         return resolve(address, file, self.root)
 
     def _beside(self, address: str, file: Path) -> Iterator[Path]:
-        """The file at an address: from the row's file up to the root, then in the other folder."""
+        """Look for the file at an address: from the row's file up to the root, then in the other folder."""
         path = PurePosixPath(address.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or "\0" in address:
             return
@@ -189,12 +189,14 @@ class ImageFinder:
 
 
 def is_inside(resolved: Path, root: Path, blobs: Path | None) -> bool:
-    """Whether a path without links lies in a folder or in the blobs of its cache."""
+    """Return whether a path without links lies in a folder or in the blobs of its cache."""
     return resolved.is_relative_to(root) or blobs is not None and resolved.parent == blobs
 
 
 def follow_written_link(path: Path, blobs: Path | None) -> Path:
-    """Return the blob that a file of a cache names where a link should be: so git and ZIP leave links on some systems.
+    """Return the blob whose path is the content of a small file of a cache, else the file itself.
+
+    Some copies of a cache hold files with the paths of links in place of the links.
 
     Raises:
         OSError: the file cannot be read.
@@ -213,7 +215,7 @@ def _is_hollow(value: Any) -> bool:
 
 
 def _are_numbers(values: Sequence[Any]) -> bool:
-    """Whether a list can only be the bytes of one image: no file of so few bytes is one."""
+    """Return whether a list can only be the bytes of one image: no file of so few bytes is one."""
     return len(values) >= 24 and all(type(each) is int for each in values[:24])
 
 

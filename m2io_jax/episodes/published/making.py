@@ -1,4 +1,4 @@
-"""From a published set to a data set of episodes: what the command `m2io read` does."""
+"""The command `m2io read`: from a published set to a data set of episodes."""
 
 import json
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from m2io_jax.files import write_at_once
 from m2io_jax.progress import Progress
 
 READERS = {"clevr": ClevrReader, "rows": RowsReader}
-SHOWN_PROBLEMS = 20  # of those that an error prints; the others are in the report beside the output
+SHOWN_PROBLEMS = 20  # rows that an error lists; the report beside the output lists more
 REPORT_SUFFIX = ".report.json"
 
 
 def make_read(kind: Literal["clevr", "rows"], source: Path, folder: Path, config: ReadConfig) -> ReadReport:
-    """Write what can be read as a data set; its `episodes.json` holds the report, which is returned.
+    """Read a published set and write its episodes as a data set, whose `episodes.json` holds the report.
 
     Raises:
         UserError: there is nothing to read, no row makes an episode (the report is then written beside the output, as
@@ -53,7 +53,7 @@ def make_read(kind: Literal["clevr", "rows"], source: Path, folder: Path, config
 
 
 def _nothing_kept(source: Path, folder: Path, report: ReadReport) -> UserError:
-    """The error for a set of which every row was left out, with the reasons; the whole report is written to a file."""
+    """Write the report of a set of which every row was left out, and return the error that tells the reasons."""
     write_at_once(_beside(folder), json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n", what="report")
     listed = [
         f"  {each.file}:{each.row}: {each.reason}{each.detail and ' (' + each.detail + ')'}"

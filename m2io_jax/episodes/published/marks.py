@@ -1,9 +1,9 @@
 """The places of images in a question: marks such as `<image>` in its text, or the parts of a chat's turn.
 
-What a mark looks like depends on the trainer: `<image>` (LLaVA, TRL, verl, LLaMA-Factory, ms-swift), `<image 1>` and
+Each trainer has its own marks: `<image>` (LLaVA, TRL, verl, LLaMA-Factory, ms-swift), `<image 1>` and
 `<|image_1|>` (MMMU, Phi: numbered, and an image may come again), `<|vision_start|><|image_pad|><|vision_end|>` (Qwen),
 `<img><IMG_CONTEXT></img>` (InternVL), `<start_of_image>` (Gemma). Marks leave the text, so a question never needs
-escaping; what is left is the offset of each image.
+escaping; an episode keeps the offset of each image instead.
 """
 
 import re
@@ -32,12 +32,11 @@ OTHER_MEDIA = re.compile(r"<\|vision_start\|>(?:<\|video_pad\|>)+<\|vision_end\|
 # What a sentence that speaks of the tag `<image>` says besides: a word for tags beside the mark, another tag, or a
 # language of markup with a word for tags or with the mark as its subject.
 TAG_WORDS = r"(?:tag|element|token|placeholder|keyword)s?\b"
-BESIDE = re.compile(rf"\b{TAG_WORDS}:?\W*\Z")
-BEHIND = re.compile(rf"\A[^\w\s]*\s*{TAG_WORDS}")
+BESIDE = re.compile(rf"\b{TAG_WORDS}:?\W*\Z", re.IGNORECASE)
+BEHIND = re.compile(rf"\A[^\w\s]*\s*{TAG_WORDS}", re.IGNORECASE)
 OTHER_TAG = re.compile(r"</?(?!image|answer|think)[a-zA-Z]\w*\s*/?>")
 LANGUAGE = re.compile(r"\b(?:html5?|xhtml|xml|svg|jsx|xaml)\b", re.IGNORECASE)
-SUBJECT = re.compile(r"\b(?:does|do|is|was|can|use|using)\W*\Z")
-QUOTES = {"`": "`", '"': '"', "'": "'", "“": "”", "‘": "’", "«": "»"}
+SUBJECT = re.compile(r"\b(?:does|do|is|was|can|use|using)\W*\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -127,29 +126,30 @@ def _cut(text: str) -> Iterator[str | _Mark]:
         before, after = text[max(0, found.start() - 400) : found.start()], text[found.end() : found.end() + 400]
         yield text[start : found.start()]
         number = int(found["number"]) if found["number"] else None
-        opening = before[-1:]
-        quoted = opening in QUOTES and after.startswith(QUOTES[opening])
+        quoted = before[-1:] == after[:1] == "`"  # code, which no trainer writes marks in
         yield _Mark(found[0], number, found["address"], quoted, _is_word(before, after))
         start = found.end()
     yield text[start:]
 
 
 def _is_word(before: str, after: str) -> bool:
-    """Whether the sentence around a mark speaks of the tag: in doubt it does not, for then an image is missing."""
+    """Return whether the sentence around a mark speaks of the tag. In doubt it does not: an image is missing."""
     line = before.rpartition("\n")[2]
     if (not line.strip() and not re.match(r"\s+[a-z]", after)) or (not after.strip() and line.strip()[-1:] in ".?!:"):
         return False
     start, end = re.split(r"[.?!\n]\s", before)[-1], re.split(r"[.?!](?:\s|\Z)|\n", after)[0]
     if BESIDE.search(start) or BEHIND.search(end) or OTHER_TAG.search(start + " " + end):
         return True
-    return bool(LANGUAGE.search(start + end) and (re.search(TAG_WORDS, start + end) or SUBJECT.search(start)))
+    if not LANGUAGE.search(start + end):
+        return False
+    return bool(re.search(TAG_WORDS, start + end, re.IGNORECASE) or SUBJECT.search(start))
 
 
 def _chosen(pieces: list[str | ImagePart | _Mark], count: int) -> list[str | ImagePart | _Mark]:
-    """Decide which pieces place the images: the marks in the text or the parts of the turn; the others become text.
+    """Choose the pieces that place the images: marks in the text, or parts of the turn. Other marks become text.
 
     Raises:
-        BadRow: neither are as many as the images.
+        BadRow: the number of marks is not the number of images, and neither is the number of parts.
     """
     marks = [piece for piece in pieces if isinstance(piece, _Mark)]
     turned = [piece for piece in pieces if isinstance(piece, ImagePart)]
@@ -171,7 +171,7 @@ def _chosen(pieces: list[str | ImagePart | _Mark], count: int) -> list[str | Ima
 
 
 def _fit(marks: Sequence[_Mark], count: int) -> bool:
-    """Whether marks place so many images, each at least once."""
+    """Return whether marks place so many images, each at least once."""
     numbers = [mark.number for mark in marks if mark.number is not None]
     if not numbers:
         return len(marks) == count
@@ -188,7 +188,7 @@ def _is_quoted(piece: str | ImagePart | _Mark) -> bool:
 
 
 def _as_text(pieces: Sequence[str | ImagePart | _Mark]) -> tuple[str, list[QuestionImage]]:
-    """The text of a question without its marks, and the places of its images."""
+    """Return the text of a question without its marks, and the places of its images."""
     first = min((piece.number for piece in pieces if _is_numbered(piece)), default=1)
     text, places = "", []
     for piece in pieces:
@@ -202,7 +202,7 @@ def _as_text(pieces: Sequence[str | ImagePart | _Mark]) -> tuple[str, list[Quest
 
 
 def _normal(placed: tuple[str, list[QuestionImage]], sources: Sequence[Any]) -> Question:
-    """Leave out white space around the question, and the places of images that all stand in front of it anyway."""
+    """Strip white space around the question, and drop the places of images that all stand in front of it."""
     text, places = placed
     first, last = len(text) - len(text.lstrip()), len(text.rstrip())
     in_front = [place.picture for place in places if place.offset <= first]

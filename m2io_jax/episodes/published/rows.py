@@ -54,7 +54,7 @@ class RowsReader:
         self._shown_in_train: set[str] = set()
 
     def episodes(self, split: str) -> Iterator[Episode]:
-        """The episodes of a split. A row too broken to belong to one is told with the first."""
+        """Yield the episodes of a split. A row too broken to belong to one is reported with the first."""
         for row in self._rows():
             name, belongs = plain(row.file.relative_to(self.root).as_posix()), split == SPLITS[0]
             if belongs and isinstance(row.values, Mapping):
@@ -114,14 +114,14 @@ class RowsReader:
         return islice(read_rows(file, self._data.get(file)), self.config.most or None)
 
     def _published_as(self, row: Row) -> str | None:
-        """The split that a row is published in; None where it is in none, or all rows are dealt anew."""
+        """Return the split that a row is published in; None where it is in none, or all rows are dealt anew."""
         if not self.config.published_splits:
             return None
         of_file = self._split_of_file(row.file)
         return of_file if isinstance(row.values, BadRow) else row_split(row.values, of_file)
 
     def _dealt(self, published: str | None, group: str | None) -> str:
-        """The split of a row: as published, else among the splits that are not; the first where it has no group."""
+        """Return the split of a row: as published, else among the other splits; the first where it has no group."""
         if published in SPLITS[1:]:
             return published
         if group is None:
@@ -129,7 +129,7 @@ class RowsReader:
         return self.config.deal(group, [split for split in SPLITS if split == "train" or split not in self._published])
 
     def _published_splits(self) -> set[str]:
-        """The splits that files, and columns of files whose first row has one, are published in."""
+        """Return the splits that are published: by names of files, and by columns where the first row has one."""
         if not self.config.published_splits:
             return set()
         found = set(filter(None, map(self._split_of_file, self.files)))
@@ -155,7 +155,7 @@ def _other_folder(config: ReadConfig) -> Path | None:
 
 
 def _group(question: str, sources: list[str | bytes]) -> str:
-    """Rows that show the same images, or ask the same without one, are of one group and so of one split."""
+    """Return the group of a row. Rows with the same images, or the same question and none, share a group."""
     shown = sources or [question]
     parts = [hashlib.sha256(part if isinstance(part, bytes) else part.encode("utf-8", "replace")) for part in shown]
     return hashlib.sha256(b"".join(part.digest() for part in parts)).hexdigest()[:16]

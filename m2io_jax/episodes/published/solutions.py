@@ -29,7 +29,7 @@ BOX = r"\boxed{"
 NOT_MATCHED = "its reasoning, whose <think> tags do not match"
 UNREAD = "its second solution, whose tags do not match"
 SHORT = 4  # words: what is shorter is no reasoning
-BEHIND = "what stands behind its answer"
+BEHIND = "the text behind its answer"
 PLAIN = re.compile(r"[-+]?[0-9][0-9,]*(?:\.[0-9]+)?|[A-Za-z]")
 
 
@@ -38,8 +38,8 @@ class Solution:
     """An answer and how one comes to it.
 
     Attributes:
-        worked: whether the answer was told apart from the text around it.
-        notes: what of the text is not kept.
+        worked: whether the text around the answer was separated from it.
+        notes: names of the parts of the text that are not kept.
     """
 
     answer: str
@@ -66,7 +66,7 @@ def answer_text(value: Any) -> str:
 
 
 def read_solution(text: str) -> Solution:
-    """Tell the answer in a solution from the reasoning around it.
+    """Separate the answer of a solution from the reasoning around it.
 
     Raises:
         BadRow: it has several answers, or a tag of an answer without its other half.
@@ -108,7 +108,7 @@ def with_reasoning(found: Solution, text: str) -> Solution:
 
 
 def differ(one: str, other: str) -> bool:
-    """Whether two answers are surely not the same: numbers or letters that the verifier tells apart."""
+    """Return whether two answers are surely not the same: numbers or letters that the verifier tells apart."""
     one, other = one.strip().strip("$().").strip(), other.strip().strip("$().").strip()
     if not (PLAIN.fullmatch(one) and PLAIN.fullmatch(other)) or one.isalpha() != other.isalpha():
         return False
@@ -125,14 +125,14 @@ def _untagged(text: str) -> Solution:
     ends = [tag for tag in THINK_TAG.finditer(text) if tag["close"]]
     if ends:
         (thought, notes), rest = _reasoning(text[: ends[-1].end()]), text[ends[-1].end() :]
-    elif THINK_TAG.search(text):
-        raise BadRow("an answer with half a <think> tag", text)
     for read in (_hashed, _boxed, _last_line):
         found = read(rest)
         if found is not None:
             answer, said = found
             reasoning = "\n".join(filter(None, (thought, said.strip())))
             return Solution(answer.strip(), reasoning, True, notes)
+    if THINK_TAG.search(rest):
+        raise BadRow("an answer with half a <think> tag", text)
     return Solution(rest.strip(), thought, bool(ends), notes)
 
 
@@ -145,7 +145,7 @@ def _hashed(text: str) -> tuple[str, str] | None:
 
 
 def _boxed(text: str) -> tuple[str, str] | None:
-    """The content of the one box in worked text; a box that is all of the text is no worked solution."""
+    """Return the content of the one box in worked text. A box that is all of the text is no worked solution."""
     boxes = _boxes(text)
     if not boxes:
         return None
@@ -179,7 +179,7 @@ def _last_line(text: str) -> tuple[str, str] | None:
 
 
 def _reasoning(text: str) -> tuple[str, tuple[str, ...]]:
-    """The reasoning inside and around one think block; none, with a note, where its tags do not match."""
+    """Return the reasoning inside and around one think block; none, with a note, where its tags do not match."""
     closes = [bool(tag["close"]) for tag in THINK_TAG.finditer(text)]
     # A template that opens the block by itself leaves its closing tag alone.
     if closes not in ([], [True], [False, True]):

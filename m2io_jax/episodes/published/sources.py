@@ -14,6 +14,7 @@ from m2io_jax.errors import UserError
 OTHER_KINDS = (".csv", ".tsv", ".arrow", ".feather", ".tfrecord", ".ndjson", ".gz", ".zst", ".zip", ".tar", ".xz",
                ".bz2", ".7z", ".pkl", ".xlsx", ".h5", ".lmdb")  # fmt: skip
 LINK = "a link that leads out of the folder"
+TWICE = "a link to a file that is read itself"
 NO_ROWS = "JSON that is neither an array of rows nor a row a line"
 
 
@@ -74,7 +75,9 @@ def _read_files(root: Path, blobs: Path | None, report: ReadReport) -> Iterator[
         if not is_inner and (suffix in SUFFIXES or path.is_dir()):
             report.add_file(name.as_posix(), LINK)
         elif suffix in SUFFIXES and path.is_file() and is_inside(Path(os.path.realpath(path)), root, blobs):
-            if suffix == ".json" and not holds_rows(follow_written_link(path, blobs)):
+            if path.is_symlink() and _is_read(Path(os.path.realpath(path)), root):
+                report.add_file(name.as_posix(), TWICE)
+            elif suffix == ".json" and not holds_rows(follow_written_link(path, blobs)):
                 report.add_file(name.as_posix(), NO_ROWS)
             else:
                 yield path
@@ -82,8 +85,15 @@ def _read_files(root: Path, blobs: Path | None, report: ReadReport) -> Iterator[
             report.add_file(name.as_posix(), f"a file of a kind that is not read: {suffix}")
 
 
+def _is_read(path: Path, root: Path) -> bool:
+    """Return whether a file below the root is read by its own name."""
+    if path.suffix.lower() not in SUFFIXES or not path.is_relative_to(root):
+        return False
+    return not any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
 def _cache_blobs(root: Path) -> Path | None:
-    """The folder `blobs` of the repository in a Hugging Face cache whose snapshot the root is, or lies in."""
+    """Return the folder `blobs` of the Hugging Face cache that the root is a snapshot of, or lies in."""
     for folder in (root, *root.parents):
         blobs = folder.parent.parent / "blobs"
         if folder.parent.name == "snapshots" and blobs.is_dir() and not blobs.is_symlink():

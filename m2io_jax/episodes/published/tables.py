@@ -1,6 +1,6 @@
 """Rows of a file, one after another and within bounds: JSON Lines, a JSON array, Parquet.
 
-A damaged row is told and left out; damage that hides where the next row begins costs the rest of the file.
+A damaged row is left out and reported. Damage that hides where the next row begins costs the rest of the file.
 """
 
 import codecs
@@ -53,7 +53,7 @@ def read_rows(file: Path, data: Path | None = None) -> Iterator[Row]:
 
 
 def holds_rows(file: Path) -> bool:
-    """Whether a `.json` file is an array or has an object a line.
+    """Return whether a `.json` file is an array or has an object a line.
 
     One object over many lines is no list of rows: a description of the set, or settings.
     """
@@ -104,7 +104,7 @@ def _json(line: bytes) -> Any:
 
 
 def _json_array(file: Path) -> Iterator[tuple[int, Any]]:
-    """The elements of an array, read as they are needed: the file may be larger than the memory."""
+    """Yield the elements of an array. They are read as they are needed: the file may be larger than the memory."""
     number, pieces = 1, _text(file)
     try:
         text = next(pieces, "")
@@ -177,7 +177,7 @@ def _parquet(file: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _values(batch: Any) -> Mapping[str, Any] | BadRow:
-    """The row of a batch of one: text that is not UTF-8, or a date beyond Python's, would fail a whole batch."""
+    """Return the row of a batch of one: text that is not UTF-8, or a date beyond Python's, fails a whole batch."""
     import pyarrow
 
     try:
@@ -187,7 +187,7 @@ def _values(batch: Any) -> Mapping[str, Any] | BadRow:
 
 
 def _checked(values: Any) -> Mapping[str, Any] | BadRow:
-    """A row with columns that do not lie too deep inside each other."""
+    """Return a row, or a bad one where its columns lie too deep inside each other."""
     if not isinstance(values, Mapping):
         return BadRow("a row without columns", f"{type(values).__name__}")
     level, depth = [values], 0

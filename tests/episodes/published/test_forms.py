@@ -117,11 +117,29 @@ def test_chats_of_several_turns_are_left_out(tmp_path, more):
         ({"problem": "How many?", "image": "a.png", "image_2": "b.png"}, "not read: image_2"),
         ({"problem": "How many?", "image_1": "a.png", "image_3": "b.png"}, "numbered images"),
         ({"problem": "Which?", "options": ["red", "blue"], "answer": "B"}, "choices in a column that is not read"),
+        ({"problem": "Which?", "options": "['red', 'blue']", "answer": "(A)"}, "not read: options"),
+        ({"problem": "Which?", "choices": ["red", "blue"], "answer": 1}, "not read: choices"),
+        ({"question": "Which?", "A": "red", "B": "blue", "answer": "B"}, "not read: A, B"),
         ({"problem": "Where is <bbox>?", "objects": {"bbox": [[1, 2, 3, 4]]}}, "<bbox>"),
     ],
 )
 def test_what_is_not_read_leaves_the_row_out_and_is_named(tmp_path, row, reason):
     assert reason in bad_row(tmp_path, {"answer": "3"} | row)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"problem": "Which? A. red B. blue", "options": ["red", "blue"], "answer": "B"},
+        {"problem": "Which?", "options": ["3", "4"], "answer": "4"},
+        {"problem": "Which?", "options": "[broken", "answer": "A"},
+        {"problem": "Which?", "choices": ["red", "blue"], "answer": "9" * 6000},
+    ],
+)
+def test_choices_that_the_question_says_or_does_not_need(tmp_path, row):
+    write_lines(tmp_path / "rows.jsonl", row)
+    report, found = read_all(tmp_path)
+    assert not any("choices" in reason for reason in report.bad) and (found or len(str(row)) > 5000)
 
 
 @pytest.mark.parametrize(

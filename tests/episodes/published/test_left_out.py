@@ -73,6 +73,13 @@ def test_files_that_are_not_read_are_named(tmp_path):
         make_read("rows", tmp_path / "one.json", tmp_path / "out2", ReadConfig())
 
 
+def test_a_link_to_a_file_that_is_read_does_not_double_its_rows(tmp_path):
+    file = write_lines(tmp_path / "set" / "a.jsonl", GOOD)
+    (tmp_path / "set" / "latest.jsonl").symlink_to(file)
+    report = make_read("rows", tmp_path / "set", tmp_path / "out", ReadConfig(train=1.0, validation=0.0))
+    assert report.kept == 1 and report.unread_files == [("latest.jsonl", "a link to a file that is read itself")]
+
+
 def test_two_snapshots_of_a_cache_are_not_read_as_one_set(tmp_path):
     for revision in ("abc", "def"):
         write_lines(tmp_path / "hub" / "snapshots" / revision / "train.jsonl", GOOD)

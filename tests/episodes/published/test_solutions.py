@@ -73,7 +73,7 @@ def test_tags_that_tell_no_one_answer_leave_the_row_out(tmp_path, solution, reas
 def test_reasoning_whose_tags_do_not_match_is_not_kept_and_told():
     found = read_solution("<think>one<think>two</think><answer>4</answer>")
     assert (found.answer, found.reasoning) == ("4", "") and len(found.notes) == 1
-    assert read_solution("<answer>4</answer> as I said").notes == ("what stands behind its answer",)
+    assert read_solution("<answer>4</answer> as I said").notes == ("the text behind its answer",)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,13 @@ def test_two_answers_that_surely_differ_leave_the_row_out(tmp_path, answer, solu
         assert read_row(tmp_path, row).answer == answer
     else:
         assert bad_row(tmp_path, row) == "two answers that differ"
+
+
+def test_a_response_that_answers_otherwise_is_not_kept(tmp_path):
+    row = {"problem": "How many?", "answer": "4", "response": "I see two and three, so \\boxed{5}."}
+    episode = read_row(tmp_path, row)
+    assert (episode.answer, episode.reasoning) == ("4", "")
+    assert read_row(tmp_path, row | {"answer": "5"}).reasoning == "I see two and three, so \\boxed{5}."
 
 
 @pytest.mark.parametrize(
