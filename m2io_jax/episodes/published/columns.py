@@ -1,6 +1,7 @@
 """The columns that hold a row's question, answer and images, by the names that trainers give them."""
 
 import ast
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -217,7 +218,8 @@ def _choices(values: Mapping[str, Any]) -> dict[str, list[str]]:
     found = {name: values.get(name) for name in CHOICES}
     for name, value in found.items():
         if isinstance(value, str) and value.startswith("[") and len(value) < MOST_CHOICES:
-            with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            with warnings.catch_warnings(), suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                warnings.simplefilter("ignore")  # of Python, about backslashes in LaTeX
                 found[name] = ast.literal_eval(value)
     lettered = [values.get(letter) for letter in LETTERS if isinstance(values.get(letter), str)]
     found["A, B, ..."] = lettered if "A" in values and "B" in values else None
