@@ -1,6 +1,7 @@
 """The columns that hold a row's question, answer and images, by the names that trainers give them."""
 
 import ast
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ SPOKEN = ("response", "completion", "output")  # where a chat has no turn of the
 REASONING = ("reasoning", "reasoning_content", "rationale", "cot", "chain_of_thought", "thinking", "thought",
              "thoughts", "explanation")  # fmt: skip
 IMAGES = ("images", "image", "multi_modal_data.image", "multi_modal_data.images", "mm_data.image", "mm_data.images")
-MOST_NUMBERED = 32  # image_1, image_2, ...
+NUMBERED = re.compile(r"image_?([0-9]{1,2})")
 OTHER_MEDIA = ("video", "videos", "audio", "audios")
 CHOICES = ("options", "choices")
 LETTERS = tuple("ABCDEFGHIJ")
@@ -112,8 +113,8 @@ def _with_response(found: Solution, response: str) -> Solution:
 
 def dotted(values: Mapping[str, Any], name: str) -> Any:
     """Return a column, or what lies in one: `reward_model.ground_truth`."""
-    if name in values:
-        return values[name]
+    if name in values or "." not in name:
+        return values.get(name)
     found: Any = values
     for key in name.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -160,9 +161,8 @@ def _images(values: Mapping[str, Any], config: ReadConfig) -> tuple[list[Any], t
 
 def _numbered_images(values: Mapping[str, Any]) -> list[tuple[int, str]]:
     """Return the numbers and names of the filled columns image_1, image_2 (or image1, image2) and so on."""
-    numbers = range(1, MOST_NUMBERED + 1)
-    names = ((number, name) for number in numbers for name in (f"image_{number}", f"image{number}"))
-    return [(number, name) for number, name in names if is_filled(values.get(name))]
+    found = ((NUMBERED.fullmatch(name), name) for name in values)
+    return sorted((int(match[1]), name) for match, name in found if match and is_filled(values[name]))
 
 
 def _completion(values: Mapping[str, Any]) -> str | None:

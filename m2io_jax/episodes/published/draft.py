@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from m2io_jax.corpus.pictures import PictureError, decode
@@ -69,15 +70,21 @@ class ReadConfig:
 
         Where these splits have no share at all, the first of them takes every group.
         """
-        shares = self.shares()
-        whole = sum(shares.share(split) for split in splits)
-        if whole <= 0:
-            return splits[0]
-        parts = {split: shares.share(split) / whole if split in splits else 0.0 for split in SPLITS}
-        if len(splits) < len(SPLITS):
-            train = min(1.0, parts["train"])
-            shares = replace(shares, train=train, validation=min(1.0 - train, parts["validation"]))
-        return split_of(group, shares)
+        shares = _shares_among(self.shares(), tuple(splits))
+        return splits[0] if shares is None else split_of(group, shares)
+
+
+@lru_cache
+def _shares_among(shares: EpisodeConfig, splits: tuple[str, ...]) -> EpisodeConfig | None:
+    """Return the shares of some splits, made to sum to 1; None where they have no share at all."""
+    if set(splits) == set(SPLITS):
+        return shares
+    whole = sum(shares.share(split) for split in splits)
+    if whole <= 0:
+        return None
+    parts = {split: shares.share(split) / whole if split in splits else 0.0 for split in SPLITS}
+    train = min(1.0, parts["train"])
+    return replace(shares, train=train, validation=min(1.0 - train, parts["validation"]))
 
 
 class BadRow(Exception):

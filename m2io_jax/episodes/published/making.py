@@ -54,13 +54,18 @@ def make_read(kind: Literal["clevr", "rows"], source: Path, folder: Path, config
 
 def _nothing_kept(source: Path, folder: Path, report: ReadReport) -> UserError:
     """Write the report of a set of which every row was left out, and return the error that tells the reasons."""
-    write_at_once(_beside(folder), json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n", what="report")
+    mend = f"see {_beside(folder)}"
+    try:
+        write_at_once(_beside(folder), json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n", what="report")
+    except UserError as error:  # the reasons are told all the same
+        mend = f"write to another folder for the whole list: {error.what}"
     listed = [
         f"  {each.file}:{each.row}: {each.reason}{each.detail and ' (' + each.detail + ')'}"
         for each in report.problems[:SHOWN_PROBLEMS]
     ]
     what = "\n".join(["There is no episode to write: no row can be used.", report.summary(), *listed])
-    mend = f"see {_beside(folder)}; columns of other names are given as prompt_key=, answer_key= and image_key="
+    if report.columns:
+        mend += "; columns of other names are given as prompt_key=, answer_key= and image_key="
     return UserError(what, where=str(source), mend=mend)
 
 

@@ -50,13 +50,15 @@ class RowsReader:
         found = find_source(source, report)
         self.root, self.files, self._data = found.root, found.files, found.data
         self.images = ImageFinder(found.root, found.blobs, _other_folder(config))
+        self._names = {file: plain(file.relative_to(self.root).as_posix()) for file in self.files}
+        self._file_splits = {file: file_split(file.relative_to(self.root), self.root.name) for file in self.files}
         self._published = self._published_splits()
         self._shown_in_train: set[str] = set()
 
     def episodes(self, split: str) -> Iterator[Episode]:
         """Yield the episodes of a split. A row too broken to belong to one is reported with the first."""
         for row in self._rows():
-            name, belongs = plain(row.file.relative_to(self.root).as_posix()), split == SPLITS[0]
+            name, belongs = self._names[row.file], split == SPLITS[0]
             if belongs and isinstance(row.values, Mapping):
                 self.report.add_columns(row.values)
             made = None
@@ -117,7 +119,7 @@ class RowsReader:
         """Return the split that a row is published in; None where it is in none, or all rows are dealt anew."""
         if not self.config.published_splits:
             return None
-        of_file = self._split_of_file(row.file)
+        of_file = self._file_splits[row.file]
         return of_file if isinstance(row.values, BadRow) else row_split(row.values, of_file)
 
     def _dealt(self, published: str | None, group: str | None) -> str:
@@ -132,17 +134,14 @@ class RowsReader:
         """Return the splits that are published: by names of files, and by columns where the first row has one."""
         if not self.config.published_splits:
             return set()
-        found = set(filter(None, map(self._split_of_file, self.files)))
+        found = set(filter(None, self._file_splits.values()))
         for file in self.files:
             first = next(self._rows_of(file), None)
             if first is None or isinstance(first.values, BadRow) or row_split(first.values, None) is None:
                 continue
             good = (row.values for row in self._rows_of(file) if isinstance(row.values, Mapping))
-            found |= set(filter(None, (row_split(values, self._split_of_file(file)) for values in good)))
+            found |= set(filter(None, (row_split(values, self._file_splits[file]) for values in good)))
         return found
-
-    def _split_of_file(self, file: Path) -> str | None:
-        return file_split(file.relative_to(self.root), self.root.name)
 
 
 def _other_folder(config: ReadConfig) -> Path | None:

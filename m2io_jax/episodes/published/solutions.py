@@ -1,8 +1,8 @@
-"""Solutions: the answer of a row, and the reasoning that leads to it.
+r"""Solutions: the answer of a row, and the reasoning that leads to it.
 
-    <think> 2 and 3 make 5. </think> <answer> 5 </answer>     R1-V, open-r1, ms-swift, EasyR1
-    2 and 3 make 5.\n#### 5                                    GSM8K
-    2 and 3 make \\boxed{5}.                                    MATH, DeepScaleR
+    <think> 2 and 3 make 5. </think> <answer> 5 </answer>     R1-V, open-r1, ms-swift
+    2 and 3 make 5. <a new line> #### 5                       GSM8K
+    2 and 3 make \boxed{5}.                                   MATH, DeepScaleR
     2 and 3 make 5. The answer is 5.
 """
 
@@ -186,5 +186,3 @@ def _reasoning(text: str) -> tuple[str, tuple[str, ...]]:
         return "", (NOT_MATCHED,)
     lines = (line.strip() for line in THINK_TAG.sub("\n", text).splitlines())
     return "\n".join(line for line in lines if line), ()
-
-

@@ -39,11 +39,7 @@ FORMS = {
     "LLaMA-Factory, alpaca": {"instruction": "<image>How many?", "input": "", "output": THOUGHT, "images": ["a.png"]},
     "ms-swift, messages": {"messages": turns("role", "content")[:1], "images": "a.png", "solution": THOUGHT},
     "ms-swift, query": {"query": "<image>How many?", "response": THOUGHT, "history": [], "images": ["a.png"]},
-    "LMM-R1": {
-        "message": json.dumps(
-            [{"role": "user", "content": PARTS}, {"role": "assistant", "content": THOUGHT}]
-        )
-    },
+    "LMM-R1": {"message": json.dumps([{"role": "user", "content": PARTS}, {"role": "assistant", "content": THOUGHT}])},
     "a chat as JSON in a string": {"messages": json.dumps(turns("role", "content")), "images": '["a.png"]'},
 }
 

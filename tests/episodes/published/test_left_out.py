@@ -41,6 +41,13 @@ def test_a_set_that_is_read_after_all_leaves_no_such_report(tmp_path):
     assert not (tmp_path / "out.report.json").exists() and len(open_episodes(tmp_path / "out", "train")) == 1
 
 
+def test_a_report_that_cannot_be_written_hides_no_reason(tmp_path):
+    write_lines(tmp_path / "set" / "rows.jsonl", {"text": "x"})
+    (tmp_path / "out.report.json").mkdir()
+    with pytest.raises(UserError, match=r"(?s)1 left out: no question.*report cannot be written"):
+        make_read("rows", tmp_path / "set", tmp_path / "out", ReadConfig())
+
+
 def test_a_set_without_a_row_says_so(tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n\n")
     with pytest.raises(UserError, match="0 rows read, 0 kept"):
