@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -48,7 +49,8 @@ def make_read(kind: Literal["clevr", "rows"], source: Path, folder: Path, config
             if len(ended) == len(SPLITS) and not report.kept:
                 raise _nothing_kept(source, folder, report) from error
             raise
-    _beside(folder).unlink(missing_ok=True)
+    with suppress(OSError):
+        _beside(folder).unlink()
     return report
 
 

@@ -46,6 +46,8 @@ def test_a_report_that_cannot_be_written_hides_no_reason(tmp_path):
     (tmp_path / "out.report.json").mkdir()
     with pytest.raises(UserError, match=r"(?s)1 left out: no question.*report cannot be written"):
         make_read("rows", tmp_path / "set", tmp_path / "out", ReadConfig())
+    write_lines(tmp_path / "set" / "rows.jsonl", GOOD)
+    assert make_read("rows", tmp_path / "set", tmp_path / "out", ReadConfig(train=1.0, validation=0.0)).kept == 1
 
 
 def test_a_set_without_a_row_says_so(tmp_path):
