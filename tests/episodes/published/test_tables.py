@@ -12,6 +12,7 @@ from m2io_jax.episodes.prompt import question_parts
 from m2io_jax.episodes.published import draft, tables
 from m2io_jax.episodes.published.tables import read_rows
 from m2io_jax.tasks import find_task
+from m2io_jax.tasks.verifiable import is_formatted
 
 GOOD = {"problem": "How many?", "answer": "3"}
 
@@ -139,4 +140,4 @@ def test_mutated_rows_are_episodes_or_counted_and_nothing_is_raised(tmp_path, mo
     for split in SPLITS:
         for episode in found[split].values():
             assert "".join(part for part in question_parts(episode) if isinstance(part, str)).strip()
-            assert find_task("geometry").score(find_task("geometry").target(episode), episode)["format"] == 1.0
+            assert is_formatted(find_task("geometry").target(episode))
