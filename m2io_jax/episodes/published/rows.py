@@ -98,12 +98,9 @@ class RowsReader:
 
     def _count(self, made: Episode, published: str | None, split: str) -> None:
         self.report.kept += 1
-        if published is None:
-            return
-        self.report.published.setdefault(published, Counter())[split] += 1
-        if self._published == {"train"}:
-            return
-        if split == "train":
+        if published is not None:
+            self.report.published.setdefault(published, Counter())[split] += 1
+        if split == "train" and self._published - {"train"}:
             self._shown_in_train.add(made.group)
         elif published == split and made.group in self._shown_in_train:
             self.report.shared += 1
