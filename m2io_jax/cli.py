@@ -88,7 +88,7 @@ def generate(task: str, folder: Path, settings: Overrides = None, count: int = 2
 
 @read_app.command("rows")
 def read_rows(source: Path, folder: Path, settings: Overrides = None):
-    """Read rows of R1-V's or LMM-R1's sets (JSON Lines or Parquet) with their pictures as episodes."""
+    """Read rows of published sets (JSON, JSON Lines or Parquet; forms of TRL, verl, VLM-R1 ...) as episodes."""
     from m2io_jax.episodes.published.draft import ReadConfig
     from m2io_jax.episodes.published.making import make_read
 

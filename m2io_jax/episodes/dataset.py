@@ -1,8 +1,8 @@
 """Episodes on disk: a versioned TFDS data set in ArrayRecord, read by random access, with no TensorFlow in sight.
 
 episodes.json                                   provenance, counts, dropped rows; written last
-1.1.0/dataset_info.json, features.json          TFDS's own description
-1.1.0/m2io_episodes-train.array_record-00000-of-00001
+1.2.0/dataset_info.json, features.json          TFDS's own description
+1.2.0/m2io_episodes-train.array_record-00000-of-00001
 """
 
 import contextlib
@@ -19,12 +19,16 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from m2io_jax.episodes.episode import Candidate, Episode, Placement
+from m2io_jax.episodes.episode import Candidate, Episode, Placement, QuestionImage
 from m2io_jax.errors import UserError
 from m2io_jax.files import sampled_digest
 
-RELEASES = {"1.0.0": "First version.", "1.1.0": "Verified answers and how one comes to them."}  # all can be read
-VERSION = "1.1.0"  # what is written
+RELEASES = {  # all can be read
+    "1.0.0": "First version.",
+    "1.1.0": "Verified answers and how one comes to them.",
+    "1.2.0": "Where images stand in a question.",
+}
+VERSION = "1.2.0"  # what is written
 FORMAT = "m2io-episodes"
 NAME = "m2io_episodes"
 OURS = {"episodes.json", "building", *RELEASES}
@@ -67,7 +71,10 @@ class M2ioEpisodes(tfds.core.GeneratorBasedBuilder):
 
 
 def episode_features() -> tfds.features.FeaturesDict:
-    """The features of `Episode`; gold and labels are int32 [placements, 2], each row (slot, picture)."""
+    """The features of `Episode`; gold and labels are int32 [placements, 2], each row (slot, picture).
+
+    `question_images` is int32 [images, 2], each row (offset, picture).
+    """
     features = tfds.features
     placements = features.Tensor(shape=(None, 2), dtype=np.int32)
     return features.FeaturesDict(
@@ -92,6 +99,7 @@ def episode_features() -> tfds.features.FeaturesDict:
             "group": features.Text(),
             "answer": features.Text(),
             "reasoning": features.Text(),
+            "question_images": placements,
         }
     )
 
@@ -104,6 +112,7 @@ def to_example(episode: Episode) -> dict[str, Any]:
         "candidates": [dict(vars(candidate)) for candidate in episode.candidates],
         "gold": _pairs(episode.gold),
         "labels": _pairs(episode.labels),
+        "question_images": np.array([(i.offset, i.picture) for i in episode.question_images], np.int32).reshape(-1, 2),
     }
 
 
@@ -122,6 +131,9 @@ def from_example(example: Mapping[str, Any]) -> Episode:
         group=_text(example["group"]),
         answer=_text(example.get("answer", "")),
         reasoning=_text(example.get("reasoning", "")),
+        question_images=tuple(
+            QuestionImage(int(offset), int(picture)) for offset, picture in example.get("question_images", ())
+        ),
     )
 
 
