@@ -1,0 +1,120 @@
+"""One canonical text for an answer, whatever is around it: Markdown, LaTeX's text commands, "The answer is", a box."""
+
+import re
+from functools import lru_cache
+
+from m2io_jax.verification.characters import fold_characters, matching_bracket
+
+LONGEST = 500  # characters; what is longer is no answer
+
+# A dollar sign that is money, apart from one that opens mathematics.
+DOLLAR = "\N{CURRENCY SIGN}"
+
+_TEXT = re.compile(
+    r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?|boldsymbol|bm"
+    r"|emph|underline) ?\{(?P<body>[^{}]*)\}"
+)
+_SIZES = re.compile(
+    r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?|\\(?:display|text|script)style(?![a-zA-Z])|\\limits(?![a-z])"
+)
+_SPACES = re.compile(r"\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\\thinspace(?![a-zA-Z])")
+_COMMA = re.compile(r" ?\{ ?, ?\}")
+_FRAC = re.compile(r"\\[dtc]?frac(?![a-zA-Z]) *(?P<top>[0-9]|\{[^{}]*\}) *(?P<bottom>[0-9]|\{[^{}]*\})")
+_DEGREES = re.compile(r" ?(?:\^ ?\{? ?\\circ ?\}?|\\degree(?![a-zA-Z])|\{\\degree\}|\\textdegree(?![a-zA-Z]))")
+_MONEY = {r"\pounds": "£", r"\euro": "€", r"\yen": "¥", r"\$": DOLLAR}
+
+_POWER = re.compile(r"(?<=[0-9)}])\*\*(?=[-+]?[0-9({])")  # no emphasis: 10**3
+_EMPHASIS = re.compile(r"(?<![\w)}])(?P<mark>\*\*|__|`)(?=\S)(?P<body>[^*`]+?)(?<=\S)(?P=mark)(?![\w({])")
+
+WRAPPINGS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("```", "```"), ("`", "`"), ("***", "***"))
+WRAPPINGS += (("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ('"', '"'), ("'", "'"))
+_BOXES = (r"\boxed{", r"\fbox{", r"\framebox{", "{")
+
+_LEAD = re.compile(
+    r"(?:\#{1,6} +|[*\u2022] +|= *|\\approx *|\\therefore *|~ *"
+    r"|(?:so|thus|hence|therefore|then|and so)\b,? *"
+    r"|(?:the |my |our |your )?(?:final |correct |right |best |exact )*"
+    r"(?:answer|ans|result|solution|count)\b(?: (?:to|for) [a-z0-9 ]{1,40}?)??\.?"
+    r" ?(?:(?:is|are|equals|would be|should be|will be)\b(?: equal to\b)?|[:=])"
+    r"[ :=]*(?:option (?=\(?[A-Z]\b))?"
+    r"|there (?:is|are)\b *|it(?: is|'s)\b *|(?:i|we) (?:count|see|get|have|obtain|find)\b *|(?:a |in )?total of\b *"
+    r"|(?:antwort|r\u00e9ponse|respuesta|resposta|risposta|\u043e\u0442\u0432\u0435\u0442) ?[:=] *"
+    r"|(?:\u6240\u4ee5|\u56e0\u6b64)?,? ?(?:\u6700\u7ec8|\u6b63\u786e)?"
+    r"(?:\u7b54\u6848|\u7b54|\u7ed3\u679c) ?(?:[:\u662f\u4e3a]|\u7b49\u4e8e)[: ]*)",
+    re.IGNORECASE,
+)
+_FACTORIAL = re.compile(r"(?:[0-9)}]|(?:^|[\W\d_])[a-zA-Zα-ω]) ?!$")
+
+
+@lru_cache(maxsize=16_384)
+def canonical(answer: str) -> str:
+    """Return an answer in one line, in keyboard characters and LaTeX, without what stands around it.
+
+    Empty where it is longer than `LONGEST`.
+    """
+    if len(answer) > LONGEST:
+        return ""
+    folded = fold_characters(answer)
+    if len(folded) > 2 * LONGEST:  # a single character can stand for many
+        return ""
+    text, inner = "", plain_latex(folded)
+    while inner != text:
+        text, inner = inner, _unwrapped(inner)
+    return text
+
+
+def plain_latex(text: str) -> str:
+    """Return text without LaTeX that changes its looks alone; fractions and degree signs in one form each."""
+    text = _POWER.sub("^", text)
+    text = _EMPHASIS.sub(lambda match: match["body"], text)
+    for name, sign in _MONEY.items():
+        text = re.sub(re.escape(name) + ("" if name == r"\$" else r"(?![a-zA-Z]) ?"), sign, text)
+    text = _COMMA.sub(",", text.replace(r"\!", "").replace(r"\%", "%").replace(r"\#", "#").replace(r"\&", "&"))
+    text = _SIZES.sub("", text)
+    for _ in range(5):  # commands inside commands
+        text, changes = _TEXT.subn(_bare_text, text)
+        if not changes:
+            break
+    text = _DEGREES.sub("\N{DEGREE SIGN}", _SPACES.sub(" ", text))
+    text = _FRAC.sub(lambda match: rf"\frac{{{match['top'].strip('{} ')}}}{{{match['bottom'].strip('{} ')}}}", text)
+    return " ".join(re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text).split())
+
+
+def _bare_text(match: re.Match[str]) -> str:
+    before, body = match.string[: match.start()][-1:], match["body"]
+    apart = (before.isdigit() or before == "}" or before == "\N{DEGREE SIGN}") and body[:1].isalpha()
+    after = match.string[match.end() : match.end() + 1]
+    return " " * apart + body + " " * (body[-1:].isalpha() and after.isalnum() and match[0].startswith(r"\text"))
+
+
+def _unwrapped(text: str) -> str:
+    text = _without_stop(text.strip())
+    for opening, closing in WRAPPINGS:
+        body = text[len(opening) : len(text) - len(closing)]
+        if body.strip() and text == opening + body + closing and _belong_together(body, opening):
+            return body.strip()
+    for box in _BOXES:
+        if text.startswith(box) and text.endswith("}"):
+            body = text[len(box) : -1]
+            if body.strip() and matching_bracket(text, len(box) - 1) == len(text) - 1:
+                return body.strip()
+    lead = _LEAD.match(text)
+    if lead and text[lead.end() :].strip():
+        return text[lead.end() :].strip()
+    return text
+
+
+def _without_stop(text: str) -> str:
+    """Take off a full stop and the like; an exclamation mark after a number or a symbol is a factorial."""
+    while text and text[-1] in ".,;:?!":
+        if text.endswith("!") and _FACTORIAL.search(text) or text.endswith("\\" + text[-1]):
+            break
+        text = text[:-1].rstrip()
+    return text
+
+
+def _belong_together(body: str, opening: str) -> bool:
+    """Return whether the marks around `body` belong to each other: `$1$ or $2$` has two pairs."""
+    if opening == "*" and body[0].isspace():
+        return False  # a bullet
+    return opening[-1] not in body if opening[0] == "$" else opening not in body

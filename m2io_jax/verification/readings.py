@@ -1,0 +1,262 @@
+"""What an answer's canonical text is: a choice, a quantity, a figure, a ratio, a list, words, or an expression."""
+
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from m2io_jax.verification.canonical import canonical
+from m2io_jax.verification.characters import RANGE_DASHES, matching_bracket
+from m2io_jax.verification.expressions import greek_name, has_angle_function, is_mathematical
+from m2io_jax.verification.quantities import Quantity, is_decimal_comma, read_quantity, read_tail
+from m2io_jax.verification.units import Unit
+from m2io_jax.verification.words import Choice, Figure, fold_words, is_words, read_choice, read_figure
+
+MOST_ITEMS = 24
+DEEPEST = 6
+LONGEST_NAME = 60
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words, folded for comparison."""
+
+    folded: str
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Mathematics for math-verify, with the unit or the noun that stands after it."""
+
+    text: str
+    unit: Unit | None = None
+    noun: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Items:
+    """Several answers in one.
+
+    Attributes:
+        brackets: the opening and the closing one; empty where there are none.
+        items: the answers in the order they are written.
+        text: all as it is written.
+        decimal: what the text is where its comma is a decimal one: 3,14.
+    """
+
+    brackets: str
+    items: tuple["Reading", ...]
+    text: str
+    decimal: Quantity | None = None
+
+
+@dataclass(frozen=True)
+class Named:
+    """A value and what it is the value of: x = 5."""
+
+    name: str
+    value: "Reading"
+    text: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Numbers with marks between them: a ratio, a time of day, a date, a range.
+
+    Attributes:
+        kind: the mark: `:`, `-`, `/` or `to`.
+        suffix: what follows, as pm.
+        ambiguous: a dash that is no hyphen, which means a range more often than a difference.
+    """
+
+    kind: str
+    numbers: tuple[int, ...]
+    suffix: str
+    text: str
+    ambiguous: bool = False
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Text without a letter, a digit or a command."""
+
+
+Reading = Choice | Quantity | Figure | Words | Expression | Items | Named | Parts | Unreadable
+
+_PARTS = re.compile(
+    r"(?P<numbers>[0-9]{1,9}(?P<mark> ?[:/-] ?| to )[0-9]{1,9}(?:(?P=mark)[0-9]{1,9}){0,5})"
+    r" ?(?P<suffix>[aApP]\.?[mM]\.?)?"
+)
+_RANGE = re.compile(rf"\d ?[{RANGE_DASHES}] ?\d")
+_NAME = re.compile(
+    r"(?P<name>[^\W\d_](?:[^\W\d]|\\|[ '|])*(?:_(?:\{[^{}]*\}|\w))?(?:\([a-z](?:,[a-z])?\))?"
+    r"|\\[^=<>+*^,;-]{1,40}?|\([a-z], ?[a-z]\)|\|[A-Z]{2}\|)"
+    r" ?(?P<sign>=|\\in(?![a-z])|:(?= )) ?(?P<value>[^=<>]+(?:=[^=<>]+)*)"
+)
+_STATED = re.compile(
+    r"(?:the )?(?P<name>(?:value|length|area|volume|perimeter|circumference|radius|diameter|angle|height|width|distance"
+    r"|sum|total|number|product|difference|ratio|probability|slope|measure|speed|cost|price|age)\b"
+    r"(?: of [^=<>]{1,40}?)?) (?:is|are|equals) (?:equal to )?(?P<value>.+)",
+    re.IGNORECASE,
+)
+_REVERSED = re.compile(r"(?P<value>[^=<>a-zA-Z\\]*[0-9][^=<>a-zA-Z\\]*)= ?(?P<name>[a-zA-Z])")
+_SUM = re.compile(r"[^=<>a-zA-Z]*[0-9+*/)^-][^=<>a-zA-Z]*=(?P<value>[^=<>]+)")
+_OPENINGS = {"(": ")", "[": "]", r"\{": r"\}", "{": "}", r"\langle": r"\rangle"}
+_UNION = re.compile(r" ?\\(?:cup|cap|setminus)(?![a-z])")
+_WORD_SEPARATOR = re.compile(r",? +(?:and|or|&) +|,? *\\(?:land|lor|wedge|vee)(?![a-z]) *")
+
+
+def read(answer: str) -> Reading | None:
+    """Read an answer; None where it is empty or too long."""
+    reading = _read(canonical(answer))
+    return replace(reading, ambiguous=True) if isinstance(reading, Parts) and _RANGE.search(answer) else reading
+
+
+@lru_cache(maxsize=16_384)
+def _read(text: str, depth: int = 0) -> Reading | None:
+    if not text:
+        return None
+    choice = read_choice(text)
+    if choice:
+        return choice
+    quantity = read_quantity(text)
+    if quantity:
+        return quantity
+    return (
+        _parts(text) or read_figure(text) or _plus_minus(text, depth) or _items(text, depth) or _named(text, depth)
+        or _words_or_expression(text)
+    )  # fmt: skip
+
+
+def _parts(text: str) -> Parts | None:
+    match = _PARTS.fullmatch(text)
+    if match is None:
+        return None
+    mark = match["mark"].strip()
+    numbers = tuple(int(number) for number in re.split(r" ?[:/-] ?| to ", match["numbers"]))
+    suffix = (match["suffix"] or "").replace(".", "").casefold()
+    if mark != ":" and (suffix or mark == "/" and len(numbers) != 3):
+        return None
+    return Parts(mark, numbers, suffix, text)
+
+
+def _plus_minus(text: str, depth: int) -> Reading | None:
+    """Read `3 \\pm 2` as both of its values."""
+    if text.count(r"\pm") != 1 or depth > DEEPEST or re.search(r"[(\[{=<>,;]", text.partition(r"\pm")[0]):
+        return None
+    before, after = (part.strip() for part in text.split(r"\pm"))
+    both = [_read(f"{before} {sign} {after}" if before else sign.strip("+") + after, depth + 1) for sign in "+-"]
+    return None if None in both else Items("", tuple(both), text)
+
+
+def _items(text: str, depth: int) -> Reading | None:
+    if depth > DEEPEST or _UNION.search(text) or r"\begin" in text:
+        return None
+    brackets, body = _brackets(text)
+    pieces = _split(body, inside=bool(brackets))
+    if len(pieces) < 2:
+        return _read(body, depth + 1) if brackets in ("()", "[]", r"\{\}", "{}") and pieces else None
+    if len(pieces) > MOST_ITEMS:
+        return None
+    items = [_read(_piece(piece), depth + 1) for piece in pieces]
+    if None in items or not brackets and not _is_list(body, items):
+        return None
+    decimal = read_quantity(f"{text} units") if is_decimal_comma(text) else None
+    return Items(brackets.replace("\\", ""), tuple(items), text, decimal)
+
+
+def _piece(text: str) -> str:
+    return canonical(text)
+
+
+def _is_list(body: str, items: list[Reading]) -> bool:
+    """Return whether pieces without brackets are answers each; the parts of a sentence are not."""
+    if all(isinstance(item, Words) for item in items):
+        return all(len(item.folded.split()) <= 3 for item in items)
+    return not any(isinstance(item, Unreadable) for item in items)
+
+
+def _brackets(text: str) -> tuple[str, str]:
+    """Return the brackets around a text, both in one string, and what they hold; none where they do not match."""
+    for opening in (r"\langle", r"\{", "(", "[", "{"):
+        for closing in _OPENINGS.values():
+            if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
+                half_open = {opening, closing} in ({"(", "]"}, {"[", ")"})
+                if closing != _OPENINGS[opening] and not half_open:
+                    continue
+                if closing in (")", "]", "}") and text.endswith("\\" + closing):
+                    continue
+                if not half_open and not _encloses(text, opening):
+                    continue
+                return opening + closing, text[len(opening) : -len(closing)].strip()
+    return "", text
+
+
+def _encloses(text: str, opening: str) -> bool:
+    bracket = opening[-1]
+    if bracket not in "([{":
+        return True
+    end = matching_bracket(text, len(opening) - 1)
+    return end == len(text) - 1
+
+
+def _split(body: str, inside: bool) -> list[str]:
+    """Split at commas, semicolons, "and" and "or" outside brackets; where a comma has a space after it, only there."""
+    cuts, depth = [], 0
+    for index, character in enumerate(body):
+        depth += (character in "([{") - (character in ")]}")
+        if depth < 0:
+            return [body]
+        if not depth:
+            if character in ",;":
+                cuts.append((index, index + 1))
+            elif match := _WORD_SEPARATOR.match(body, index):
+                cuts.append((index, match.end()))
+    loose = [cut for cut in cuts if body[cut[0]] == ";" or " " in body[cut[1] - 1 : cut[1] + 1]]
+    if loose and not inside:
+        cuts = loose
+    pieces, start = [], 0
+    for left, right in cuts:
+        if left >= start:
+            pieces.append(body[start:left])
+            start = right
+    pieces.append(body[start:])
+    return [piece.strip() for piece in pieces] if all(piece.strip() for piece in pieces) else [body]
+
+
+def _named(text: str, depth: int) -> Reading | None:
+    if depth > DEEPEST:
+        return None
+    stated = _STATED.fullmatch(text)
+    match = stated or _NAME.fullmatch(text) or _REVERSED.fullmatch(text)
+    if match:
+        value = match["value"].rpartition("=")[2].strip()
+        name = match["name"].strip()
+        letter_and_colon = match.re is _NAME and match["sign"] == ":" and len(name) < 2  # a choice, or a ratio
+        if len(name) > LONGEST_NAME or not value or letter_and_colon:
+            return None
+        inner = _read(canonical(value), depth + 1)
+        if inner is None or isinstance(inner, Unreadable):
+            return None
+        return Named(fold_words(name), inner, text)
+    worked = _SUM.fullmatch(text)
+    return _read(canonical(worked["value"].strip()), depth + 1) if worked else None
+
+
+def _words_or_expression(text: str) -> Reading:
+    symbol = greek_name(text) or text
+    if symbol == "pi" or text == "\\pi":
+        return Expression(r"\pi")
+    if is_words(symbol) and text.casefold() not in ("pi", "inf", "infinity", "infty"):
+        return Words(fold_words(symbol))
+    for position in range(len(text) - 1, 0, -1):  # the shortest end that is a unit or a noun may be a part of one
+        if text[position] == " " and text[:position].count("{") == text[:position].count("}"):
+            before, after = text[:position].strip(), text[position + 1 :]
+            if re.match(r"[a-zA-Z°Ω]", after) and re.search(r"[0-9)}π]$|\\pi$", before) and is_mathematical(before):
+                tail = read_tail(after)
+                if tail and (tail[0] or all(len(word) > 2 for word in tail[1])):
+                    return Expression(before, *tail)
+    if text.endswith("°") and is_mathematical(text[:-1]) and not has_angle_function(text):
+        return Expression(text[:-1].strip(), read_tail("°")[0])
+    if is_mathematical(text):
+        return Expression(text)
+    return Words(fold_words(text)) if any(character.isalnum() for character in text) else Unreadable()
