@@ -26,6 +26,8 @@ _MONEY = {r"\pounds": "£", r"\euro": "€", r"\yen": "¥", r"\$": DOLLAR}
 _POWER = re.compile(r"(?<=[0-9)}])\*\*(?=[-+]?[0-9({])")  # no emphasis: 10**3
 _EMPHASIS = re.compile(r"(?<![\w)}])(?P<mark>\*\*|__|`)(?=\S)(?P<body>[^*`]+?)(?<=\S)(?P=mark)(?![\w({])")
 
+_CHINESE_CHOICE = re.compile(r"(?<!\S)(?P<letter>[A-HＡ-Ｈ])[、．](?![A-HＡ-Ｈ](?:\W|$))(?=\s*\S)")
+
 WRAPPINGS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("```", "```"), ("`", "`"), ("***", "***"))
 WRAPPINGS += (("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ('"', '"'), ("'", "'"))
 _BOXES = (r"\boxed{", r"\fbox{", r"\framebox{", "{")
@@ -37,12 +39,16 @@ _LEAD = re.compile(
     r"(?:answer|ans|result|solution|count)\b(?: (?:to|for) [a-z0-9 ]{1,40}?)??\.?"
     r" ?(?:(?:is|are|equals|would be|should be|will be)\b(?: equal to\b)?|[:=])"
     r"[ :=]*(?:option (?=\(?[A-Z]\b))?"
+    r"|(?:the |my )?(?:correct |right |best )?(?:option|choice) (?:is|:) *"
+    r"|i (?:think|believe)(?: that)?(?: it is| it's)? "
     r"|there (?:is|are)\b *|it(?: is|'s)\b *|(?:i|we) (?:count|see|get|have|obtain|find)\b *|(?:a |in )?total of\b *"
-    r"|(?:antwort|r\u00e9ponse|respuesta|resposta|risposta|\u043e\u0442\u0432\u0435\u0442) ?[:=] *"
-    r"|(?:\u6240\u4ee5|\u56e0\u6b64)?,? ?(?:\u6700\u7ec8|\u6b63\u786e)?"
-    r"(?:\u7b54\u6848|\u7b54|\u7ed3\u679c) ?(?:[:\u662f\u4e3a]|\u7b49\u4e8e)[: ]*)",
+    r"|(?:antwort|réponse|respuesta|resposta|risposta|ответ) ?[:=] *"
+    r"|(?:一共|总共|共)?有(?=[0-9一二三四五六七八九十两])"
+    r"|(?:所以|因此)?,? ?(?:最终|正确)?"
+    r"(?:答案|答|结果) ?(?:[:是为]|等于)[: ]*)",
     re.IGNORECASE,
 )
+_TRAIL = re.compile(r"(?<=\S) is (?:the )?(?:correct|right)(?: (?:answer|option|choice|one))?$", re.IGNORECASE)
 _FACTORIAL = re.compile(r"(?:[0-9)}]|(?:^|[\W\d_])[a-zA-Zα-ω]) ?!$")
 
 
@@ -54,7 +60,7 @@ def canonical(answer: str) -> str:
     """
     if len(answer) > LONGEST:
         return ""
-    folded = fold_characters(answer)
+    folded = fold_characters(_CHINESE_CHOICE.sub(r"\g<letter>. ", answer))
     if len(folded) > 2 * LONGEST:  # a single character can stand for many
         return ""
     text, inner = "", plain_latex(folded)
@@ -88,7 +94,7 @@ def _bare_text(match: re.Match[str]) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    text = _without_stop(text.strip())
+    text = _without_stop(text.strip().removesuffix(r"\\"))
     for opening, closing in WRAPPINGS:
         body = text[len(opening) : len(text) - len(closing)]
         if body.strip() and text == opening + body + closing and _belong_together(body, opening):
@@ -96,8 +102,10 @@ def _unwrapped(text: str) -> str:
     for box in _BOXES:
         if text.startswith(box) and text.endswith("}"):
             body = text[len(box) : -1]
-            if body.strip() and matching_bracket(text, len(box) - 1) == len(text) - 1:
+            listed = box == "{" and re.search("[,;]", body)  # a set
+            if body.strip() and not listed and matching_bracket(text, len(box) - 1) == len(text) - 1:
                 return body.strip()
+    text = _TRAIL.sub("", text)
     lead = _LEAD.match(text)
     if lead and text[lead.end() :].strip():
         return text[lead.end() :].strip()

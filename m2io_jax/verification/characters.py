@@ -33,6 +33,8 @@ SYMBOLS = {
     "\N{ANGLE}": r"\angle ",
     "\N{WHITE UP-POINTING TRIANGLE}": r"\triangle ",
     "\N{UP TACK}": r"\perp ",
+    "\N{APPROXIMATELY EQUAL TO}": r"\cong ",
+    "\N{TILDE OPERATOR}": r"\sim ",
     "\N{PARALLEL TO}": r"\parallel ",
     "\N{DOUBLE-STRUCK CAPITAL R}": r"\mathbb{R}",
     "\N{DOUBLE-STRUCK CAPITAL Z}": r"\mathbb{Z}",

@@ -68,12 +68,21 @@ def _texts(gold: str, said: str, ask: Ask) -> Verdict:
 
 def _named(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     """Values, and names where both have one. Other names for one value may mean the same, other symbols do not."""
+    for one, other in ((gold, said), (said, gold)):
+        if isinstance(one, Named) and isinstance(other, Expression) and "=" in other.text:
+            return _ask(gold, said, ask)
     if isinstance(gold, Named) and isinstance(said, Named):
+        if _sides(gold) == _sides(said):  # AB = CD is CD = AB
+            return True
         verdict = same(gold.value, said.value, ask)
         if gold.name == said.name or not verdict:
             return verdict
         return False if len(gold.name) == len(said.name) == 1 else None
     return same(gold.value, said, ask) if isinstance(gold, Named) else same(gold, said.value, ask)
+
+
+def _sides(equation: Named) -> list[str]:
+    return sorted(fold_expression(side) for side in equation.text.split("="))
 
 
 def _items(gold: Reading, said: Reading, ask: Ask) -> Verdict:

@@ -65,7 +65,7 @@ def to_latex(text: str) -> str:
         text = _GROUPS.sub(lambda match: match[0].replace(",", ""), text)
     text = _E_NOTATION.sub(r"(\1\\times 10^{\2})", text)
     text = _MIXED.sub(r"(\1+\\frac{\2}{\3})", text)
-    text = _PLAIN_FUNCTION.sub(_as_command, text)
+    text = _PLAIN_FUNCTION.sub(_as_command, text).replace(r"\lg ", r"\log_{10} ")
     text = _with_braces(text)
     return _IMAGINARY.sub(" i ", text)
 

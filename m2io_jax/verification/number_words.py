@@ -23,6 +23,10 @@ _CARDINALS = _ONES.keys() | _TENS.keys() | _SCALES.keys() | {"hundred", "dozen"}
 _CHINESE_DIGITS = dict(zip("零一二三四五六七八九", range(10), strict=True)) | {"〇": 0, "两": 2, "兩": 2}
 _CHINESE_SCALES = {"十": 10, "百": 100, "千": 1000}
 _CHINESE_MYRIADS = {"万": 10**4, "亿": 10**8}
+_MEASURE_WORDS = tuple(
+    "个個只條条张張块塊本支枝把辆輛架棵朵头頭匹位名人件颗顆粒根片面盏座艘双對对次种種群串瓶杯碗盒包袋台部间間层層道家口滴"
+    "扇顶幅枚株厘毫米千公里克升吨秒分小天度平立元年"
+)
 _CHINESE = re.compile("负?[零一二三四五六七八九〇两兩十百千万亿]+(?:点[零一二三四五六七八九〇]+)?")
 
 
@@ -43,8 +47,7 @@ def match_number_words(text: str) -> WordedNumber | None:
     """Read the number in words that a text begins with; None where it begins with none."""
     chinese = _CHINESE.match(text)
     if chinese:
-        value = _chinese(chinese[0])
-        return None if value is None else WordedNumber(value, text[chinese.end() :].strip())
+        return _match_chinese(chinese)
     tokens = re.findall(r"[^\s-]+", text)
     lower = [token.casefold() for token in tokens]
     sign = -1 if lower[:1] and lower[0] in _SIGNS else 1
@@ -109,6 +112,17 @@ def _whole(tokens: list[str], start: int, shift: int = 0) -> tuple[Fraction, int
             break
         end += 1
     return None if last is None else (Fraction(total + group), end - start + shift if shift else end)
+
+
+def _match_chinese(match: re.Match[str]) -> WordedNumber | None:
+    value, rest = _chinese(match[0]), match.string[match.end() :].strip()
+    top = _CHINESE.match(rest.removeprefix("分之")) if rest.startswith("分之") else None
+    if value and top:  # 三分之二 is 2/3
+        above = _chinese(top[0])
+        return None if above is None else WordedNumber(above / value, rest[2 + top.end() :].strip())
+    if value is None or rest and not rest.startswith(_MEASURE_WORDS):
+        return None  # 三角形 is a triangle
+    return WordedNumber(value, rest)
 
 
 def _chinese(text: str) -> Fraction | None:

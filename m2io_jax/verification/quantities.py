@@ -16,8 +16,9 @@ from m2io_jax.verification.units import Unit, currency_signs, is_unit_symbol, re
 
 _RADIAN = 180 / Fraction("3.14159265358979323846264338327950288")  # degrees
 _SIGNS = currency_signs()
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "亿": 8}
-_SCALE = re.compile(r" ?(hundred|thousand|million|billion|trillion)\b|(万|亿)", re.IGNORECASE)
+_SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
+           "万": 10**4, "亿": 10**8}  # fmt: skip
+_SCALE = re.compile(r" ?(dozen|hundred|thousand|million|billion|trillion)\b|(万|亿)", re.IGNORECASE)
 _AND_PART = re.compile(r" and (?:a |one )?(half|quarter)\b", re.IGNORECASE)
 _PERCENT = {"%", "percent", "per cent", "pct", "percentage"}
 _ORDINAL = re.compile(r"([0-9]+)(?:st|nd|rd|th|\^\{?(?:st|nd|rd|th)\}?)", re.IGNORECASE)
@@ -26,7 +27,7 @@ _PIECES = re.compile(r"(?:,? +and +|, +| +)(?=[0-9])|(?<=[a-zA-Z])(?=[0-9])")
 _NO_NOUNS = frozenset(
     "plus minus times divided multiplied over squared cubed factorial root mod modulo not no never or than less more "
     "fewer versus vs if to power sin cos tan cot sec csc log ln exp sqrt pi inf lim max min alpha beta gamma theta "
-    "e i x y z n k".split()
+    "e i x y z n k half halves thirds wrong incorrect".split()
 )
 _FILLERS = frozenset(
     "in total altogether overall left remaining long wide tall high deep away old of the a an only all each visible "
@@ -92,11 +93,13 @@ def same_quantity(one: Quantity, other: Quantity) -> bool | None:
         return None if same and (one.doubtful != other.doubtful) and not (one.ordinal or other.ordinal) else same
     if one.unit and other.unit:
         return _same_measure(one, other, one.unit, other.unit)
-    if one.unit or other.unit or one.number.percent or other.number.percent:
+    if one.unit or other.unit or one.number.percent != other.number.percent:
         return False  # 5 km and 5 apples, 5% and 5 km
     if not same_number(one.number, other.number):
         return False
     few, many = sorted((set(one.noun), set(other.noun)), key=len)
+    if ("and" in few) != ("and" in many):
+        return None  # cats, and dogs and cats
     return True if few <= many or few <= _GENERIC or many <= _GENERIC else None
 
 
@@ -208,8 +211,8 @@ def _scaled(number: Number, rest: str) -> tuple[Number, str, bool]:
     match = _SCALE.match(rest)
     if match is None or number.huge:
         return number, rest, False
-    power = _SCALES[(match[1] or match[2]).casefold()]
-    return replace(number, digits=number.digits * 10**power), rest[match.end() :], True
+    scale = _SCALES[(match[1] or match[2]).casefold()]
+    return replace(number, digits=number.digits * scale), rest[match.end() :], True
 
 
 def _quantity(number: Number, tail: _Tail) -> Quantity:
@@ -244,12 +247,17 @@ def _tail(rest: str) -> _Tail | None:
     if rest.startswith("(") and rest.endswith(")"):
         rest, attached = rest[1:-1].strip(), False
     rest = re.sub(r"\((?:s|es)\)", "", rest)
-    if len(rest) > 1 or is_unit_symbol(rest) or not rest.isascii():
+    if not (rest.isalpha() and _is_variable(rest, attached)):
         unit = read_unit(rest) or read_unit(" ".join(word for word in rest.split() if word not in _FILLERS))
         if unit:
             return _Tail(unit, doubtful=attached and len(rest) == 1 and rest in "shdtlTBAK")
     noun = _noun(rest, attached)
     return None if noun is None else _Tail(noun=noun)
+
+
+def _is_variable(rest: str, attached: bool) -> bool:
+    """Return whether a single letter after a number is a variable rather than a unit: 3x, 3d."""
+    return len(rest) == 1 and rest.isascii() and (attached and rest == "d" or not is_unit_symbol(rest))
 
 
 def _noun(rest: str, attached: bool) -> tuple[str, ...] | None:
@@ -266,5 +274,5 @@ def _noun(rest: str, attached: bool) -> tuple[str, ...] | None:
         return None
     if first.isascii() and len(first) < (3 if attached else 2):
         return None
-    nouns = tuple(singular(token) for token in tokens if token not in _FILLERS and token != "and")
+    nouns = tuple(singular(token) for token in tokens if token not in _FILLERS)
     return nouns

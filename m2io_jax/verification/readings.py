@@ -86,6 +86,7 @@ _PARTS = re.compile(
     r"(?P<numbers>[0-9]{1,9}(?P<mark> ?[:/-] ?| to )[0-9]{1,9}(?:(?P=mark)[0-9]{1,9}){0,5})"
     r" ?(?P<suffix>[aApP]\.?[mM]\.?)?"
 )
+_HOUR = re.compile(r"(?P<hour>[0-9]{1,2}) ?(?:(?P<suffix>[aApP]\.?[mM]\.?)|o'clock)")
 _RANGE = re.compile(rf"\d ?[{RANGE_DASHES}] ?\d")
 _NAME = re.compile(
     r"(?P<name>[^\W\d_](?:[^\W\d]|\\|[ '|])*(?:_(?:\{[^{}]*\}|\w))?(?:\([a-z](?:,[a-z])?\))?"
@@ -102,6 +103,7 @@ _REVERSED = re.compile(r"(?P<value>[^=<>a-zA-Z\\]*[0-9][^=<>a-zA-Z\\]*)= ?(?P<na
 _SUM = re.compile(r"[^=<>a-zA-Z]*[0-9+*/)^-][^=<>a-zA-Z]*=(?P<value>[^=<>]+)")
 _OPENINGS = {"(": ")", "[": "]", r"\{": r"\}", "{": "}", r"\langle": r"\rangle"}
 _UNION = re.compile(r" ?\\(?:cup|cap|setminus)(?![a-z])")
+_GROUP = re.compile(r"[^0-9]*[0-9]{1,3},[0-9]{3}(?![0-9])")
 _WORD_SEPARATOR = re.compile(r",? +(?:and|or|&) +|,? *\\(?:land|lor|wedge|vee)(?![a-z]) *")
 
 
@@ -118,7 +120,7 @@ def _read(text: str, depth: int = 0) -> Reading | None:
     choice = read_choice(text)
     if choice:
         return choice
-    quantity = read_quantity(text)
+    quantity = None if _HOUR.fullmatch(text) else read_quantity(text)
     if quantity:
         return quantity
     return (
@@ -128,6 +130,9 @@ def _read(text: str, depth: int = 0) -> Reading | None:
 
 
 def _parts(text: str) -> Parts | None:
+    hour = _HOUR.fullmatch(text)
+    if hour:
+        return Parts(":", (int(hour["hour"]), 0), (hour["suffix"] or "").replace(".", "").casefold(), text)
     match = _PARTS.fullmatch(text)
     if match is None:
         return None
@@ -141,10 +146,9 @@ def _parts(text: str) -> Parts | None:
 
 def _plus_minus(text: str, depth: int) -> Reading | None:
     """Read `3 \\pm 2` as both of its values."""
-    if text.count(r"\pm") != 1 or depth > DEEPEST or re.search(r"[(\[{=<>,;]", text.partition(r"\pm")[0]):
+    if text.count(r"\pm") != 1 or depth > DEEPEST or re.search(r"[=<>,;]", text):
         return None
-    before, after = (part.strip() for part in text.split(r"\pm"))
-    both = [_read(f"{before} {sign} {after}" if before else sign.strip("+") + after, depth + 1) for sign in "+-"]
+    both = [_read(text.replace(r"\pm", sign).lstrip("+ "), depth + 1) for sign in "+-"]
     return None if None in both else Items("", tuple(both), text)
 
 
@@ -212,7 +216,8 @@ def _split(body: str, inside: bool) -> list[str]:
             elif match := _WORD_SEPARATOR.match(body, index):
                 cuts.append((index, match.end()))
     loose = [cut for cut in cuts if body[cut[0]] == ";" or " " in body[cut[1] - 1 : cut[1] + 1]]
-    if loose and not inside:
+    tight = [cut for cut in cuts if cut not in loose]
+    if loose and (not inside or all(_GROUP.match(body[max(0, left - 3) : right + 4]) for left, right in tight)):
         cuts = loose
     pieces, start = [], 0
     for left, right in cuts:
@@ -246,7 +251,7 @@ def _words_or_expression(text: str) -> Reading:
     symbol = greek_name(text) or text
     if symbol == "pi" or text == "\\pi":
         return Expression(r"\pi")
-    if is_words(symbol) and text.casefold() not in ("pi", "inf", "infinity", "infty"):
+    if is_words(symbol) and text.casefold().lstrip("+- ") not in ("pi", "inf", "infinity", "infty"):
         return Words(fold_words(symbol))
     for position in range(len(text) - 1, 0, -1):  # the shortest end that is a unit or a noun may be a part of one
         if text[position] == " " and text[:position].count("{") == text[:position].count("}"):

@@ -14,7 +14,7 @@ _CHOICE = re.compile(
     r"(?:(?:the )?(?:correct )?(?:[Oo]ption|[Cc]hoice|[Aa]nswer|选项|选择|选) ?:? ?)?"
     rf"{_MARK}[.):,]?(?: ?选项)?(?P<text> ?\S.*)?"
 )
-_ANOTHER = re.compile(r"(?<![^\W_])\(?[A-Za-z][).] ")
+_ANOTHER = re.compile(r"(?<![\w(])\(?[A-Za-z][).](?= |$|\()")
 _NO_TEXT = tuple("+-*/^=<>_,)|")
 
 # Figures whose letters may be read backwards, in any order, or only as they are written.
@@ -64,11 +64,12 @@ def fold_expression(text: str) -> str:
 def read_choice(text: str) -> Choice | None:
     """Read the letter of a choice, alone or with its text: B, (B), b), Option B, B. 25 cm; None for all other text."""
     match = _CHOICE.fullmatch(text)
-    if match is None:
+    if match is None or text == "e":  # Euler's number
         return None
     letter = match["round"] or match["square"] or match["curly"] or match["bare"]
     body = (match["text"] or "").strip()
     spaced = (match["text"] or " ")[0].isspace() or text[match.start("text") - 1] in "):"
+    spaced |= re.match(r"[0-9]|[^\W\d_]{2}", body) is not None and letter.isupper()
     if body and (body.startswith(_NO_TEXT) or not spaced or letter.upper() > "H"):
         return None
     if body and (text[match.start("text") - 1] == "," or _ANOTHER.search(body)):
