@@ -1,4 +1,4 @@
-"""Whether an answer is right: numbers, quantities and words at once, expressions by math-verify in worker processes."""
+"""Verify answers: numbers, quantities and words in this process, expressions by math-verify in worker processes."""
 
 import atexit
 from functools import lru_cache
@@ -19,7 +19,7 @@ def equal(gold: str, said: str) -> bool:
 
     Raises:
         Unverified: it took too long, math-verify failed, the two can be read as equal and as different, or the gold
-            answer is not `readable`.
+            answer is not readable.
     """
     truth, answer = read(gold), read(said)
     if truth is None or isinstance(truth, Unreadable):

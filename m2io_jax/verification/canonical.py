@@ -1,4 +1,4 @@
-"""One canonical text for an answer, whatever is around it: Markdown, LaTeX's text commands, "The answer is", a box."""
+"""Strip what stands around an answer: Markdown, LaTeX's text commands, "The answer is", a box, a full stop."""
 
 import re
 from functools import lru_cache
@@ -33,7 +33,7 @@ WRAPPINGS += (("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ('"', '"'), ("
 _BOXES = (r"\boxed{", r"\fbox{", r"\framebox{", "{")
 
 _LEAD = re.compile(
-    r"(?:\#{1,6} +|[*\u2022] +|= *|\\approx *|\\therefore *|~ *"
+    r"(?:\#{1,6} +|\#(?=[0-9])|n(?:o|r|umber)\b\.? ?(?=[0-9])|[*\u2022] +|= *|\\approx *|\\therefore *|~ *"
     r"|(?:so|thus|hence|therefore|then|and so)\b,? *"
     r"|(?:the |my |our |your )?(?:final |correct |right |best |exact )*"
     r"(?:answer|ans|result|solution|count)\b(?: (?:to|for) [a-z0-9 ]{1,40}?)??\.?"
@@ -41,6 +41,7 @@ _LEAD = re.compile(
     r"[ :=]*(?:option (?=\(?[A-Z]\b))?"
     r"|(?:the |my )?(?:correct |right |best )?(?:option|choice) (?:is|:) *"
     r"|i (?:think|believe)(?: that)?(?: it is| it's)? "
+    r"|final answer +"
     r"|there (?:is|are)\b *|it(?: is|'s)\b *|(?:i|we) (?:count|see|get|have|obtain|find)\b *|(?:a |in )?total of\b *"
     r"|(?:antwort|réponse|respuesta|resposta|risposta|ответ) ?[:=] *"
     r"|(?:一共|总共|共)?有(?=[0-9一二三四五六七八九十两])"
@@ -48,6 +49,7 @@ _LEAD = re.compile(
     r"(?:答案|答|结果) ?(?:[:是为]|等于)[: ]*)",
     re.IGNORECASE,
 )
+_REPEATING = re.compile(r"(?P<before>[0-9]\.[0-9]*?)(?P<digit>[0-9])(?P=digit){2,}(?:\.{3}|\\[lc]?dots)$")  # 0.333...
 _TRAIL = re.compile(r"(?<=\S) is (?:the )?(?:correct|right)(?: (?:answer|option|choice|one))?$", re.IGNORECASE)
 _FACTORIAL = re.compile(r"(?:[0-9)}]|(?:^|[\W\d_])[a-zA-Zα-ω]) ?!$")
 
@@ -94,6 +96,7 @@ def _bare_text(match: re.Match[str]) -> str:
 
 
 def _unwrapped(text: str) -> str:
+    text = _REPEATING.sub(r"\g<before>\\overline{\g<digit>}", text)
     text = _without_stop(text.strip().removesuffix(r"\\"))
     for opening, closing in WRAPPINGS:
         body = text[len(opening) : len(text) - len(closing)]

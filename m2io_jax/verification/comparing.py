@@ -1,4 +1,4 @@
-"""Whether two readings of answers are the same: True, False, or None where nobody can say."""
+"""Compare two readings of answers. A verdict is True, False, or None where nobody can say."""
 
 import re
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from m2io_jax.verification.expressions import number_latex, scaled, to_latex
 from m2io_jax.verification.numbers import Number
-from m2io_jax.verification.quantities import Quantity, same_quantity
+from m2io_jax.verification.quantities import Quantity, same_quantity, singular
 from m2io_jax.verification.readings import (
     Expression,
     Items,
@@ -25,6 +25,7 @@ Ask = Callable[[str, str], Verdict]
 
 _RELATION = re.compile(r"[<>]|\\[lg]eq?(?![a-z])")
 _IN_DEGREES = r"\frac{180}{\pi} \cdot "
+_SLASH = re.compile(r"(?<![0-9.}])([0-9]+) ?/ ?([0-9]+)(?= ?(?:\\pi|\\sqrt|[a-zA-Z(]))")
 _PRODUCT = 3  # letters at most of a word that may also be a product of symbols
 _DAY = 24
 
@@ -253,10 +254,16 @@ def _quantities(gold: Reading, said: Reading, ask: Ask) -> Verdict:
 
 def _words(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     if isinstance(gold, Words) and isinstance(said, Words):
-        return gold.folded == said.folded
+        if gold.folded == said.folded:
+            return True
+        return None if _singular(gold) == _singular(said) else False  # cubes and cube
     word = gold if isinstance(gold, Words) else said
     product = word.folded.isascii() and word.folded.isalpha() and len(word.folded) <= _PRODUCT
     return _ask(gold, said, ask) if product else False
+
+
+def _singular(words: Words) -> list[str]:
+    return [singular(word) for word in words.folded.split()]
 
 
 def _expressions(gold: Reading, said: Reading, ask: Ask) -> Verdict:
@@ -298,6 +305,9 @@ def _ask(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     if not verdict and any(degrees) and not all(units) and any(r"\pi" in text for text in texts):
         sides = [text if degree else rf"{_IN_DEGREES}({text})" for text, degree in zip(texts, degrees, strict=True)]
         return ask(*sides)
+    others = [_SLASH.sub(r"\\frac{\1}{\2}", side) for side in sides]
+    if not verdict and others != sides:
+        return None if ask(*others) else False  # 1/2x may be a half of x
     return verdict
 
 

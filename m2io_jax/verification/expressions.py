@@ -1,4 +1,4 @@
-"""Expressions for math-verify: whether a text is mathematics, and the same text as LaTeX that it reads right."""
+"""Recognise mathematics, and write it as LaTeX that math-verify reads right."""
 
 import re
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Numbers as people write them, held exactly, and when two of them are the same number.
+"""Numbers in the notations that people use, held as exact fractions, and their comparison.
 
 Read are whole numbers with thousands in any usual grouping, decimals, fractions, mixed numbers (2 1/2), powers of ten
 (1.5e3, 1.5\\times 10^{3}, 10^{3}), repeating decimals (0.\\overline{3}) and a per cent sign. All values are fractions;

@@ -1,4 +1,4 @@
-"""Quantities: a number with a unit, a currency or a noun, or with none; and when two of them are the same.
+"""Quantities: numbers with a unit, a currency, a noun or nothing beside them, and their comparison.
 
 A unit or a noun that only one of two quantities has is ignored: 6 cubes is 6, and 5 km is 5. Two units are converted:
 5 km is 5000 m and is not 5 m. Whether two different nouns name the same things, nobody can say.

@@ -1,4 +1,4 @@
-"""What an answer's canonical text is: a choice, a quantity, a figure, a ratio, a list, words, or an expression."""
+"""Read an answer's text as a choice, a quantity, a figure, a ratio, a list, words, or an expression."""
 
 import re
 from dataclasses import dataclass, replace
@@ -94,9 +94,8 @@ _NAME = re.compile(
     r" ?(?P<sign>=|\\in(?![a-z])|:(?= )) ?(?P<value>[^=<>]+(?:=[^=<>]+)*)"
 )
 _STATED = re.compile(
-    r"(?:the )?(?P<name>(?:value|length|area|volume|perimeter|circumference|radius|diameter|angle|height|width|distance"
-    r"|sum|total|number|product|difference|ratio|probability|slope|measure|speed|cost|price|age)\b"
-    r"(?: of [^=<>]{1,40}?)?) (?:is|are|equals) (?:equal to )?(?P<value>.+)",
+    r"(?:(?:the )?(?P<measure>(?:value|length|area|volume|perimeter|angle|height|width|radius|distance|sum|total)"
+    r"(?: of [^=<>]{1,40}?)?)|the (?P<name>[a-z]+(?: [^=<>]{1,40}?)?)) (?:is|are|equals) (?:equal to )?(?P<value>.+)",
     re.IGNORECASE,
 )
 _REVERSED = re.compile(r"(?P<value>[^=<>a-zA-Z\\]*[0-9][^=<>a-zA-Z\\]*)= ?(?P<name>[a-zA-Z])")
@@ -235,7 +234,7 @@ def _named(text: str, depth: int) -> Reading | None:
     match = stated or _NAME.fullmatch(text) or _REVERSED.fullmatch(text)
     if match:
         value = match["value"].rpartition("=")[2].strip()
-        name = match["name"].strip()
+        name = (match["measure"] or match["name"] if stated else match["name"]).strip()
         letter_and_colon = match.re is _NAME and match["sign"] == ":" and len(name) < 2  # a choice, or a ratio
         if len(name) > LONGEST_NAME or not value or letter_and_colon:
             return None

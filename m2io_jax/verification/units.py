@@ -1,4 +1,4 @@
-"""Units of measure and currencies: what a unit is a unit of, and how many of the basic one it is.
+"""Units of measure and currencies: their dimensions and conversion factors.
 
 Read are products, powers and quotients: cm^2, m/s, km per hour, square metres. A unit is read after a number alone.
 """

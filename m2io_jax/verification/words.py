@@ -1,4 +1,4 @@
-"""Answers in words, letters of choices, and names of figures: what is folded before two of them are compared."""
+"""Words, letters of choices and names of figures, folded so that they can be compared."""
 
 import re
 import unicodedata
