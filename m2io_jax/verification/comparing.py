@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from m2io_jax.verification.expressions import number_latex, scaled, to_latex
+from m2io_jax.verification.asking import Ask, Verdict, ask_about
 from m2io_jax.verification.numbers import Number
 from m2io_jax.verification.quantities import Quantity, same_quantity, singular
 from m2io_jax.verification.readings import (
@@ -19,13 +19,7 @@ from m2io_jax.verification.readings import (
 )
 from m2io_jax.verification.words import Choice, Figure, fold_expression
 
-Verdict = bool | None
-# Whether two expressions in LaTeX are equal, the gold one first.
-Ask = Callable[[str, str], Verdict]
-
 _RELATION = re.compile(r"[<>]|\\[lg]eq?(?![a-z])")
-_IN_DEGREES = r"\frac{180}{\pi} \cdot "
-_SLASH = re.compile(r"(?<![0-9.}])([0-9]+) ?/ ?([0-9]+)(?= ?(?:\\pi|\\sqrt|[a-zA-Z(]))")
 _PRODUCT = 3  # letters at most of a word that may also be a product of symbols
 _DAY = 24
 
@@ -59,7 +53,7 @@ def _choices(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     if isinstance(other, Named):
         return same(other.value, said, ask) if other is gold else same(gold, other.value, ask)
     symbolic = isinstance(other, Expression) and other.unit is None and not other.noun
-    return _ask(gold, said, ask) if symbolic else False
+    return ask_about(gold, said, ask) if symbolic else False
 
 
 def _texts(gold: str, said: str, ask: Ask) -> Verdict:
@@ -71,7 +65,7 @@ def _named(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     """Values, and names where both have one. Other names for one value may mean the same, other symbols do not."""
     for one, other in ((gold, said), (said, gold)):
         if isinstance(one, Named) and isinstance(other, Expression) and "=" in other.text:
-            return _ask(gold, said, ask)
+            return ask_about(gold, said, ask)
     if isinstance(gold, Named) and isinstance(said, Named):
         if _sides(gold) == _sides(said):  # AB = CD is CD = AB
             return True
@@ -101,8 +95,10 @@ def _one_of_several(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     if items.decimal:
         return same(items.decimal, said, ask) if items is gold else same(gold, items.decimal, ask)
     if isinstance(other, Expression):
+        if any(isinstance(item, Words | Figure | Parts) for item in items.items):
+            return False
         alternatives = any(isinstance(item, Expression) and _RELATION.search(item.text) for item in items.items)
-        return _ask(gold, said, ask) or (None if alternatives and r"\cup" in other.text else False)
+        return ask_about(gold, said, ask) or (None if alternatives and r"\cup" in other.text else False)
     letters = [item.letter for item in items.items if isinstance(item, Choice)]
     if isinstance(other, Words) and len(letters) == len(items.items):  # A, B is AB
         if "".join(letters).casefold() == other.folded:
@@ -249,7 +245,7 @@ def _hours(parts: Parts) -> tuple[int, ...]:
 def _quantities(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     if isinstance(gold, Quantity) and isinstance(said, Quantity):
         return same_quantity(gold, said)
-    return _ask(gold, said, ask) if isinstance(gold, Expression) or isinstance(said, Expression) else False
+    return ask_about(gold, said, ask) if isinstance(gold, Expression) or isinstance(said, Expression) else False
 
 
 def _words(gold: Reading, said: Reading, ask: Ask) -> Verdict:
@@ -259,7 +255,7 @@ def _words(gold: Reading, said: Reading, ask: Ask) -> Verdict:
         return None if _singular(gold) == _singular(said) else False  # cubes and cube
     word = gold if isinstance(gold, Words) else said
     product = word.folded.isascii() and word.folded.isalpha() and len(word.folded) <= _PRODUCT
-    return _ask(gold, said, ask) if product else False
+    return ask_about(gold, said, ask) if product else False
 
 
 def _singular(words: Words) -> list[str]:
@@ -269,54 +265,7 @@ def _singular(words: Words) -> list[str]:
 def _expressions(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     if fold_expression(gold.text) == fold_expression(said.text) and gold.unit == said.unit:
         return True
-    return _ask(gold, said, ask)
-
-
-def _ask(gold: Reading, said: Reading, ask: Ask) -> Verdict:
-    """Compare as expressions, in the basic unit where both have one. A unit or a noun on one side is ignored."""
-    units = [getattr(each, "unit", None) for each in (gold, said)]
-    factors = [Fraction(1), Fraction(1)]
-    turned = ["", ""]
-    if all(units):
-        kinds = {unit.dimensions for unit in units}
-        if kinds == {(("degree", 1),), (("radian", 1),)}:
-            turned = [_IN_DEGREES if unit.dimensions[0][0] == "radian" else "" for unit in units]
-        elif len(kinds) > 1 or any(unit.zero for unit in units):
-            return False if len(kinds) > 1 else None
-        elif units[0].currencies and not units[0].currencies & units[1].currencies:
-            return False
-        else:
-            factors = [unit.factor / min(each.factor for each in units) for unit in units]
-    elif any(getattr(each, "doubtful", False) for each in (gold, said)):
-        return None
-    texts = [_latex(each) for each in (gold, said)]
-    if None in texts:
-        return None
-    sides = [
-        f"{turn}({scaled(text, factor)})" if turn else scaled(text, factor)
-        for text, factor, turn in zip(texts, factors, turned, strict=True)
-    ]
-    verdict = ask(*sides)
-    percents = [isinstance(each, Quantity) and each.number.percent for each in (gold, said)]
-    if not verdict and any(percents):  # 50% is 50 too
-        sides = [rf"100 \cdot ({side})" if percent else side for side, percent in zip(sides, percents, strict=True)]
-        return ask(*sides)
-    degrees = [unit is not None and unit.dimensions == (("degree", 1),) for unit in units]
-    if not verdict and any(degrees) and not all(units) and any(r"\pi" in text for text in texts):
-        sides = [text if degree else rf"{_IN_DEGREES}({text})" for text, degree in zip(texts, degrees, strict=True)]
-        return ask(*sides)
-    others = [_SLASH.sub(r"\\frac{\1}{\2}", side) for side in sides]
-    if not verdict and others != sides:
-        return None if ask(*others) else False  # 1/2x may be a half of x
-    return verdict
-
-
-def _latex(reading: Reading) -> str | None:
-    if isinstance(reading, Quantity):
-        return None if reading.number.huge else number_latex(reading.number)
-    if isinstance(reading, Choice):
-        return reading.letter.lower()
-    return to_latex(reading.folded if isinstance(reading, Words) else reading.text)
+    return ask_about(gold, said, ask)
 
 
 # The first kind that either side is of decides how both are compared.
