@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from m2io_jax.verification.canonical import canonical
-from m2io_jax.verification.characters import RANGE_DASHES, matching_bracket
+from m2io_jax.verification.characters import RANGE_DASHES
 from m2io_jax.verification.expressions import greek_name, has_angle_function, is_mathematical
 from m2io_jax.verification.quantities import Quantity, is_decimal_comma, read_quantity, read_tail
 from m2io_jax.verification.units import Unit
@@ -100,7 +100,7 @@ _STATED = re.compile(
 )
 _REVERSED = re.compile(r"(?P<value>[^=<>a-zA-Z\\]*[0-9][^=<>a-zA-Z\\]*)= ?(?P<name>[a-zA-Z])")
 _SUM = re.compile(r"[^=<>a-zA-Z]*[0-9+*/)^-][^=<>a-zA-Z]*=(?P<value>[^=<>]+)")
-_OPENINGS = {"(": ")", "[": "]", r"\{": r"\}", "{": "}", r"\langle": r"\rangle"}
+_BRACKETS = ((r"\langle", r"\rangle"), (r"\{", r"\}"), ("(", ")"), ("[", "]"), ("{", "}"), ("(", "]"), ("[", ")"))
 _UNION = re.compile(r" ?\\(?:cup|cap|setminus)(?![a-z])")
 _GROUP = re.compile(r"[^0-9]*[0-9]{1,3},[0-9]{3}(?![0-9])")
 _WORD_SEPARATOR = re.compile(r",? +(?:and|or|&) +|,? *\\(?:land|lor|wedge|vee)(?![a-z]) *")
@@ -160,18 +160,14 @@ def _items(text: str, depth: int) -> Reading | None:
         return _read(body, depth + 1) if brackets in ("()", "[]", r"\{\}", "{}") and pieces else None
     if len(pieces) > MOST_ITEMS:
         return None
-    items = [_read(_piece(piece), depth + 1) for piece in pieces]
-    if None in items or not brackets and not _is_list(body, items):
+    items = [_read(canonical(piece), depth + 1) for piece in pieces]
+    if None in items or not brackets and not _is_list(items):
         return None
     decimal = read_quantity(f"{text} units") if is_decimal_comma(text) else None
     return Items(brackets.replace("\\", ""), tuple(items), text, decimal)
 
 
-def _piece(text: str) -> str:
-    return canonical(text)
-
-
-def _is_list(body: str, items: list[Reading]) -> bool:
+def _is_list(items: list[Reading]) -> bool:
     """Return whether pieces without brackets are answers each; the parts of a sentence are not."""
     if all(isinstance(item, Words) for item in items):
         return all(len(item.folded.split()) <= 3 for item in items)
@@ -180,26 +176,21 @@ def _is_list(body: str, items: list[Reading]) -> bool:
 
 def _brackets(text: str) -> tuple[str, str]:
     """Return the brackets around a text, both in one string, and what they hold; none where they do not match."""
-    for opening in (r"\langle", r"\{", "(", "[", "{"):
-        for closing in _OPENINGS.values():
-            if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
-                half_open = {opening, closing} in ({"(", "]"}, {"[", ")"})
-                if closing != _OPENINGS[opening] and not half_open:
-                    continue
-                if closing in (")", "]", "}") and text.endswith("\\" + closing):
-                    continue
-                if not half_open and not _encloses(text, opening):
-                    continue
-                return opening + closing, text[len(opening) : -len(closing)].strip()
+    for opening, closing in _BRACKETS:
+        body = text[len(opening) : len(text) - len(closing)]
+        if body.strip() and text == opening + body + closing and not body.endswith("\\") and _is_balanced(body):
+            return opening + closing, body.strip()
     return "", text
 
 
-def _encloses(text: str, opening: str) -> bool:
-    bracket = opening[-1]
-    if bracket not in "([{":
-        return True
-    end = matching_bracket(text, len(opening) - 1)
-    return end == len(text) - 1
+def _is_balanced(body: str) -> bool:
+    """Return whether all brackets in a text are closed in it, so that those around it belong to each other."""
+    depth = 0
+    for character in body:
+        depth += (character in "([{") - (character in ")]}")
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _split(body: str, inside: bool) -> list[str]:
@@ -252,15 +243,22 @@ def _words_or_expression(text: str) -> Reading:
         return Expression(r"\pi")
     if is_words(symbol) and text.casefold().lstrip("+- ") not in ("pi", "inf", "infinity", "infty"):
         return Words(fold_words(symbol))
-    for position in range(len(text) - 1, 0, -1):  # the shortest end that is a unit or a noun may be a part of one
-        if text[position] == " " and text[:position].count("{") == text[:position].count("}"):
-            before, after = text[:position].strip(), text[position + 1 :]
-            if re.match(r"[a-zA-Z°Ω]", after) and re.search(r"[0-9)}π]$|\\pi$", before) and is_mathematical(before):
-                tail = read_tail(after)
-                if tail and (tail[0] or all(len(word) > 2 for word in tail[1])):
-                    return Expression(before, *tail)
+    measured = _measured(text)
+    if measured:
+        return measured
     if text.endswith("°") and is_mathematical(text[:-1]) and not has_angle_function(text):
         return Expression(text[:-1].strip(), read_tail("°")[0])
     if is_mathematical(text):
         return Expression(text)
     return Words(fold_words(text)) if any(character.isalnum() for character in text) else Unreadable()
+
+
+def _measured(text: str) -> Expression | None:
+    """Read an expression with a unit or a noun after it: 2\\sqrt{3} cm. The longest unit counts."""
+    for match in re.finditer(r"(?<=[0-9)}π]) (?=[a-zA-Z°Ω])|(?<=\\pi) (?=[a-zA-Z°Ω])", text):
+        before, after = text[: match.start()], text[match.end() :]
+        if before.count("{") == before.count("}") and is_mathematical(before):
+            tail = read_tail(after)
+            if tail and (tail[0] or all(len(word) > 2 for word in tail[1])):
+                return Expression(before, *tail)
+    return None
