@@ -2,6 +2,7 @@
 
 import re
 from functools import lru_cache
+from html import unescape
 
 from m2io_jax.verification.characters import fold_characters, matching_bracket
 
@@ -17,7 +18,7 @@ _TEXT = re.compile(
 _SIZES = re.compile(
     r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?|\\(?:display|text|script)style(?![a-zA-Z])|\\limits(?![a-z])"
 )
-_SPACES = re.compile(r"\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\\thinspace(?![a-zA-Z])")
+_SPACES = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\\thinspace(?![a-zA-Z])")
 _COMMA = re.compile(r" ?\{ ?, ?\}")
 _FRAC = re.compile(r"\\[dtc]?frac(?![a-zA-Z]) *(?P<top>[0-9]|\{[^{}]*\}) *(?P<bottom>[0-9]|\{[^{}]*\})")
 _DEGREES = re.compile(r" ?(?:\^ ?\{? ?\\circ ?\}?|\\degree(?![a-zA-Z])|\{\\degree\}|\\textdegree(?![a-zA-Z]))")
@@ -26,6 +27,11 @@ _MONEY = {r"\pounds": "£", r"\euro": "€", r"\yen": "¥", r"\$": DOLLAR}
 _POWER = re.compile(r"(?<=[0-9)}])\*\*(?=[-+]?[0-9({])")  # no emphasis: 10**3
 _EMPHASIS = re.compile(r"(?<![\w)}])(?P<mark>\*\*|__|`)(?=\S)(?P<body>[^*`]+?)(?<=\S)(?P=mark)(?![\w({])")
 
+_HTML = (
+    (re.compile(r"<sup>([^<>]*)</sup>"), r"^{\1}"),
+    (re.compile(r"<sub>([^<>]*)</sub>"), r"_{\1}"),
+    (re.compile(r"<(b|i|u|em|strong|code|p|span)>([^<>]*)</\1>"), r"\2"),
+)
 _CHINESE_CHOICE = re.compile(r"(?<!\S)(?P<letter>[A-HＡ-Ｈ])[、．](?![A-HＡ-Ｈ](?:\W|$))(?=\s*\S)")
 
 WRAPPINGS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("```", "```"), ("`", "`"), ("***", "***"))
@@ -62,7 +68,10 @@ def canonical(answer: str) -> str:
     """
     if len(answer) > LONGEST:
         return ""
-    folded = fold_characters(_CHINESE_CHOICE.sub(r"\g<letter>. ", answer))
+    marked = _CHINESE_CHOICE.sub(r"\g<letter>. ", unescape(answer))
+    for pattern, written in _HTML:
+        marked = pattern.sub(written, marked)
+    folded = fold_characters(marked)
     if len(folded) > 2 * LONGEST:  # a single character can stand for many
         return ""
     text, inner = "", plain_latex(folded)

@@ -22,6 +22,7 @@ from m2io_jax.verification.words import Choice, Figure, fold_expression
 _RELATION = re.compile(r"[<>]|\\[lg]eq?(?![a-z])")
 _PRODUCT = 3  # letters at most of a word that may also be a product of symbols
 _DAY = 24
+_YES_NO = {"yes", "no"}
 
 
 def same(gold: Reading, said: Reading, ask: Ask) -> Verdict:
@@ -99,6 +100,9 @@ def _one_of_several(gold: Reading, said: Reading, ask: Ask) -> Verdict:
             return False
         alternatives = any(isinstance(item, Expression) and _RELATION.search(item.text) for item in items.items)
         return ask_about(gold, said, ask) or (None if alternatives and r"\cup" in other.text else False)
+    if isinstance(other, Words) and other.folded in _YES_NO:  # Yes, it is red
+        first, *rest = (item.folded if isinstance(item, Words) else "" for item in items.items)
+        return first == other.folded and not _YES_NO & set(rest)
     letters = [item.letter for item in items.items if isinstance(item, Choice)]
     if isinstance(other, Words) and len(letters) == len(items.items):  # A, B is AB
         if "".join(letters).casefold() == other.folded:
@@ -252,6 +256,8 @@ def _words(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     if isinstance(gold, Words) and isinstance(said, Words):
         if gold.folded == said.folded:
             return True
+        if set(gold.folded + said.folded) <= set("xyz"):
+            return sorted(gold.folded) == sorted(said.folded)  # a product: xy is yx
         return None if _singular(gold) == _singular(said) else False  # cubes and cube
     word = gold if isinstance(gold, Words) else said
     product = word.folded.isascii() and word.folded.isalpha() and len(word.folded) <= _PRODUCT

@@ -38,7 +38,7 @@ _NUMBER = re.compile(
     rf"|\\frac\{{ ?(?P<top>-?(?:{_unsigned('top')})) ?\}}\{{ ?(?P<bottom>-?(?:{_unsigned('bottom')})) ?\}}"
     rf"|(?P<before>[0-9]*\.[0-9]*)\\(?:overline|dot|bar) ?\{{(?P<repeat>[0-9]{{1,40}})\}}"
     rf"|(?P<left>{_unsigned('left')}) ?/ ?(?P<right>{_unsigned('right')})"
-    rf"|(?P<plain>{_unsigned('plain')})?(?P<scientific>{_POWER})"
+    rf"|(?P<plain>{_unsigned('plain')}|[0-9]+,[0-9]+)?(?P<scientific>{_POWER})"
     rf"|(?P<only>{_unsigned('only')})(?![0-9]|,[0-9])"
     r"|(?P<decimal_comma>[0-9]+,[0-9]+)(?![0-9,]))(?P<close>\)?)"
 )

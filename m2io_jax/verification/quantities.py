@@ -22,6 +22,7 @@ _SCALE = re.compile(r" ?(dozen|hundred|thousand|million|billion|trillion)\b|(万
 _AND_PART = re.compile(r" and (?:a |one )?(half|quarter)\b", re.IGNORECASE)
 _PERCENT = {"%", "percent", "per cent", "pct", "percentage"}
 _ORDINAL = re.compile(r"([0-9]+)(?:st|nd|rd|th|\^\{?(?:st|nd|rd|th)\}?)", re.IGNORECASE)
+_TWICE = re.compile(r"([^()]{1,60}) \(([^()]{1,60})\)")
 _PIECES = re.compile(r"(?:,? +and +|, +| +)(?=[0-9])|(?<=[a-zA-Z])(?=[0-9])")
 # After a number these calculate, compare or offer a choice; what follows is no noun.
 _NO_NOUNS = frozenset(
@@ -77,7 +78,7 @@ def read_quantity(text: str) -> Quantity | None:
     place = int(ordinal[1]) if ordinal else ORDINALS.get(text.casefold())
     if place is not None:
         return Quantity(Number(Fraction(place)), ordinal=True)
-    return _with_currency(text) or _in_digits(text) or _in_words(text) or _sum_of_units(text)
+    return _with_currency(text) or _in_digits(text) or _in_words(text) or _sum_of_units(text) or _twice(text)
 
 
 def is_decimal_comma(text: str) -> bool:
@@ -205,6 +206,13 @@ def _in_words(text: str) -> Quantity | None:
         return None
     tail = _tail(" " + found.rest if found.rest else "")
     return None if tail is None else _quantity(Number(found.value), tail)
+
+
+def _twice(text: str) -> Quantity | None:
+    """Read a number in digits and in words: 6 (six)."""
+    match = _TWICE.fullmatch(text)
+    both = [read_quantity(part) for part in match.groups()] if match else [None]
+    return None if None in both or both[0].number.value != both[1].number.value else both[0]
 
 
 def _scaled(number: Number, rest: str) -> tuple[Number, str, bool]:

@@ -180,7 +180,7 @@ def read_unit(text: str) -> Unit | None:
     Args:
         text: all that follows a number.
     """
-    text = _CHINESE.get(text, text).strip()
+    text = re.sub(r"\.(?= |$)", "", _CHINESE.get(text, text)).strip()
     if len(text) > _LONGEST_NAME:
         return None
     return _whole_name(text) or _whole_name(text.casefold()) or _composed(text)
