@@ -19,6 +19,7 @@ _SIZES = re.compile(
     r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?|\\(?:display|text|script)style(?![a-zA-Z])|\\limits(?![a-z])"
 )
 _SPACES = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\\thinspace(?![a-zA-Z])")
+_CASES = re.compile(r"\\(?:begin|end) ?\{(?:cases|aligned|array|split)\}(?:\{[lcr|]+\})?")
 _COMMA = re.compile(r" ?\{ ?, ?\}")
 _FRAC = re.compile(r"\\[dtc]?frac(?![a-zA-Z]) *(?P<top>[0-9]|\{[^{}]*\}) *(?P<bottom>[0-9]|\{[^{}]*\})")
 _DEGREES = re.compile(r" ?(?:\^ ?\{? ?\\circ ?\}?|\\degree(?![a-zA-Z])|\{\\degree\}|\\textdegree(?![a-zA-Z]))")
@@ -86,12 +87,15 @@ def plain_latex(text: str) -> str:
     text = _EMPHASIS.sub(lambda match: match["body"], text)
     for name, sign in _MONEY.items():
         text = re.sub(re.escape(name) + ("" if name == r"\$" else r"(?![a-zA-Z]) ?"), sign, text)
+    if _CASES.search(text):  # its lines are a list
+        text = re.sub(r"\\\\(?![a-zA-Z]+\{)", ", ", _CASES.sub("", text).replace("&", ""))
     text = _COMMA.sub(",", text.replace(r"\!", "").replace(r"\%", "%").replace(r"\#", "#").replace(r"\&", "&"))
     text = _SIZES.sub("", text)
     for _ in range(5):  # commands inside commands
         text, changes = _TEXT.subn(_bare_text, text)
         if not changes:
             break
+    text = re.sub(r"\\varnothing(?![a-z])", r"\\emptyset", text)
     text = _DEGREES.sub("\N{DEGREE SIGN}", _SPACES.sub(" ", text))
     text = _FRAC.sub(lambda match: rf"\frac{{{match['top'].strip('{} ')}}}{{{match['bottom'].strip('{} ')}}}", text)
     return " ".join(re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text).split())

@@ -74,6 +74,7 @@ RANGE_DASHES = "\u2012\u2013\u2014\u2015"
 
 _FEMININE, _MASCULINE, _TRADE_MARKS = "\u00aa", "\u00ba", "\u2122\u2120"
 _ORDINAL_DEGREE = re.compile(rf"(?<=[0-9]) ?{_MASCULINE}")
+_CIRCLED = re.compile("[\u2460-\u2473](?=[\u2460-\u2473])")  # several statements, each by its number
 _ROOT = re.compile(
     r"(?P<index>\\sqrt\[[0-9n]+\])?(?P<root>[\u221a\u221b\u221c]) ?"
     r"(?P<over>\(|\{|[0-9]+(?:\.[0-9]+)?|\\?[^\W\d_]+)?"
@@ -84,6 +85,7 @@ _INDEXED_ROOT = re.compile(r"(?P<index>[\u00b2\u00b3\u2070-\u2079\u207f]+)\u221a
 def fold_characters(text: str) -> str:
     """Return the text in one line of keyboard characters and LaTeX; letters of other scripts stay."""
     text = _ORDINAL_DEGREE.sub("\N{DEGREE SIGN}", text)
+    text = _CIRCLED.sub(r"\g<0>, ", text)
     text = _INDEXED_ROOT.sub(lambda match: f"\\sqrt[{unicodedata.normalize('NFKC', match['index'])}]\u221a", text)
     parts: list[str] = []
     script = ""  # of the run of superscripts or subscripts that is open

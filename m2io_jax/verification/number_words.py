@@ -69,7 +69,7 @@ def _number(tokens: list[str], start: int) -> tuple[Fraction, int] | None:
         if tokens[start + 1 : start + 2] and tokens[start + 1] in ("half", "quarter", "third"):
             return Fraction(1, _PARTS[tokens[start + 1]]), start + 2
         if tokens[start + 1 : start + 2] and tokens[start + 1] in {"hundred", "dozen", *_SCALES}:
-            return _whole(["one", *tokens[start + 1 :]], 0, shift=start)
+            return _whole([*tokens[:start], "one", *tokens[start + 1 :]], start)
         return None
     whole = _whole(tokens, start)
     if whole is None:
@@ -89,7 +89,7 @@ def _number(tokens: list[str], start: int) -> tuple[Fraction, int] | None:
     return value, end
 
 
-def _whole(tokens: list[str], start: int, shift: int = 0) -> tuple[Fraction, int] | None:
+def _whole(tokens: list[str], start: int) -> tuple[Fraction, int] | None:
     total = group = 0
     last, end = None, start  # the last kind of word: ones, tens, hundred, scale
     while end < len(tokens):
@@ -111,7 +111,7 @@ def _whole(tokens: list[str], start: int, shift: int = 0) -> tuple[Fraction, int
         else:
             break
         end += 1
-    return None if last is None else (Fraction(total + group), end - start + shift if shift else end)
+    return None if last is None else (Fraction(total + group), end)
 
 
 def _match_chinese(match: re.Match[str]) -> WordedNumber | None:

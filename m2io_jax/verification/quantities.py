@@ -14,7 +14,8 @@ from m2io_jax.verification.number_words import ORDINALS, is_number_word, match_n
 from m2io_jax.verification.numbers import Number, as_percent, close, match_number, same_number
 from m2io_jax.verification.units import Unit, currency_signs, is_unit_symbol, read_unit
 
-_RADIAN = 180 / Fraction("3.14159265358979323846264338327950288")  # degrees
+_DEGREE, _RADIAN = (("degree", 1),), (("radian", 1),)
+_DEGREES_OF_A_RADIAN = 180 / Fraction("3.14159265358979323846264338327950288")
 _SIGNS = currency_signs()
 _SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
            "万": 10**4, "亿": 10**8}  # fmt: skip
@@ -34,6 +35,7 @@ _FILLERS = frozenset(
     "in total altogether overall left remaining long wide tall high deep away old of the a an only all each visible "
     "there are is here".split()
 )
+_SHORT_NOUNS = frozenset({"ox", "pc", "tv"})
 _GENERIC = frozenset("object item thing piece element unit one pc 个 只 件".split())
 _IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "mice": "mouse",
               "geese": "goose", "teeth": "tooth", "dice": "die", "leaves": "leaf", "knives": "knife",
@@ -89,9 +91,11 @@ def is_decimal_comma(text: str) -> bool:
 
 def same_quantity(one: Quantity, other: Quantity) -> bool | None:
     """Return whether two quantities are the same; None where nobody can say."""
-    if one.ordinal and other.ordinal or not (_has_kind(one) and _has_kind(other)):
+    if not (_has_kind(one) and _has_kind(other)):
         same = same_number(one.number, other.number)
-        return None if same and (one.doubtful != other.doubtful) and not (one.ordinal or other.ordinal) else same
+        return None if same and one.doubtful != other.doubtful else same
+    if one.ordinal != other.ordinal:
+        return False
     if one.unit and other.unit:
         return _same_measure(one, other, one.unit, other.unit)
     if one.unit or other.unit or one.number.percent != other.number.percent:
@@ -130,7 +134,7 @@ def singular(word: str) -> str:
 
 
 def _has_kind(quantity: Quantity) -> bool:
-    return bool(quantity.unit or quantity.noun or quantity.number.percent)
+    return bool(quantity.unit or quantity.noun or quantity.number.percent or quantity.ordinal)
 
 
 def _same_measure(one: Quantity, other: Quantity, a: Unit, b: Unit) -> bool | None:
@@ -139,22 +143,22 @@ def _same_measure(one: Quantity, other: Quantity, a: Unit, b: Unit) -> bool | No
             return False
         factors = [unit.factor if unit.dimensions == (("money", 1),) else Fraction(1) for unit in (a, b)]
         return _same_scaled(one.number, other.number, factors[0], factors[1])
-    kinds = {a.dimensions, b.dimensions}
-    if len(kinds) == 1:
-        if a == b:
-            return same_number(one.number, other.number)
-        return _same_scaled(one.number, other.number, a.factor, b.factor, a.zero, b.zero)
-    if kinds == {(("degree", 1),), (("temperature", 1),)}:  # 25° may be a temperature
+    if a == b:
         return same_number(one.number, other.number)
-    if kinds in ({(("degree", 1),), (("radian", 1),)}, {(("s", 1),), (("month", 1),)}):
-        if a.dimensions[0][0] in ("degree", "radian"):
-            degrees = [
-                replace(each.number, digits=each.number.value * (_RADIAN if unit.dimensions[0][0] == "radian" else 1))
-                for each, unit in ((one, a), (other, b))
-            ]
-            return same_number(*(replace(number, scientific=True, percent=False) for number in degrees))
-        return None  # how many days a month has, nobody can say
-    return False
+    if a.dimensions == b.dimensions:
+        return _same_scaled(one.number, other.number, a.factor, b.factor, a.zero, b.zero)
+    kinds = {a.dimensions, b.dimensions}
+    if kinds == {_DEGREE, (("temperature", 1),)}:  # 25° may be a temperature
+        return same_number(one.number, other.number)
+    if kinds == {_DEGREE, _RADIAN}:
+        return same_number(_in_degrees(one.number, a), _in_degrees(other.number, b))
+    # How many days a month has, nobody can say.
+    return None if kinds == {(("s", 1),), (("month", 1),)} else False
+
+
+def _in_degrees(number: Number, unit: Unit) -> Number:
+    degrees = number.value * (_DEGREES_OF_A_RADIAN if unit.dimensions == _RADIAN else 1)
+    return replace(number, digits=degrees, percent=False, scientific=True)
 
 
 def _same_scaled(
@@ -212,7 +216,7 @@ def _twice(text: str) -> Quantity | None:
     """Read a number in digits and in words: 6 (six)."""
     match = _TWICE.fullmatch(text)
     both = [read_quantity(part) for part in match.groups()] if match else [None]
-    return None if None in both or both[0].number.value != both[1].number.value else both[0]
+    return None if None in both or not same_number(both[0].number, both[1].number) else both[0]
 
 
 def _scaled(number: Number, rest: str) -> tuple[Number, str, bool]:
@@ -278,9 +282,9 @@ def _noun(rest: str, attached: bool) -> tuple[str, ...] | None:
     if any(first == "and" and second in ("a", "an") for first, second in zip(tokens, tokens[1:], strict=False)):
         return None
     first = tokens[0]
-    if "GREEK" in unicodedata.name(first[0], "") or first in ("and", "of") and len(tokens) == 1:
+    greek = ["GREEK" in unicodedata.name(character, "") for character in first]
+    if greek[0] or any(greek) and not all(greek) or first in ("and", "of") and len(tokens) == 1:
         return None
-    if first.isascii() and len(first) < (3 if attached else 2):
-        return None
-    nouns = tuple(singular(token) for token in tokens if token not in _FILLERS)
-    return nouns
+    if first.isascii() and len(first) < 3 and (attached or first not in _SHORT_NOUNS | _FILLERS):
+        return None  # 3xy
+    return tuple(singular(token) for token in tokens if token not in _FILLERS)

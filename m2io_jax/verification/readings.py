@@ -102,8 +102,15 @@ _REVERSED = re.compile(r"(?P<value>[^=<>a-zA-Z\\]*[0-9][^=<>a-zA-Z\\]*)= ?(?P<na
 _SUM = re.compile(r"[^=<>a-zA-Z]*[0-9+*/)^-][^=<>a-zA-Z]*=(?P<value>[^=<>]+)")
 _BRACKETS = ((r"\langle", r"\rangle"), (r"\{", r"\}"), ("(", ")"), ("[", "]"), ("{", "}"), ("(", "]"), ("[", ")"))
 _UNION = re.compile(r" ?\\(?:cup|cap|setminus)(?![a-z])")
+_SET_BUILDER = re.compile(
+    r"(?:\\?\{ ?)?[a-z] ?(?:\||\\mid(?![a-z])) ?(?P<condition>[^|]*?(?:[<>=]|\\[gln]eq?)[^|]*?)(?: ?\\?\})?"
+)
+_BARE_CONDITION = re.compile(r"(?:[<>]|\\[gl]eq?(?![a-z])) ?[^<>=]+")
+_LETTERS = re.compile(r"[A-Z](?: [A-Z])+")  # of several choices
 _GROUP = re.compile(r"[^0-9]*[0-9]{1,3},[0-9]{3}(?![0-9])")
-_WORD_SEPARATOR = re.compile(r",? +(?:and|or|&) +|,? *\\(?:land|lor|wedge|vee)(?![a-z]) *")
+_WORD_SEPARATOR = re.compile(
+    r",? +(?:and|or|&) +|(?<=[0-9A-Z]) ?(?:和|与|或) ?(?=[0-9A-Z])|,? *\\(?:land|lor|wedge|vee)(?![a-z]) *"
+)
 
 
 def read(answer: str) -> Reading | None:
@@ -119,6 +126,11 @@ def _read(text: str, depth: int = 0) -> Reading | None:
     choice = read_choice(text)
     if choice:
         return choice
+    if _BARE_CONDITION.fullmatch(text):
+        return Expression(f"x {text}")
+    builder = _SET_BUILDER.fullmatch(text)
+    if builder:
+        return _read(builder["condition"], depth + 1)
     quantity = None if _HOUR.fullmatch(text) else read_quantity(text)
     if quantity:
         return quantity
@@ -155,7 +167,7 @@ def _items(text: str, depth: int) -> Reading | None:
     if depth > DEEPEST or _UNION.search(text) or r"\begin" in text:
         return None
     brackets, body = _brackets(text)
-    pieces = _split(body, inside=bool(brackets))
+    pieces = body.split() if _LETTERS.fullmatch(body) else _split(body, inside=bool(brackets))
     if len(pieces) < 2:
         return _read(body, depth + 1) if brackets in ("()", "[]", r"\{\}", "{}") and pieces else None
     if len(pieces) > MOST_ITEMS:

@@ -24,7 +24,7 @@ _AS_WRITTEN = {"overrightarrow", "vec", "odot", "ray"}
 _FIGURES = sorted(_BACKWARDS | _ANY_ORDER | _AS_WRITTEN)
 _SAME_FIGURE = {"delta": "triangle", "measuredangle": "angle", "segment": "overline", "arc": "widehat"}
 _FIGURE = re.compile(
-    r"\\?(?i:(?P<kind>" + "|".join(_FIGURES) + r"))(?![a-z]) ?\{? ?(?P<name>[A-Z0-9][A-Z0-9' ]*) ?\}?"
+    r"\\?(?i:(?P<kind>" + "|".join(_FIGURES) + r"))(?![a-z]) ?\{? ?(?P<name>[A-Z]['A-Z ]*|[0-9]) ?\}?"
 )
 _RELATION = re.compile(r"(?P<left>.+?) ?\\(?P<sign>parallel|perp|cong|sim)(?![a-z]) ?(?P<right>.+)")
 
