@@ -99,7 +99,8 @@ _STATED = re.compile(
     re.IGNORECASE,
 )
 _REVERSED = re.compile(r"(?P<value>[^=<>a-zA-Z\\]*[0-9][^=<>a-zA-Z\\]*)= ?(?P<name>[a-zA-Z])")
-_SUM = re.compile(r"[^=<>a-zA-Z]*[0-9+*/)^-][^=<>a-zA-Z]*=(?P<value>[^=<>]+)")
+_CALCULATION = r"(?:[^=<>a-zA-Z\\]|\\(?:times|div|cdot) )"
+_SUM = re.compile(rf"{_CALCULATION}*[0-9)]{_CALCULATION}*=(?P<value>[^=<>]+)")
 _BRACKETS = ((r"\langle", r"\rangle"), (r"\{", r"\}"), ("(", ")"), ("[", "]"), ("{", "}"), ("(", "]"), ("[", ")"))
 _UNION = re.compile(r" ?\\(?:cup|cap|setminus)(?![a-z])")
 _SET_BUILDER = re.compile(
