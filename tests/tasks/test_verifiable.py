@@ -34,7 +34,11 @@ def parts(accuracy: float, format: float) -> dict[str, float]:
         ("<think></think><answer>2</answer>", RIGHT, 1),
         (" <think> 1 + 1 </think> \n\n <answer> 2.0 </answer>\n", RIGHT, 1),
         ("<think>a</think><answer>3</answer>", WRONG, 1),
-        ("<think>a</think><answer>two</answer>", WRONG, 1),
+        ("<think>a</think><answer>two</answer>", RIGHT, 1),
+        ("<think>a</think><answer>Two cubes.</answer>", RIGHT, 1),
+        ("<think>a</think><answer>2 objects</answer>", RIGHT, 1),
+        ("<think>a</think><answer>three objects</answer>", WRONG, 1),
+        ("<think>a</think><answer>many</answer>", WRONG, 1),
         ("<answer>2</answer>", RIGHT, 0),
         ("It is <answer>2</answer>, I think.", RIGHT, 0),
         ("<think>a</think><answer>2</answer> indeed", RIGHT, 0),
@@ -57,7 +61,10 @@ def test_scores_by_hand(name, completion, accuracy, format):
 
 @pytest.mark.parametrize(
     ("answer", "right"),
-    [("0", True), ("0.0", True), ("-0", True), ("1", False), ("none", False), ("0%", False), ("0/1", True)],
+    [
+        *(("0", True), ("0.0", True), ("-0", True), ("1", False), ("none", False), ("0%", False), ("0/1", True)),
+        *(("zero", True), ("0 cubes", True), ("0.5 cubes", False), ("minus one", False), ("first", False)),
+    ],
 )
 def test_a_count_is_a_whole_number(answer, right):
     assert find_task("counting").score(write("", answer), asked("0")) == parts(float(right), 1)
