@@ -40,7 +40,8 @@ def import_folder(source: Path, folder: Path, *, adapter: Path | None = None, dt
     """
     source = existing_folder(source)
     read = read_folder(source)
-    with _converted(source, read, folder, read.files, dtype) as draft:
+    files = consistent_files(read.files, read.config, str(source))
+    with _converted(source, read, folder, files, dtype) as draft:
         copy_weights(source, draft, read.config, dtype=dtype)
         adapter = adapter or adapter_folder(source)
         if adapter:

@@ -117,8 +117,9 @@ def _require_implemented(
             method = found.get("quant_method", "an unnamed method") if isinstance(found, dict) else found
             what = f"The weights are quantised, by {method}; only float weights can be read."
             raise UserError(what, where=f"{where}: {key}", mend=FLOAT_HINT)
-    _require_rope(_rope(text), text, "", where)
-    _require_rope(_rope(vision), vision, "vision_config.", where)
+    for name in ("rope_parameters", "rope_scaling"):
+        _require_rope(text, name, {"mrope", "default"}, where)
+        _require_rope(vision, name, {"axial", "default"}, f"{where}: vision_config")
     act, layers = ACTS[raw["model_type"]], text.get("layer_types")
     head_dim = text["hidden_size"] // (text["num_attention_heads"] or 1)
     vision_width = vision.get("embed_dim") if "embed_dim" in vision else vision.get("hidden_size")
@@ -143,22 +144,23 @@ def _require_implemented(
             raise UserError(f"{found} is not implemented: only {expected}.", where=f"{where}: {key}")
 
 
-def _require_rope(rope: Mapping[str, Any], section: Mapping[str, Any], prefix: str, where: str) -> None:
-    name = "rope_parameters" if section.get("rope_parameters") else "rope_scaling"
-    allowed = {"axial", "default"} if prefix else {"mrope", "default"}
+def _require_rope(section: Mapping[str, Any], name: str, allowed: set[str], where: str) -> None:
+    rope = section.get(name) or {}
     for key in ("type", "rope_type"):
         if (kind := rope.get(key)) is not None and kind not in allowed:
-            raise UserError(f"{kind} is not implemented: only mrope.", where=f"{where}: {prefix}{name}.{key}")
+            what = f"{kind} is not implemented: only {' and '.join(sorted(allowed))}."
+            raise UserError(what, where=f"{where}: {name}.{key}")
     if nested := [key for key, value in rope.items() if isinstance(value, dict)]:
         what = f"Rotary positions that differ by layer ({nested[0]}) are not implemented."
-        raise UserError(what, where=f"{where}: {prefix}{name}")
+        raise UserError(what, where=f"{where}: {name}")
     partial = rope.get("partial_rotary_factor", section.get("partial_rotary_factor"))
     if partial not in (None, 1):
-        raise UserError(f"{partial} is not implemented: only 1.", where=f"{where}: {prefix}partial_rotary_factor")
+        raise UserError(f"{partial} is not implemented: only 1.", where=f"{where}: partial_rotary_factor")
 
 
-def _rope(section: Mapping[str, Any]) -> Mapping[str, Any]:
-    return section.get("rope_parameters") or section.get("rope_scaling") or {}
+def _rope(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rotary settings, by either name; transformers prefers `rope_scaling` where both stand."""
+    return {**(section.get("rope_parameters") or {}), **(section.get("rope_scaling") or {})}
 
 
 def _size(found: Mapping[str, Any], key: str, otherwise: int | None = None, most: int = MAX_SIZE) -> int:

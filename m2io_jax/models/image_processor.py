@@ -135,13 +135,14 @@ def _require_alike(settings: Mapping[str, Any], vision: VisionConfig, where: str
             raise UserError(what, where=f"{where}: {key}", mend="give the processor and the config.json of one model")
     for key in ("do_resize", "do_rescale"):
         if settings.get(key) not in (None, True):
-            raise UserError(f"{settings[key]!r} is not implemented: only true is.", where=f"{where}: {key}")
+            raise UserError(f"{key} is {settings[key]!r}; only true is implemented.", where=f"{where}: {key}")
     if settings.get("resample") not in (None, BICUBIC) or settings.get("resample") is True:
-        what = f"{settings['resample']!r} is not implemented: only {BICUBIC} is, bicubic."
+        what = f"resample is {settings['resample']!r}; only {BICUBIC} is implemented, bicubic."
         raise UserError(what, where=f"{where}: resample")
     factor = settings.get("rescale_factor")
     if factor is not None and not (_is_number(factor) and math.isclose(factor, 1 / 255, rel_tol=1e-6)):
-        raise UserError(f"{factor!r} is not implemented: only 1/255 is.", where=f"{where}: rescale_factor")
+        what = f"rescale_factor is {factor!r}; only 1/255 is implemented."
+        raise UserError(what, where=f"{where}: rescale_factor")
 
 
 def _channels(given: Any, key: str, where: str) -> tuple[float, float, float]:

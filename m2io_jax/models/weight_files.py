@@ -78,7 +78,8 @@ def require_complete(path: Path, what: str) -> None:
             file.seek(0)
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if 2 <= length <= min(size - 8, _HEADER_BYTES) else None
-        ends = [tensor["data_offsets"][1] for name, tensor in (header or {}).items() if name != "__metadata__"]
+        tensors = () if header is None else header.items()
+        ends = [tensor["data_offsets"][1] for name, tensor in tensors if name != "__metadata__"]
         end = 8 + length + max(ends, default=0)
     except OSError as error:
         raise _unreadable(path, what, error.strerror or str(error)) from None
