@@ -9,6 +9,7 @@
 A policy's folder is such a folder, ours and those that are published alike.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from m2io_jax.errors import UserError
-from m2io_jax.models.huggingface import read_config, token_ids
+from m2io_jax.models.huggingface import read_config, token_ids, unknown_settings
 from m2io_jax.models.image_processor import (
     FLAT,
     NESTED,
@@ -30,6 +31,7 @@ from m2io_jax.models.json_files import LFS_HINT, LFS_POINTER, json_bytes, parse_
 from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.models.tokenizer import load_tokenizer
 from m2io_jax.models.weight_files import require_weights
+from m2io_jax.parallel.exchange import is_first
 
 GENERATION = "generation_config.json"
 COMPANIONS = (
@@ -62,10 +64,16 @@ class ModelFolder:
 def read_folder(folder: Path) -> ModelFolder:
     """Read everything of a model's folder but its weights, of which it checks that they are there.
 
+    Settings of config.json that nobody here knows are told on standard error.
+
     Raises:
         UserError: something is missing, damaged, or asks for what is not implemented; the files do not fit each other.
     """
     config = read_config(folder)
+    if (unknown := unknown_settings(folder)) and is_first():
+        shown = ", ".join(unknown[:LISTED]) + f" and {len(unknown) - LISTED} more" * (len(unknown) > LISTED)
+        told = f"{folder / 'config.json'}: settings that are not known here and not read: {shown}"
+        print(told, file=sys.stderr, flush=True)
     require_weights(folder)
     files, tokenizer = companions(folder), load_tokenizer(folder)
     check_tokenizer(tokenizer, config, folder)

@@ -5,7 +5,6 @@
 """
 
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
 from m2io_jax.files import replaced_whole, sampled_digest
 from m2io_jax.models.companions import consistent_files, read_folder
-from m2io_jax.models.huggingface import read_config, unknown_settings, write_config
+from m2io_jax.models.huggingface import read_config, write_config
 from m2io_jax.models.inserter import Inserter
 from m2io_jax.models.json_files import json_bytes
 from m2io_jax.models.lora import fold, fresh
@@ -33,7 +32,6 @@ from m2io_jax.parallel.exchange import is_first, wait_for_all
 from m2io_jax.parallel.mesh import make_mesh
 
 BASE = Path(__file__).parent / "base"
-LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -162,9 +160,6 @@ def load_policy(
     if size is not None and (differences := config.shape_differences(model_config(size))):
         what = "\n    ".join([f"These weights are not of size `{size}`:", *differences])
         raise UserError(what, where=str(folder), mend="give `model` their size, or model=null for any")
-    if (unknown := unknown_settings(folder)) and is_first():
-        told = f"{folder / 'config.json'}: settings that are not known here and not read: {', '.join(unknown[:LISTED])}"
-        print(told, file=sys.stderr, flush=True)
     mesh = mesh or make_mesh(MeshConfig(data=1), jax.devices()[:1])
     params = load_weights(folder, config, mesh, dtype)
     policy = Policy(config, params, TextCodec(read.tokenizer, config.special.stops), read.files)
