@@ -18,7 +18,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from m2io_jax.errors import UserError
-from m2io_jax.models.huggingface import read_config, token_ids, unknown_settings
+from m2io_jax.models.huggingface import config_stops, read_config, token_ids, unknown_settings
 from m2io_jax.models.image_processor import (
     FLAT,
     NESTED,
@@ -147,7 +147,7 @@ def _with_stops(
     eos, end_of_text = vocabulary[IM_END], vocabulary.get(END_OF_TEXT)
     where = f"{folder / GENERATION}: eos_token_id"
     named = token_ids(_generation(files, str(folder)).get("eos_token_id"), config.text.vocab_size, where)
-    named = named or config.special.stops
+    named = named or config_stops(folder)
     stops = dict.fromkeys(token for token in (eos, *named, end_of_text) if token is not None)
     bos = config.special.bos if end_of_text is None else end_of_text
     return replace(config, special=replace(config.special, eos=eos, bos=bos, stops=tuple(stops)))

@@ -106,12 +106,10 @@ def _max_pixels(run: Path) -> int | None:
     Raises:
         UserError: the run's config.yaml is damaged.
     """
-    at = run.resolve() if run.name in ("", ".", "..") else run
-    folders = [at, at.parent] if at.name == "model" else [at]
-    for path in (folder / "config.yaml" for folder in folders):
-        if path.is_file():
-            return _bound_in(path)
-    return None
+    above = [path.parent for path in (run, run.resolve()) if path.name == "model"]
+    found = (folder / "config.yaml" for folder in (run, *above))
+    path = next((path for path in found if path.is_file()), None)
+    return None if path is None else _bound_in(path)
 
 
 def _bound_in(path: Path) -> int | None:

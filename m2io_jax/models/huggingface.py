@@ -78,6 +78,12 @@ def unknown_settings(folder: Path) -> list[str]:
     return sorted(f"{name}{key}" for name, section in sections.items() for key in section if key not in _KNOWN)
 
 
+def config_stops(folder: Path) -> tuple[int, ...]:
+    """Return the stop tokens that a config.json names, which `read_config` has found to be tokens."""
+    named = _sections(_raw(folder))[0].get("eos_token_id")
+    return tuple(named) if isinstance(named, list) else () if named is None else (named,)
+
+
 def _raw(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file() and (folder / ADAPTER_SETTINGS).is_file():
         raise adapter_alone(folder)

@@ -103,10 +103,11 @@ def alone(out, folder, name):
     return folder
 
 
-@pytest.mark.parametrize("named", ["run", "run/model"])
+@pytest.mark.parametrize("named", ["run", "run/model", "link"])
 def test_the_bound_is_found_from_the_run_and_from_its_model(named, tmp_path):
     source = folder_with(tmp_path / "source", nested=processor(TINY))
     run_of(source, tmp_path / "run", 6272, "import")
+    (tmp_path / "link").symlink_to(tmp_path / "run" / "model")
     out = export_folder(tmp_path / named, tmp_path / "out")
     assert AutoImageProcessor.from_pretrained(out).size.longest_edge == 6272
     plain = export_folder(source, tmp_path / "plain")

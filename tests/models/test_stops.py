@@ -47,6 +47,7 @@ def folder_with(path, *, config=None, generation=None):
         ({"eos_token_id": [9, 2]}, {"temperature": 0.1}, (2, 9, 0)),
         ({"eos_token_id": [9, 2]}, {"eos_token_id": []}, (2, 9, 0)),
         ({"eos_token_id": None}, {"eos_token_id": 11}, (2, 11, 0)),
+        ({"bos_token_id": 1, "eos_token_id": [9, 2]}, None, (2, 9, 0)),
         ({"eos_token_id": 2, "text_config": {"eos_token_id": 12}}, None, (2, 12, 0)),
     ],
 )
