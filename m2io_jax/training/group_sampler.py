@@ -40,7 +40,8 @@ class GroupSampler:
     """
 
     def __init__(self, config: RunConfig, policy: Policy, mesh: Mesh, *, keeps_pictures: bool):
-        self.config, self.mesh, self.model = config, mesh, policy.config
+        self.config, self.mesh = config, mesh
+        self.vision, self.image = policy.config.vision, policy.config.image
         self.keeps_pictures = keeps_pictures
         draw, length = config.rollout, config.batch.completion_length
         self.sampling = SamplingConfig(
@@ -147,7 +148,7 @@ class GroupSampler:
         """The prompt with noise on its pictures, which the seeds of run and prompt and the step decide."""
         level = self.noise_level(progress)
         random = np.random.default_rng((self.config.seed, step, int(prompt.seeds)))
-        return noisy_prompt(prompt, self.model.vision, level, random, self.model.image)
+        return noisy_prompt(prompt, self.vision, level, random, self.image)
 
 
 def noisy_prompt(
