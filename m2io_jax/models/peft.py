@@ -113,7 +113,7 @@ def read_lora(folder: Path) -> LoraConfig:
     with _open(folder) as file:
         modules = {_published_module(name): _our_module(name, folder) for name in file.keys()}
         _require_targeted(settings, file.keys(), where)
-        ranks = {file.get_slice(name).get_shape()[0] for name in file.keys() if ".lora_A." in name}
+        ranks = {(file.get_slice(name).get_shape() or [0])[0] for name in file.keys() if ".lora_A." in name}
     if not modules:
         raise UserError("This adapter holds no tensors.", where=str(folder / TENSORS))
     if rank not in ranks:

@@ -200,7 +200,7 @@ def existing_folder(path: Path) -> Path:
     folder, init = policy_folder(path), str(path)
     if (folder / "config.json").is_file():
         return folder
-    if not folder.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", init):
+    if not folder.exists() and not path.parent.is_dir() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", init):
         hint = f"is it a name on the Hugging Face hub? hf download {init} --local-dir {folder.name}"
         raise UserError("There is no folder of this name.", where=init, mend=f"{hint}, then init={folder.name}")
     if (folder / ADAPTER_SETTINGS).is_file():

@@ -158,6 +158,14 @@ def test_an_adapter_in_another_format_is_named(tmp_path):
         read_lora(folder)
 
 
+def test_a_matrix_that_is_a_number_is_refused(tmp_path):
+    folder = saved(tmp_path)
+    tensors = {name: np.array(1.0, np.float32) for name in load_file(folder / TENSORS)}
+    save_file(tensors, folder / TENSORS)
+    with pytest.raises(UserError, match="r is 3, but its matrices have rank 0"):
+        read_lora(folder)
+
+
 @pytest.fixture(scope="module")
 def with_adapters(tmp_path_factory):
     """The base's folder with adapters that training might have left."""

@@ -144,9 +144,10 @@ def test_a_name_on_the_hub_is_told_how_to_be_downloaded(name, tmp_path, monkeypa
         load_policy(name)
 
 
-@pytest.mark.parametrize("path", ["missing", "a/b/c", "/nowhere/at/all"])
+@pytest.mark.parametrize("path", ["missing", "a/b/c", "/nowhere/at/all", "runs/mistyped"])
 def test_a_path_that_is_missing_is_no_name_on_the_hub(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
     with pytest.raises(UserError, match="no model here") as caught:
         load_policy(path)
     assert "hf download" not in str(caught.value)
