@@ -116,7 +116,9 @@ def train(config: Path, settings: Overrides = None):
     if finished.already:
         _tell("The run had come to its end before; nothing was trained.")
     took = f"{finished.steps} steps in {finished.seconds:.0f} s"
-    _tell(f"{took}; policy in {finished.folder / 'model'}")
+    apart = finished.policy.config.lora is not None
+    more = ", base and adapters apart (m2io convert export joins them)" if apart else ""
+    _tell(f"{took}; policy in {finished.folder / 'model'}{more}")
 
 
 @app.command()
@@ -235,9 +237,12 @@ def convert_export(
 ):
     """Write a run's policy, adapters added to its weights, as a folder that transformers and vLLM load."""
     from m2io_jax.models.conversion import export_folder
+    from m2io_jax.models.peft import adapter_folder
+    from m2io_jax.models.policy import policy_folder
 
     written = export_folder(run, folder, adapter=adapter, dtype=_weight_type(dtype))
-    _tell(f"{'PEFT' if adapter else 'Hugging Face'} folder: {written}")
+    added = "" if adapter or adapter_folder(policy_folder(run)) is None else ", adapters added to the weights"
+    _tell(f"{'PEFT' if adapter else 'Hugging Face'} folder{added}: {written}")
 
 
 @app.command()

@@ -90,7 +90,8 @@ def train(config: RunConfig) -> Finished:
         require_shared(Path(config.checkpoints), config.name)
     with claimed(config) as folder:
         finished = _trained(config)
-        finished.policy.save(folder / "model", weight_type(config))
+        seen = replace(finished.policy, max_pixels=config.batch.max_pixels)
+        seen.save(folder / "model", weight_type(config))
     return finished
 
 
