@@ -20,6 +20,7 @@ from m2io_jax.corpus.pictures import PictureError, PictureLimits, decode, inspec
 from m2io_jax.corpus.references import Unresolved, resolve
 from m2io_jax.corpus.report import REPORT_FILE, ImportReport, Outcome, Problem, SkippedFile
 from m2io_jax.corpus.store import CorpusWriter
+from m2io_jax.corpus.titles import page_title
 from m2io_jax.errors import UserError
 
 SUFFIXES = (".md", ".markdown", ".mdown", ".mkd")
@@ -107,7 +108,7 @@ class _Import:
             return
         id = self._new_id(source)
         group = self.lessons.get(file.parent, id) if STEP.fullmatch(file.stem) else id
-        title = parsed.title or _plain(file.stem)
+        title = parsed.title or page_title(parsed.pieces, source, _plain(self.tree.name))
         self.writer.add_document(Document(id, title, source, group, tuple(self._blocks(parsed, file, source))))
         self.report.documents += 1
 

@@ -1,0 +1,63 @@
+"""Choose a page's title where its front matter has none: its main heading, or the name of its file or folder."""
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from m2io_jax.corpus.documents import TextBlock
+from m2io_jax.corpus.html_blocks import Piece
+
+# Files that stand for their folder: their name says nothing of what they are about.
+FOLDER_PAGES = ("readme", "index", "_index")
+# Names that only count: step_2, 01, part-3.
+COUNTED = re.compile(r"(?:step|part|page|chapter|section|lesson|unit|day|week)?[-_ .]*\d*", re.IGNORECASE)
+POST_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}-(?=\w)")
+LANGUAGE = re.compile(r"\.[a-z]{2}(?:[-_][A-Za-z]{2,4})?$")
+# Wikis write the spaces of a page's name as hyphens.
+WORD_BREAK = re.compile(r"(?<=[^\W\d_])[-_]+(?=[^\W\d_])")
+
+
+def main_heading(pieces: Sequence[Piece]) -> str:
+    """Return the heading of level 1 that names the page, else "".
+
+    It is the first one, unless text stands before it and more of its level follow: then they only divide the page.
+    """
+    first = next((at for at, piece in enumerate(pieces) if _level(piece) == 1), None)
+    if first is None:
+        return ""
+    has_text_before = any(isinstance(piece, TextBlock) for piece in pieces[:first])
+    has_siblings = any(_level(piece) == 1 for piece in pieces[first + 1 :])
+    return "" if has_text_before and has_siblings else pieces[first].text
+
+
+def page_title(pieces: Sequence[Piece], path: str, tree: str) -> str:
+    """Return the title of a page without a front matter's title and without a main heading.
+
+    Vaults and wikis name the page by its file. A subheading is taken only where it stands before all other text, and
+    either the file's name only counts (step_2, 01), or the name has no spaces and all other headings are below it.
+
+    Args:
+        pieces: the page in reading order.
+        path: of its file, relative to the imported tree.
+        tree: name of the tree's folder, which stands for a README at its top.
+    """
+    file = PurePosixPath(path)
+    stem = LANGUAGE.sub("", file.stem) or file.stem
+    leading = next((piece for piece in pieces if isinstance(piece, TextBlock)), None)
+    levels = [_level(piece) for piece in pieces if _level(piece)]
+    counts_only = bool(COUNTED.fullmatch(stem))
+    if leading is not None and leading.level:
+        is_alone = sum(level <= leading.level for level in levels) == 1
+        if counts_only or (is_alone and " " not in stem):
+            return leading.text
+    if stem.lower() in FOLDER_PAGES:
+        return _readable(file.parent.name or tree)
+    return _readable(POST_DATE.sub("", stem))
+
+
+def _readable(name: str) -> str:
+    return name if " " in name else WORD_BREAK.sub(" ", name)
+
+
+def _level(piece: Piece) -> int:
+    return piece.level if isinstance(piece, TextBlock) and piece.kind == "heading" else 0
