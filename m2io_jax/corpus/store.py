@@ -191,8 +191,15 @@ class CorpusWriter:
 
 
 def document_to_json(document: Document) -> dict[str, Any]:
-    """A document as plain JSON values; a picture block is told from a text block by its key `picture`."""
-    return asdict(document)
+    """A document as plain JSON values; a picture block is told from a text block by its key `picture`.
+
+    Only decorations have the key `decoration`.
+    """
+    row = asdict(document)
+    for block in row["blocks"]:
+        if not block.get("decoration", True):
+            del block["decoration"]
+    return row
 
 
 def document_from_json(row: dict[str, Any]) -> Document:
