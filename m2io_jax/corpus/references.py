@@ -240,7 +240,7 @@ def _scheme_failure(address: str) -> Unresolved | None:
 
 
 def _places(path: str, folder: str) -> Iterator[str]:
-    """Yield where an address leads as it is written: below each folder above the document for "/", from the root down."""
+    """Yield where an address leads as it is written; with "/", below each folder above the document, the root first."""
     if not path.startswith("/"):
         yield f"{folder}/{path}"
         return
