@@ -25,7 +25,7 @@ AMBIGUOUS = frozenset(
 )
 # Words that stand beside them and add nothing.
 FILLING = frozenset(
-    "a an the this my of for here is at am pm new pasted inserted your file name title copy de la le du von der die das"
+    "a an the this my here is at am pm new pasted inserted your file name title copy de la le du von der die das"
     " et al to be added no".split()
 )
 WORD = re.compile(r"[^\W\d_]+")

@@ -40,7 +40,7 @@ class TreeIndex:
         return path if path in self._files and self._is_inside(path) else None
 
     def find_folded(self, path: str) -> str | None:
-        """Return the one file at this path when letter case and Unicode form are ignored; None unless it is the only one.
+        """Return the only file at this path when letter case and Unicode form are ignored; None where several fit.
 
         Files that differ from the path in their Unicode form alone come first.
         """
