@@ -111,7 +111,7 @@ class Assembler:
         return stored
 
     def _load(self, path: str) -> bytes:
-        return load(self.reader.root / path, self.reader.root, self.reader.limits.max_bytes)
+        return load(self.reader.root, path, self.reader.limits.max_bytes)
 
     def _shown(
         self,

@@ -50,9 +50,9 @@ def decoration_reason(width: int, height: int, places: Collection[Place], pages:
     """
     longer, shorter = max(width, height), min(width, height)
     if longer < ICON_SIDE:
-        return f"an icon: no side of {ICON_SIDE} pixels"
+        return f"an icon: both sides below {ICON_SIDE} pixels"
     if shorter < LINE_SIDE:
-        return f"a badge, rule or spacer: a side below {LINE_SIDE} pixels"
+        return f"a badge, rule or spacer: one side below {LINE_SIDE} pixels"
     if longer >= DIVIDER_RATIO * shorter and shorter < DIVIDER_SIDE:
         return f"a divider: {DIVIDER_RATIO} times as long as high"
     if longer <= NAMED_SIDE and width * height <= NAMED_AREA:

@@ -68,8 +68,7 @@ class FileReader:
     def _results(self, paths: Sequence[str], settings: dict[str, Any], max_bytes: int) -> Iterator[dict[str, Any]]:
         for start in range(0, len(paths), BATCH):
             jobs = [self._job(path, settings, max_bytes) for path in paths[start : start + BATCH]]
-            known = self.cache.load({job.key: None for job in jobs if job.key})
-            used = list(known)
+            known = self.cache.load(dict.fromkeys(job.key for job in jobs if job.key))
             missing = list({job.key or job.path: job for job in jobs if job.key not in known}.values())
             new: dict[str, Any] = {}
             failed: dict[str, Any] = {}
@@ -77,14 +76,14 @@ class FileReader:
                 # Bytes that changed since they were looked at are another file's result.
                 kept = new if job.key and job.key == self._key(answer["digest"], job.path, settings) else failed
                 kept[job.key or job.path] = answer["read"]
-            self.cache.save(new, used)
+            self.cache.save(new)
             found = known | failed | new
             yield from (found[job.key or job.path] for job in jobs)
 
     def _job(self, path: str, settings: dict[str, Any], max_bytes: int) -> _Job:
         request = {"root": str(self.root), "path": path} | settings
         try:
-            data = load(self.root / path, self.root, max_bytes)
+            data = load(self.root, path, max_bytes)
         except Unreadable:
             return _Job(path, request, "", 0)
         return _Job(path, request, self._key(hashlib.sha256(data).hexdigest(), path, settings), len(data))

@@ -24,6 +24,7 @@ FILE = "imports.sqlite"
 MAX_BYTES = 512 * 2**20
 MAX_ENTRY_BYTES = 16 * 2**20
 LOCK_SECONDS = 5.0
+USED_SECONDS = 86_400.0  # that an entry was used is written down once a day
 CHECKSUM_BYTES = 16
 # A result depends on these, and on the source of this package.
 LIBRARIES = ("markdown-it-py", "pillow", "pyyaml", "charset-normalizer", "numpy")
@@ -56,6 +57,7 @@ class ImportCache:
 
     def __init__(self, folder: Path | None):
         self.file = folder / FILE if folder else None
+        self._used: list[str] = []  # entries to mark as used, those that were not for long
 
     @staticmethod
     def key(digest: str, settings: Mapping[str, Any]) -> str:
@@ -71,19 +73,23 @@ class ImportCache:
     def load(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the results that are there; damaged ones are left out."""
         found: dict[str, Any] = {}
+        long_ago = time.time() - USED_SECONDS
         if self.file is None or not self.file.is_file():
             return found
         with suppress(sqlite3.Error, OSError), closing(self._connect()) as rows:
             for key in keys:
-                row = rows.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
+                row = rows.execute("SELECT value, used FROM entries WHERE key = ?", (key,)).fetchone()
                 with suppress(ValueError, zlib.error, TypeError, RecursionError):
                     if row:
                         found[key] = _unpack(row[0], key)
+                        if row[1] < long_ago:
+                            self._used.append(key)
         return found
 
-    def save(self, results: Mapping[str, Any], used: Iterable[str]) -> None:
-        """Add results, mark those `used` as recently used, and drop the ones longest unused past `MAX_BYTES`."""
-        if self.file is None:
+    def save(self, results: Mapping[str, Any]) -> None:
+        """Add results, and drop the ones that were longest not used where there are more than `MAX_BYTES`."""
+        used, self._used = self._used, []
+        if self.file is None or not (results or used):
             return
         now = int(time.time())
         packed = ((key, _pack(value, key), now) for key, value in results.items())
@@ -121,7 +127,10 @@ class ImportCache:
         entries.executemany("DELETE FROM entries WHERE key = ?", dropped)
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.file, timeout=LOCK_SECONDS)
+        connection = sqlite3.connect(self.file, timeout=LOCK_SECONDS)
+        # Entries have checksums, so what a power cut damages is only read again.
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
 
 
 def _pack(value: Any, key: str) -> bytes:

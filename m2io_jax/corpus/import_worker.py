@@ -21,7 +21,7 @@ def reply(request: dict[str, Any]) -> dict[str, Any]:
     root = Path(request["root"])
     limits = PictureLimits(**request["limits"]) if "limits" in request else None
     try:
-        data = load(root / request["path"], root, limits.max_bytes if limits else MAX_TEXT_BYTES)
+        data = load(root, request["path"], limits.max_bytes if limits else MAX_TEXT_BYTES)
     except Unreadable as error:
         fault = {"kind": "broken", "reason": str(error)} if limits else {"skipped": str(error)}
         return {"digest": "", "read": fault}

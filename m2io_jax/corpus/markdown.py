@@ -143,7 +143,7 @@ def _nothing_read(report: ImportReport, root: str | Path) -> UserError:
 def _track(items: Iterable[Any], name: str, total: int) -> Iterator[Any]:
     """Yield the items and show how far they have come, on a terminal."""
     console = Console(stderr=True)
-    return track(items, name, total=total, console=console, disable=not console.is_terminal, transient=True)
+    yield from track(items, name, total=total, console=console, transient=True) if console.is_terminal else items
 
 
 def _markdown_files(tree: Path) -> list[Path]:

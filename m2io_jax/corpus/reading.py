@@ -6,10 +6,10 @@ import gives the same corpus however it was made.
 
 import base64
 import hashlib
+import os
 import warnings
-from dataclasses import asdict
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISLNK, S_ISREG
 from typing import Any, get_args
 
 from m2io_jax.corpus.html_blocks import Piece
@@ -26,21 +26,25 @@ class Unreadable(ValueError):
     """A file that is not read; the message says why."""
 
 
-def load(file: Path, root: Path, max_bytes: int) -> bytes:
-    """Return the bytes of a file of the tree.
+def load(root: Path, path: str, max_bytes: int) -> bytes:
+    """Return the bytes of the file at `path` of the tree `root`, which lies below no link to a folder.
 
     Raises:
         Unreadable: it lies out of the tree, is no regular file, is larger than `max_bytes`, or cannot be opened.
     """
     try:
-        if not file.resolve().is_relative_to(root):
-            raise Unreadable("a link that leads out of the imported tree")
-        found = file.stat()
+        file = os.path.join(root, path)
+        found = os.lstat(file)
+        if S_ISLNK(found.st_mode):
+            if not Path(file).resolve().is_relative_to(root):
+                raise Unreadable("a link that leads out of the imported tree")
+            found = os.stat(file)
         if not S_ISREG(found.st_mode):
             raise Unreadable("no file: reading it might never end")
         if found.st_size > max_bytes:
             raise Unreadable(f"{found.st_size:,} bytes, more than the {max_bytes:,} allowed")
-        return file.read_bytes()
+        with open(file, "rb") as opened:
+            return opened.read(max_bytes)
     except (OSError, RuntimeError) as error:
         raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
@@ -52,13 +56,13 @@ def read_page(data: bytes, encoding: str) -> dict[str, Any]:
         parsed = parse_markdown(decoded.text)
     except Exception as error:  # parsers raise a dozen types on odd text
         return {"skipped": str(error) or type(error).__name__}
-    pieces = [[type(piece).__name__, asdict(piece)] for piece in parsed.pieces]
+    pieces = [[type(piece).__name__, *vars(piece).values()] for piece in parsed.pieces]
     return {"title": parsed.title, "pieces": pieces, "encoding": decoded.encoding}
 
 
 def page_from_json(read: dict[str, Any]) -> ParsedMarkdown:
     """Return the page that `read_page` has read. Raises KeyError or TypeError for values of another shape."""
-    return ParsedMarkdown(read["title"], tuple(PIECES[kind](**fields) for kind, fields in read["pieces"]))
+    return ParsedMarkdown(read["title"], tuple(PIECES[kind](*values) for kind, *values in read["pieces"]))
 
 
 def read_picture(data: bytes, limits: PictureLimits) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class ImportReport:
             lines.append("; ".join(notes))
         if self.skipped_files:
             lines.append(f"{_count(len(self.skipped_files), 'file')} could not be read")
-        if len(lines) > 1 or self.problems:
+        if self.problems or self.skipped_files or self.decorations or self.empty_captions:
             lines.append(f"Each one is listed by file and line in {REPORT_FILE}.")
         return "\n".join(lines)
 

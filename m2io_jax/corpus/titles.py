@@ -33,8 +33,9 @@ def main_heading(pieces: Sequence[Piece]) -> str:
 def page_title(pieces: Sequence[Piece], path: str, tree: str) -> str:
     """Return the title of a page without a front matter's title and without a main heading.
 
-    Vaults and wikis name the page by its file. A subheading is taken only where it stands before all other text, and
-    either the file's name only counts (step_2, 01), or the name has no spaces and all other headings are below it.
+    Vaults and wikis name the page by its file. Its first subheading is taken only where the file's name just counts
+    (step_2, 01), or where the name has no spaces, the heading stands before all other text, and all other headings are
+    below it.
 
     Args:
         pieces: the page in reading order.
@@ -43,13 +44,13 @@ def page_title(pieces: Sequence[Piece], path: str, tree: str) -> str:
     """
     file = PurePosixPath(path)
     stem = LANGUAGE.sub("", file.stem) or file.stem
-    leading = next((piece for piece in pieces if isinstance(piece, TextBlock)), None)
-    levels = [_level(piece) for piece in pieces if _level(piece)]
-    counts_only = bool(COUNTED.fullmatch(stem))
-    if leading is not None and leading.level:
-        is_alone = sum(level <= leading.level for level in levels) == 1
-        if counts_only or (is_alone and " " not in stem):
-            return leading.text
+    texts = [piece for piece in pieces if isinstance(piece, TextBlock)]
+    headings = [piece for piece in texts if _level(piece)]
+    if headings and COUNTED.fullmatch(stem):
+        return headings[0].text
+    if headings and headings[0] is texts[0] and " " not in stem:
+        if sum(_level(heading) <= headings[0].level for heading in headings) == 1:
+            return headings[0].text
     if stem.lower() in FOLDER_PAGES:
         return _readable(file.parent.name or tree)
     return _readable(POST_DATE.sub("", stem))

@@ -78,27 +78,45 @@ class TreeIndex:
         return any(self._links.get(above, "") is None for above in _prefixes(path))
 
     def _walk(self) -> None:
-        for folder, folders, names in os.walk(self.root):
-            inner = Path(folder).relative_to(self.root).as_posix()
-            start = "" if inner == "." else inner + "/"
-            for name in list(folders):
-                path = start + name
-                if name in SKIPPED:
-                    folders.remove(name)
-                elif os.path.islink(os.path.join(folder, name)):
-                    folders.remove(name)
-                    self._links[path] = self._target(path)
-                else:
-                    self.folders.add(path)
-            folders.sort()
-            for name in sorted(names):
-                self._add(start + name)
+        folders = [""]
+        while folders:
+            start = folders.pop()
+            try:
+                with os.scandir(self.root / start) as entries:
+                    found = sorted(entries, key=lambda entry: entry.name)
+            except OSError:
+                continue  # a folder that may not be read has no files for us
+            for entry in found:
+                path = f"{start}/{entry.name}" if start else entry.name
+                if self._enter(entry, path):
+                    folders.append(path)
             if len(self._files) > MAX_FILES:
                 what = f"The folder holds more than {MAX_FILES:,} files."
                 raise UserError(what, where=str(self.root), mend="Import its parts one by one.")
 
-    def _add(self, path: str) -> None:
+    def _enter(self, entry: os.DirEntry[str], path: str) -> bool:
+        """Add an entry to the index; return whether it is a folder to walk."""
+        try:
+            is_folder, is_link = entry.is_dir(), entry.is_symlink()
+            is_file = is_link or entry.is_file()
+        except OSError:
+            return False  # a loop of links
+        if not is_folder:
+            if is_file:
+                self._add(path, is_link)
+            return False
+        if entry.name in SKIPPED:
+            return False
+        if is_link:
+            self._links[path] = self._target(path)
+            return False
+        self.folders.add(path)
+        return True
+
+    def _add(self, path: str, is_link: bool) -> None:
         self._files.add(path)
+        if not is_link:
+            self._inside[path] = True
         folded = fold(path)
         self._folded[folded].append(path)
         self._by_name[folded.rpartition("/")[2]].append(path)
@@ -123,7 +141,7 @@ class TreeIndex:
         return path
 
     def _is_inside(self, path: str) -> bool:
-        """Whether the file is a regular one that lies in the tree, links followed."""
+        """Whether the file, which may be a link, is a regular one that lies in the tree."""
         if path not in self._inside:
             try:
                 file = (self.root / path).resolve()
