@@ -34,7 +34,7 @@ out = Console()
 
 @import_app.command("markdown")
 def import_markdown_tree(source: Path, folder: Path, settings: Overrides = None):
-    """Import a tree of Markdown files with their pictures (encoding=gb18030 workers=4 cache=off ...)."""
+    """Import a tree of Markdown files with their pictures (encoding=gb18030 workers=4 cache=none ...)."""
     from m2io_jax.corpus.importing import MarkdownSettings, import_markdown
 
     how = _with(MarkdownSettings(), settings, "corpus import markdown")

@@ -81,11 +81,13 @@ class Assembler:
         files: dict[tuple[int, int], str | Unresolved] = {}
         for number, page in enumerate(pages):
             for place, piece in enumerate(page.pieces):
-                if isinstance(piece, Reference):
+                if isinstance(piece, Reference) and piece.unsupported:
+                    files[number, place] = Unresolved("unsupported", piece.unsupported)
+                elif isinstance(piece, Reference):
                     try:
                         found = self.resolver.resolve(piece.address, page.path)
                     except Unresolved as error:
-                        files[number, place] = error
+                        files[number, place] = error.with_traceback(None)  # which would hold whole frames
                     else:
                         files[number, place] = found.path
                         self.report.addresses[found.rule] += 1

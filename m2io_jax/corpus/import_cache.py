@@ -43,7 +43,7 @@ def reader_version() -> str:
     found = hashlib.sha256(repr(sys.version_info[:3]).encode())
     for library in LIBRARIES:
         found.update(f"{library} {version(library)}\n".encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
         found.update(source.read_bytes())
     return found.hexdigest()
 

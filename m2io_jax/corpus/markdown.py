@@ -25,7 +25,7 @@ from m2io_jax.corpus.titles import page_title
 from m2io_jax.corpus.tree_index import TreeIndex
 from m2io_jax.errors import UserError
 
-SUFFIXES = (".md", ".markdown", ".mdown", ".mkd")
+SUFFIXES = (".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd")
 DEFAULT_LIMITS = PictureLimits()
 # One page of a lesson that goes over several files of a folder.
 STEP = re.compile(r"(?:step|part|page|chapter|section)[-_ ]?\d+", re.IGNORECASE)
@@ -39,7 +39,7 @@ class MarkdownSettings:
     Attributes:
         encoding: of files without a byte order mark: "auto", or one that Python knows, such as gb18030.
         workers: processes that read files; 0: as many as there are cores. The corpus is the same for any number.
-        cache: folder that remembers what files held, by their content; "auto": in the user's cache folder; "off".
+        cache: folder that remembers what files held, by their content; "auto": in the user's cache folder; "none".
     """
 
     encoding: str = AUTO
@@ -55,7 +55,7 @@ class MarkdownSettings:
 
     def cache_folder(self) -> Path | None:
         """Return the folder of the cache; None where nothing is remembered."""
-        return {AUTO: default_folder(), "off": None}.get(self.cache, Path(self.cache))
+        return {AUTO: default_folder(), "none": None}.get(self.cache, Path(self.cache))
 
 
 DEFAULT_SETTINGS = MarkdownSettings()

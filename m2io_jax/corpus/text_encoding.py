@@ -34,6 +34,7 @@ MAGIC = (
     (b"SQLite format 3\x00", "SQLite"),
 )
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffe\uffff]")
+CONTROL_BYTES = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 CONTROL_SHARE = 0.05  # of a text's characters; stray ones occur in real files
 SAMPLE_BYTES = 65_536  # a detector needs no more, and its time grows with the length
 # The commonest characters of each encoding: lead byte and trail byte ranges of two-byte characters.
@@ -93,7 +94,7 @@ def decode_text(data: bytes, encoding: str = AUTO) -> DecodedText:
         return DecodedText(_plain_text(data.decode("utf-8")), "utf-8")
     except UnicodeDecodeError:
         pass
-    if data.count(0) > CONTROL_SHARE * len(data):
+    if len(CONTROL_BYTES.findall(data[:SAMPLE_BYTES])) > CONTROL_SHARE * len(data[:SAMPLE_BYTES]):
         raise Undecodable("a binary file, not text")
     for name in _likely(data):
         try:
