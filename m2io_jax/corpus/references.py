@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from posixpath import normpath
 from typing import Literal
 from urllib.parse import unquote
@@ -26,8 +26,9 @@ Rule = Literal[
 
 # Where site generators and editors keep what they serve beside the pages: Hugo and Docusaurus, Next and Vite, Jekyll,
 # Sphinx, MkDocs, the Carpentries' lessons, whose folders all become one, VuePress, VitePress, GitBook, Azure, Obsidian.
+COMMON_FOLDERS = ("static", "public", "assets", "_static", "docs", "source", "content", "episodes")
 STATIC_FOLDERS = (
-    *("static", "public", "assets", "_static", "docs", "source", "content", "episodes"),
+    *COMMON_FOLDERS,
     *(".vuepress/public", ".vitepress/public", "docs/.vuepress/public", "docs/.vitepress/public", "docs/public"),
     *("docs/static", "docs/assets", "website/static", "site/static", "web/static", "src/.vuepress/public"),
     *("src/public", "src/static", "src/assets", "src", "source/_static", "_assets", "_images", ".gitbook/assets"),
@@ -60,6 +61,36 @@ class Unresolved(Exception):
     def __init__(self, kind: Outcome, reason: str):
         self.kind, self.reason = kind, reason
         super().__init__(f"{kind}: {reason}")
+
+
+def resolve(address: str, document: Path, root: Path) -> Path:
+    """Return the file that `address` means in one file under `root`, as written or below the root's common folders.
+
+    For rows of data sets, which come in millions and without a site: no index is made and nothing more is guessed.
+
+    Args:
+        address: as `Resolver.resolve` takes it.
+        document, root: resolved paths (no symbolic links in them).
+
+    Raises:
+        Unresolved: remote, embedded, absent, or outside of `root` (symbolic links followed).
+    """
+    address = address.strip()
+    if failure := _scheme_failure(address):
+        raise failure
+    folder = document.parent.relative_to(root).as_posix()
+    leads_out = False
+    for path in _plain_places(address, "" if folder == "." else folder):
+        try:
+            file = (root / path).resolve()
+            if not file.is_relative_to(root):
+                leads_out = True
+            elif file.is_file():
+                return file
+        except (OSError, ValueError, RuntimeError):
+            # A name too long, with a NUL, or a loop of links: no file, like any other absent one.
+            continue
+    raise Unresolved("missing", "leads out of the imported tree" if leads_out else "no such file")
 
 
 @dataclass(frozen=True)
@@ -246,6 +277,13 @@ def _places(path: str, folder: str) -> Iterator[str]:
         return
     above = folder.split("/") if folder else []
     yield from ("/".join([*above[:depth], path.lstrip("/")]) for depth in range(len(above) + 1))
+
+
+def _plain_places(address: str, folder: str) -> Iterator[str]:
+    for path in _spellings(address):
+        yield from (place.lstrip("/") for place in _places(path, folder))
+        if ".." not in PurePosixPath(path).parts:
+            yield from (f"{name}/{path.lstrip('/')}" for name in COMMON_FOLDERS)
 
 
 def _normal(path: str) -> str | None:
