@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from m2io_jax.corpus.references import Resolver, Unresolved
+from m2io_jax.corpus.references import Resolver, Unresolved, resolve
 from m2io_jax.corpus.tree_index import TreeIndex
 
 
@@ -204,3 +204,19 @@ def test_guesses_cost_no_looks_at_the_disk(tmp_path, monkeypatch):
     assert looking.resolve("/img/a.png", "docs/page.md").rule == "folder of served files"
     with pytest.raises(Unresolved):
         looking.resolve("/img/b.png", "docs/page.md")
+
+
+def test_rows_of_data_sets_are_resolved_without_guesses(tmp_path):
+    root = tree(tmp_path / "imported", "rows/a.jsonl", "rows/img/a.png", "static/b.png", "rows/a/c.png").resolve()
+    document = root / "rows" / "a.jsonl"
+    assert resolve("img/a.png?x", document, root) == root / "rows/img/a.png"
+    assert resolve("b.png", document, root) == root / "static/b.png"
+    for address, kind in {
+        "c.png": "missing",
+        "IMG/a.png": "missing",
+        "../../x.png": "missing",
+        "https://e.org": "remote",
+    }.items():
+        with pytest.raises(Unresolved) as caught:
+            resolve(address, document, root)
+        assert caught.value.kind == kind
