@@ -74,8 +74,9 @@ def check_encoding(name: str) -> None:
 def decode_text(data: bytes, encoding: str = AUTO) -> DecodedText:
     """Decode a text file.
 
-    A byte order mark decides first. Then comes `encoding`; where it is "auto": UTF-8, UTF-16 and UTF-32 without a mark,
-    and then the most likely of the East Asian and the single-byte encodings.
+    A byte order mark decides first. Then comes `encoding`, but for files that are UTF-8 with more than ASCII in them:
+    text of another encoding hardly ever is, and trees hold both. Where it is "auto": UTF-8, UTF-16 and UTF-32 without a
+    mark, and then the most likely of the East Asian and the single-byte encodings.
 
     Raises:
         Undecodable: a binary file, or bytes that do not fit.
@@ -86,7 +87,7 @@ def decode_text(data: bytes, encoding: str = AUTO) -> DecodedText:
     for mark, name in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return DecodedText(_plain_text(_decode(data[len(mark) :], name)), name)
-    if encoding != AUTO:
+    if encoding != AUTO and (data.isascii() or _decoded_or_none(data, "utf-8") is None):
         return DecodedText(_plain_text(_decode(data, encoding)), encoding)
     if (wide := _wide_encoding(data)) is not None:
         return DecodedText(_plain_text(_decode(data, wide)), wide)

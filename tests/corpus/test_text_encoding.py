@@ -77,6 +77,7 @@ def test_a_named_encoding_is_taken_at_its_word():
     assert decode_text(JAPANESE.encode("iso2022_jp"), "iso2022_jp").text == JAPANESE
     assert decode_text("ж".encode("koi8_r"), "koi8_r").text == "ж"
     assert decode_text("\ufeffж".encode("utf-16-le"), "koi8_r").text == "ж", "a byte order mark still decides"
+    assert decode_text(CHINESE.encode(), "gb18030").encoding == "utf-8", "a tree may hold both"
     with pytest.raises(Undecodable, match="gb18030"):
         decode_text(b"ab\xff", "gb18030")
 
