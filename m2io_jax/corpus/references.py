@@ -114,8 +114,8 @@ class Resolver:
     5. as a file of the own repository on a forge ("../blob/main/a.png");
     6. the places of 1, 3 and 4 with any suffix, for "a.*" and "a";
     7. below a site's base path: the places of 1 and 4 without the address's first folder;
-    8. a file elsewhere whose path ends in the address, unless it lies beside other documents; of several the nearest.
-       In a vault (a folder .obsidian) a bare name may lie beside other documents too.
+    8. a file elsewhere whose path ends in the address, unless it lies beside or below other documents; of several the
+       nearest. In a vault (a folder .obsidian) a bare name may lie there too.
 
     Args:
         index: the files of the tree.
@@ -149,20 +149,22 @@ class Resolver:
         if call := CALL.fullmatch(address):
             address = call[1]
         if failure := _scheme_failure(address):
-            if failure.kind == "remote" and (found := self._first(self.own.paths_of(address), "own repository")):
+            is_short = len(address) <= LONGEST_ADDRESS
+            if (
+                is_short
+                and failure.kind == "remote"
+                and (found := self._first(self.own.paths_of(address), "own repository"))
+            ):
                 return found
             return failure
         address = address.removeprefix("pathname://")
         spellings = list(_spellings(address))
-        if len(address) > LONGEST_ADDRESS:
-            spellings = spellings[:1]
         literal = [path for spelling in spellings for path in _places(spelling, folder)]
         for path in literal:
             if inside := _normal(path):
                 if found := self.index.find(inside):
                     return Resolved(found, "as written")
-        found = self._guess(spellings, literal, folder, page) if len(address) <= LONGEST_ADDRESS else None
-        if found:
+        if found := self._guess(spellings, literal, folder, page):
             return found
         leads_out = any(_normal(path) is None or self.index.leads_out(_normal(path)) for path in literal)
         return Unresolved("missing", "leads out of the imported tree" if leads_out else "no such file")
@@ -248,9 +250,14 @@ class Resolver:
         return None
 
     def _is_free(self, path: str, tail: str, folder: str) -> bool:
-        """Whether the folder that the tail starts in is above the document, or holds no documents of its own."""
-        base = path[: len(path) - len(tail)].rstrip("/")
-        return base not in self.pages_in or not base or folder == base or folder.startswith(base + "/")
+        """Whether the folder that the tail starts in belongs to no other pages than the document's.
+
+        It belongs to the pages in it or in the nearest folder above it.
+        """
+        base = "/".join(path.split("/")[: -tail.count("/") - 1])
+        while base and base not in self.pages_in:
+            base = base.rpartition("/")[0]
+        return not base or folder == base or folder.startswith(base + "/")
 
 
 def _scheme_failure(address: str) -> Unresolved | None:
@@ -261,7 +268,8 @@ def _scheme_failure(address: str) -> Unresolved | None:
         return Unresolved("remote", "remote pictures are not fetched")
     scheme = SCHEME.match(address)
     if not scheme or address.startswith("pathname://"):
-        return None
+        # No path of a system is that long.
+        return Unresolved("missing", "no such file") if len(address) > LONGEST_ADDRESS else None
     name = scheme[1].lower()
     if name in REMOTE:
         return Unresolved("remote", "remote pictures are not fetched")

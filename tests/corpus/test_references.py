@@ -119,7 +119,9 @@ ELSEWHERE = [
     # A picture beside other pages is theirs, except in a vault.
     ("a.png", "one/page.md", ["two/a.png", "two/page.md"], GONE),
     ("img/a.png", "one/page.md", ["two/img/a.png", "two/page.md"], GONE),
+    ("a.png", "one/page.md", ["two/images/a.png", "two/page.md"], GONE),
     ("a.png", "one/page.md", ["two/a.png", "two/page.md", ".obsidian/app.json"], 0),
+    ("a.png", "one/page.md", ["pool/img/a.png", "two/page.md", "README.md"], 0),
     ("../a.png", "one/page.md", ["pool/a.png"], GONE),
     ("/a.png", "one/page.md", ["pool/a.png"], GONE),
 ]
@@ -177,6 +179,9 @@ def test_links_stay_in_the_tree(tmp_path):
         "a\0b.png",
         "x" * 100_000,
         "../" * 5000 + "a.png",
+        "a" + " " * 200_000 + "=",
+        "https://e.org/" + "blob/" * 50_000,
+        "a" + " " * 4000 + "=",
         "%",
         "%00",
         "~",
