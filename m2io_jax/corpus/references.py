@@ -44,7 +44,7 @@ REMOTE = ("http", "https", "ftp", "ftps")
 CALL = re.compile(r"""\$?(?:withBase|useBaseUrl|require)\(\s*["'`]([^"'`]+)["'`]\s*\)(?:\.default)?""")
 # @site/static/a.png of Docusaurus, @/a.png and ~@/a.png of Vite and Webpack, ~/a.png of Nuxt.
 ALIAS = re.compile(r"(?:~?@([\w-]*)|~)/")
-SIZE = re.compile(r"\s+=\s*\d*%?x?\d*%?$")
+SIZE = re.compile(r"\s+=(?:\d+%?x?|x)\d*%?$")
 WILDCARD = ".*"
 LONGEST_ADDRESS = 4096
 NAMESAKES = 1000  # files of one name; a name so common tells nothing, and looking through them takes time
