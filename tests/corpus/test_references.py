@@ -109,6 +109,7 @@ REPOSITORY = [
     ("https://raw.githubusercontent.com/acme/pump/main/a.png", "page.md", ["a.png"], REMOTE),
     ("https://example.org/img/a.png", "page.md", ["img/a.png"], REMOTE),
     ("https://raw.githubusercontent.com/acme/pump/main/../img/a.png", "page.md", ["img/a.png"], REMOTE),
+    ("https://example.org/a/b/src/main/img/a.png", "page.md", ["img/a.png"], REMOTE),
     ("https://[bad/img/a.png", "page.md", ["img/a.png"], REMOTE),
 ]
 ELSEWHERE = [

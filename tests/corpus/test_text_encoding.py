@@ -30,6 +30,8 @@ TEXTS = [
     (KOREAN, "euc_kr", "euc-kr"),
     (RUSSIAN, "koi8_r", "koi8-r"),
     (RUSSIAN, "cp1251", "windows-1251"),
+    ("# Насос\n", "koi8_r", "koi8-r"),
+    ("# Насос\n", "cp1251", "windows-1251"),
     (CZECH, "cp1250", "windows-1250"),
     (POLISH, "cp1250", "windows-1250"),
     (GREEK, "cp1253", "windows-1253"),
@@ -71,6 +73,13 @@ def test_a_byte_order_mark_is_no_text(text, written):
 def test_a_binary_file_is_no_text(data, reason):
     with pytest.raises(Undecodable, match=reason):
         decode_text(data)
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+def test_damaged_utf_8_is_taken_for_no_other_encoding(cut):
+    text = CHINESE * 3
+    found = decode_text(text.encode().replace("螺".encode(), "螺".encode()[:-cut], 1))
+    assert found.encoding == "utf-8, damaged" and found.text.replace("\ufffd", "螺") == text
 
 
 def test_a_named_encoding_is_taken_at_its_word():
