@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from pathlib import PurePosixPath
+from posixpath import splitext
 from urllib.parse import unquote
 
 # A caption that this many different images share describes none of them ("App GUI").
@@ -45,7 +45,7 @@ def says_nothing(caption: str, address: str) -> bool:
         return False
     if SUFFIX.search(text) and " " not in text:
         return True
-    stem = PurePosixPath(unquote(address.partition("?")[0]).replace("\\", "/")).stem
+    stem = splitext(unquote(address.partition("?")[0]).replace("\\", "/").rpartition("/")[2])[0]
     if text.casefold() == stem.casefold() and re.search(r"[\d_-]", text):
         return True
     plain = SUFFIX.sub("", text).casefold()

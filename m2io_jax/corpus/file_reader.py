@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import splitext
 from typing import Any
 
 from m2io_jax.corpus.import_cache import ImportCache
@@ -90,7 +91,7 @@ class FileReader:
 
     def _key(self, digest: str, path: str, settings: dict[str, Any]) -> str:
         # What a page's file ends in says which dialect it is in.
-        suffix = PurePosixPath(path).suffix.lower() if "encoding" in settings else ""
+        suffix = splitext(path)[1].lower() if "encoding" in settings else ""
         return ImportCache.key(digest, settings | {"suffix": suffix})
 
     def _answers(self, jobs: Sequence[_Job]) -> Iterable[dict[str, Any]]:

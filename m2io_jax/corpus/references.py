@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from posixpath import normpath
+from posixpath import normpath, splitext
 from typing import Literal
 from urllib.parse import unquote
 
@@ -138,9 +138,9 @@ class Resolver:
         Raises:
             Unresolved: remote, embedded, absent, or outside of the tree (symbolic links followed).
         """
-        path = PurePosixPath(document)
-        page = "" if path.stem.lower() in INDEX_PAGES else path.stem
-        found = self._find(address.strip(), "/".join(path.parts[:-1]), page)
+        folder, _, name = document.rpartition("/")
+        stem = splitext(name)[0]
+        found = self._find(address.strip(), folder, "" if stem.lower() in INDEX_PAGES else stem)
         if isinstance(found, Unresolved):
             raise Unresolved(found.kind, found.reason)
         return found
@@ -321,4 +321,4 @@ def _spellings(address: str) -> Iterator[str]:
         spellings += ["/" + rest, *([f"/{alias[1]}/{rest}"] if alias[1] else [])]
     elif spellings[0].startswith("~") and not spellings[0].startswith("~/"):
         spellings.append("/" + spellings[0][1:])
-    yield from (spelling for spelling in dict.fromkeys(spellings) if PurePosixPath(spelling).name)
+    yield from (spelling for spelling in dict.fromkeys(spellings) if spelling.rpartition("/")[2])

@@ -200,10 +200,12 @@ def document_to_json(document: Document) -> dict[str, Any]:
     Only decorations have the key `decoration`.
     """
     # `asdict` copies every value, which takes most of an import's time where nothing is decoded anew.
-    blocks = [
-        {key: value for key, value in vars(block).items() if value or key != "decoration"} for block in document.blocks
-    ]
+    blocks = [vars(block) if isinstance(block, TextBlock) else _picture_row(block) for block in document.blocks]
     return vars(document) | {"blocks": blocks}
+
+
+def _picture_row(block: PictureBlock) -> dict[str, Any]:
+    return {key: value for key, value in vars(block).items() if value or key != "decoration"}
 
 
 def document_from_json(row: dict[str, Any]) -> Document:
