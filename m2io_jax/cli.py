@@ -33,11 +33,12 @@ out = Console()
 
 
 @import_app.command("markdown")
-def import_markdown_tree(source: Path, folder: Path):
-    """Import a tree of Markdown files with their pictures."""
-    from m2io_jax.corpus.importing import import_markdown
+def import_markdown_tree(source: Path, folder: Path, settings: Overrides = None):
+    """Import a tree of Markdown files with their pictures (encoding=gb18030 workers=4 cache=none ...)."""
+    from m2io_jax.corpus.importing import MarkdownSettings, import_markdown
 
-    _tell(import_markdown(source, folder).summary())
+    how = _with(MarkdownSettings(), settings, "corpus import markdown")
+    _tell(import_markdown(source, folder, settings=how).summary())
 
 
 @import_app.command("kitchen")

@@ -18,11 +18,15 @@ SOURCES = ("src", "data-src", "data-original")
 
 @dataclass(frozen=True)
 class Reference:
-    """A picture as a document names it: address as written, line counted from 1, the author's words for it."""
+    """A picture as a document names it: address as written, line counted from 1, the author's words for it.
+
+    `unsupported`: why no file can be found for it; else empty.
+    """
 
     address: str
     line: int
     caption: str = ""
+    unsupported: str = ""
 
 
 Piece = TextBlock | Reference

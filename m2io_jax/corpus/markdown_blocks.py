@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import yaml
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
 from m2io_jax.corpus.documents import TextBlock, TextKind
+from m2io_jax.corpus.front_matter import split_front_matter
 from m2io_jax.corpus.html_blocks import Piece, Reference, html_pieces
+from m2io_jax.corpus.titles import main_heading
 
 # {:width="9" .wide #me} of kramdown, {alt='words'} of pandoc. A name is tried where it begins alone: a search that
 # tries it from each of its letters takes the square of a long word's length.
@@ -36,19 +37,14 @@ LESSON_CODE = re.compile(
     r"(?P<code>(?:.*\n)*?)[ \t]*--- /code ---[ \t]*$",
     re.MULTILINE,
 )
-# markdown-it's own plugin takes any line that begins with "---" for the start: "--- task ---", too.
-FRONT_MATTER = re.compile(
-    r"---[ \t]*\n((?:[ \t]*\n|#.*\n)*(?:[\w-]+[ \t]*:.*\n(?:.*\n)*?)?)(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
-)
 SETTING = re.compile(r"\w+:(?: (.*))?")
-NULL = "tag:yaml.org,2002:null"
 LEFTOVERS = re.compile(r"\{:[^{}]*\}|\{[#.][\w-][^{}]*\}|\[(?:TOC|\[_?TOC_?\])\]")
 SENTENCE_END = re.compile(r"[.!?:;…。！？][)\]\"'”’»*_]*\s*$")
 
 
 @dataclass(frozen=True)
 class ParsedMarkdown:
-    """`title` is the front matter's, else the first heading; empty where there is neither."""
+    """`title` is the front matter's, else the main heading; empty where there is neither."""
 
     title: str
     pieces: tuple[Piece, ...]
@@ -60,13 +56,12 @@ def parse_markdown(text: str) -> ParsedMarkdown:
     Raises:
         Exception: what the parsers below raise on odd text: html.parser asserts on "<![foo[ bar]]>" (Python 3.11).
     """
-    title, text = _without_front_matter(text.replace("\r\n", "\n").replace("\r", "\n"))
+    title, text = split_front_matter(text.replace("\r\n", "\n").replace("\r", "\n"))
     text = LIQUID_ADDRESS.sub(lambda found: found[1] + (found[2] or ""), text)
     reader = _Reader()
     for token in PARSER.parse(LESSON_CODE.sub(_fenced, text)):
         reader.read(token)
-    heading = next((piece.text for piece in reader.pieces if isinstance(piece, TextBlock) and piece.level), "")
-    return ParsedMarkdown(title or heading, tuple(reader.pieces))
+    return ParsedMarkdown(title or main_heading(reader.pieces), tuple(reader.pieces))
 
 
 class _Reader:
@@ -227,29 +222,6 @@ def _clean(text: str) -> str:
 
 def _is_directive(source: str) -> bool:
     return bool(DIRECTIVE.fullmatch(source.strip().rsplit("\n", 1)[-1].strip()))
-
-
-def _without_front_matter(text: str) -> tuple[str, str]:
-    """The front matter's title, and the text with as many empty lines in its place."""
-    found = FRONT_MATTER.match(text)
-    if not found:
-        return "", text
-    # Half a surrogate pair, which YAML can escape, cannot be written.
-    title = _title(found[1]).encode("utf-8", "replace").decode("utf-8")
-    return " ".join(title.split()), "\n" * found[0].count("\n") + text[found.end() :]
-
-
-def _title(settings: str) -> str:
-    """The title as it is written; no value is made of what YAML says, since tags fail and aliases grow without end."""
-    try:
-        node = yaml.compose(settings, yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
-        # Sites accept what YAML does not, such as a second colon: the title's line is enough.
-        line = re.search(r"^title:(.*)", settings, re.MULTILINE)
-        return line[1].strip().strip("\"'") if line else ""
-    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-    titles = [value for name, value in pairs if name.value == "title" and isinstance(value, yaml.ScalarNode)]
-    return titles[-1].value if titles and titles[-1].tag != NULL else ""
 
 
 def _fenced(found: re.Match[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from m2io_jax.corpus.documents import Document, PictureBlock, TextBlock
+from m2io_jax.corpus.documents import Document, PictureBlock, TextBlock, is_illustration
 from m2io_jax.episodes.sections import Draft
 from m2io_jax.retrieval.search import PictureHit
 
@@ -61,8 +61,8 @@ class Pool:
 
 
 def picture_places(document: Document) -> list[Place]:
-    """Every place of every picture of a document, in reading order."""
-    return [Place(document.id, i, block) for i, block in enumerate(document.blocks) if isinstance(block, PictureBlock)]
+    """Return every place of every illustration of a document, in reading order."""
+    return [Place(document.id, i, block) for i, block in enumerate(document.blocks) if is_illustration(block)]
 
 
 def search(drafts: Sequence[Draft], retriever: Retriever | None, pool: Pool, hits: int) -> list[list[list[Place]]]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from m2io_jax.corpus.documents import Block, Document, PictureBlock, Question, TextBlock
+from m2io_jax.corpus.documents import Block, Document, PictureBlock, Question, TextBlock, is_illustration
 from m2io_jax.episodes.sentences import block_sentences
 
 # First words of headings that are instructions ("Connect the sensor"), which read well after "How do I".
@@ -140,12 +140,12 @@ def _heading(blocks: Sequence[tuple[int, Block]]) -> str:
 
 
 def _take_out(blocks: Sequence[tuple[int, Block]]) -> tuple[list[str], list[tuple[int, int]]]:
-    """A section's sentences, and for each of its pictures (the first time it stands there) its block and slot."""
+    """Return a section's sentences, and for each illustration (the first time it stands there) its block and slot."""
     sentences: list[str] = []
     pictures: dict[str, tuple[int, int]] = {}
     for position, block in blocks:
-        if isinstance(block, PictureBlock):
+        if is_illustration(block):
             pictures.setdefault(block.picture, (position, len(sentences)))
-        else:
+        elif isinstance(block, TextBlock):
             sentences.extend(block_sentences(block))
     return sentences, list(pictures.values())
