@@ -66,6 +66,7 @@ def episodes(corpus: Path, folder: Path, settings: Overrides = None):
     """Build training episodes from a corpus and its index."""
     from m2io_jax.corpus.store import Corpus
     from m2io_jax.episodes.building import EpisodeConfig
+    from m2io_jax.episodes.groups import groups_in_words
     from m2io_jax.episodes.making import make_episodes
     from m2io_jax.retrieval.search import Retriever, index_folder
 
@@ -74,6 +75,8 @@ def episodes(corpus: Path, folder: Path, settings: Overrides = None):
     manifest = make_episodes(documents, retriever, folder, _with(EpisodeConfig(), settings, "episodes"))
     dropped = [f"{count:,} because {reason}" for reason, count in manifest["report"]["dropped"].items()]
     _tell(f"{folder}: {_counts(manifest)}; dropped: {', '.join(dropped) or 'none'}")
+    for line in groups_in_words(manifest["report"]["groups"], manifest["episodes"]):
+        _tell(line)
 
 
 @app.command()

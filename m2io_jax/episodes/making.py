@@ -9,6 +9,7 @@ from m2io_jax.corpus.store import Corpus
 from m2io_jax.episodes.building import SPLITS, BuildReport, EpisodeConfig, build_episodes
 from m2io_jax.episodes.dataset import read_manifest, write_episodes
 from m2io_jax.episodes.episode import Episode
+from m2io_jax.episodes.groups import join_groups
 from m2io_jax.retrieval.search import Retriever, fingerprint
 
 
@@ -30,9 +31,10 @@ def make_episodes(
         UserError: as `build_episodes` and `write_episodes`.
     """
     report = BuildReport()
+    groups = join_groups(corpus.documents)
 
     def rows(split: str) -> Iterator[Episode]:
-        for episode in build_episodes(corpus, retriever, config, report=report, splits=(split,)):
+        for episode in build_episodes(corpus, retriever, config, report=report, splits=(split,), groups=groups):
             if on_episode:
                 on_episode(episode)
             yield episode
