@@ -4,6 +4,7 @@ import re
 
 # Scripts written without spaces give one word a character; elsewhere a word is a run of letters and digits, "2" too.
 WORD = r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+"
+UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 
 # Function words of English, and verbs that go with anything (put, make, use). TF-IDF weighs words by their
 # frequency alone, which in a small corpus says little.
