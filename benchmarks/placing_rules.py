@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from m2io_jax.corpus.documents import Document, PictureBlock, TextBlock
+from m2io_jax.corpus.documents import Document, TextBlock, is_illustration
 from m2io_jax.corpus.importing import import_markdown
 from m2io_jax.corpus.store import Corpus
 from m2io_jax.episodes.sentences import block_sentences
@@ -31,12 +31,12 @@ def gold(answer: Answer, document: Document) -> list[tuple[int, str]]:
     for block in document.blocks:
         if block.line < answer.sources[0].line:
             continue
-        if isinstance(block, PictureBlock):
+        if is_illustration(block):
             if follows:
                 images.append((slot, block.picture))
         elif isinstance(block, TextBlock) and block.kind == "heading":
             follows = follows and slot < len(wanted)
-        else:
+        elif isinstance(block, TextBlock):
             for sentence in block_sentences(block):
                 follows = slot < len(wanted) and sentence == wanted[slot]
                 slot += follows

@@ -150,7 +150,7 @@ class Retriever:
 
     def passages_batch(self, questions: Sequence[str], k: int) -> list[list[PassageHit]]:
         """`passages` for many questions at once."""
-        vectors = self.encoder.encode([content_words(question) or question for question in questions])
+        vectors = _encode_content(self.encoder, questions)
         found = zip(*self._passage_index.search(vectors, k), strict=True)
         return [
             [PassageHit(float(score), self._passages[row]) for row, score in zip(rows, scores, strict=True) if row >= 0]
@@ -183,15 +183,14 @@ def passage_vectors(
 ) -> Float[np.ndarray, "passages dim"]:
     """Return unit vectors of passages: their text, and once more their headings, by `HEADING_WEIGHT`.
 
-    Stop words are left out, as they are of questions; a text of stop words alone stays whole.
+    Stop words are left out, as they are of questions.
 
     Args:
         titles: title of each document by its id.
     """
     texts = [_passage_text(passage, titles[passage.document]) for passage in passages]
-    headings = [content_words(" ".join(_headings(passage, titles[passage.document]))) for passage in passages]
-    texts = [content_words(text) or text for text in texts]
-    return unit(encoder.encode(texts) + HEADING_WEIGHT * encoder.encode(headings))
+    headings = [" ".join(_headings(passage, titles[passage.document])) for passage in passages]
+    return unit(_encode_content(encoder, texts) + HEADING_WEIGHT * _encode_content(encoder, headings))
 
 
 def picture_vectors(encoder: Encoder, places: Sequence[PicturePlace]) -> Float[np.ndarray, "places dim"]:
@@ -214,6 +213,15 @@ def fingerprint(corpus: Corpus) -> str:
     except OSError as error:
         what = f"The corpus's documents cannot be read: {error.strerror or error}."
         raise UserError(what, where=str(path), mend="Import the documents again.") from error
+
+
+def _encode_content(encoder: Encoder, texts: Sequence[str]) -> Float[np.ndarray, "texts dim"]:
+    """Encode texts without their stop words, and whole where nothing else is known of them ("What you will make")."""
+    vectors = encoder.encode([content_words(text) for text in texts])
+    unknown = np.flatnonzero(~vectors.any(axis=1))
+    if len(unknown):
+        vectors[unknown] = encoder.encode([texts[index] for index in unknown])
+    return vectors
 
 
 def _passage_text(passage: Passage, title: str) -> str:

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, replace
 
-from m2io_jax.corpus.documents import Document, PictureBlock, Question, TextBlock
+from m2io_jax.corpus.documents import Document, PictureBlock, Question, TextBlock, is_illustration
 from m2io_jax.episodes.sentences import block_sentences
 from m2io_jax.retrieval.words import words
 
@@ -138,14 +138,14 @@ def _align(sentences: tuple[str, ...], said: list[str]) -> list[int | None]:
 
 
 def _read_blocks(document: Document, start: int, stop: int) -> tuple[list[tuple[int, str]], list[tuple[int, int]]]:
-    """Return the sentences of blocks [start, stop), and the images with their slots, each with its block's index."""
+    """Return the sentences of blocks [start, stop), and their illustrations with slots, each with its block's index."""
     said: list[tuple[int, str]] = []
     images: list[tuple[int, int]] = []
     for position in range(start, stop):
         block = document.blocks[position]
         if isinstance(block, TextBlock):
             said += [(position, sentence) for sentence in block_sentences(block)]
-        else:
+        elif is_illustration(block):
             images.append((position, len(said)))
     return said, images
 

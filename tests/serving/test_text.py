@@ -68,6 +68,13 @@ def test_a_list_of_bare_words_gives_way_to_the_section_whose_images_stand_there(
     assert text.sentences == ("Beat the eggs.",) and shown(text) == [(0, 1), (1, 2)]
 
 
+def test_decorations_are_not_shown():
+    badge = PictureBlock("7", 1, decoration="an icon")
+    text = section_text(document(heading("H"), badge, "One is here.", badge, 1), 0, 12)
+    assert shown(text) == [(1, 1)]
+    assert shown(written([heading("H"), "One is here.", badge, 1], ["One is here."])) == [(1, 1)]
+
+
 def test_images_of_sentences_that_are_cut_off_are_not_shown():
     paragraphs = [piece for i in range(8) for piece in (f"Sentence {i} is here.", i)]
     whole = document(heading("H"), 99, *paragraphs)
