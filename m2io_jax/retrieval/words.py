@@ -11,11 +11,12 @@ UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 STOP_WORDS = frozenset(
     "a about all also am an and any are as at be because been being both but by can could did do does doing done"
     " each either else ever every few for from get gets give go goes got had has have having he her here hers him"
-    " his how i if in into is it its just know let made make makes may me might mine more most much must my need needs of"
-    " on once one ones only onto or other our ours own per please put shall she should so some such take takes than"
-    " that the their theirs them then there these they this those through to too up upon us use used using very want"
-    " was we were what when where whether which while who whom whose why will with within would yes yet you your"
-    " yours d ll m re s t ve aren couldn didn doesn don hadn hasn haven isn shouldn wasn weren wouldn".split()
+    " his how i if in into is it its just know let made make makes may me might mine more most much must my need"
+    " needs of on once one ones only onto or other our ours own per please put shall she should so some such take"
+    " takes than that the their theirs them then there these they this those through to too up upon us use used"
+    " using very want was we were what when where whether which while who whom whose why will with within would yes"
+    " yet you your yours d ll m re s t ve aren couldn didn doesn don hadn hasn haven isn shouldn wasn weren"
+    " wouldn".split()
 )
 
 _WORD = re.compile(WORD)
