@@ -40,7 +40,7 @@ def most_telling_frame(
     Raises:
         Exception: what Pillow raises where the first frame is damaged.
     """
-    best = to_rgb(picture.copy())
+    best = to_rgb(picture)
     greatest, pixels = _contrast(best), best.width * best.height
     for number in range(1, MAX_FRAMES):
         try:
@@ -48,7 +48,7 @@ def most_telling_frame(
             pixels += picture.width * picture.height
             if pixels > MAX_FRAME_PIXELS or not fits(picture.size):
                 break
-            frame = to_rgb(picture.copy())
+            frame = to_rgb(picture)
         except Exception:  # past the last frame (EOFError), or a dozen types on damaged bytes
             break
         contrast = _contrast(frame)

@@ -15,7 +15,7 @@ from m2io_jax.corpus.page_keys import page_key
 from m2io_jax.corpus.pictures import PictureError
 from m2io_jax.corpus.reading import Unreadable, load
 from m2io_jax.corpus.references import Resolver, Unresolved
-from m2io_jax.corpus.report import Decoration, ImportReport, Outcome, Problem
+from m2io_jax.corpus.report import Decoration, EmptyCaption, ImportReport, Outcome, Problem
 from m2io_jax.corpus.store import CorpusWriter
 
 LONGEST_LISTED = 300
@@ -177,7 +177,7 @@ class Assembler:
             elif each := shown.get((number, place)):
                 caption = piece.caption
                 if caption and (caption_key(caption) in empty or says_nothing(caption, piece.address)):
-                    self.report.empty_captions[caption] += 1
+                    self.report.empty_captions.append(EmptyCaption(page.source, piece.line, caption))
                     caption = ""
                 yield PictureBlock(each.picture, piece.line, caption, decoration=decorations.get(each.picture, ""))
 

@@ -102,8 +102,12 @@ class FileReader:
         return self._asked(self._pool, jobs)
 
     def _asked(self, pool: Pool, jobs: Sequence[_Job]) -> Iterator[dict[str, Any]]:
-        with ThreadPoolExecutor(self.workers) as threads:
+        threads = ThreadPoolExecutor(self.workers)
+        try:
             yield from threads.map(lambda job: _ask(pool, job), jobs)
+        finally:
+            # An import that is interrupted does not wait for the rest.
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _ask(pool: Pool, job: _Job) -> dict[str, Any]:

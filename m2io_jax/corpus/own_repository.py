@@ -6,6 +6,8 @@ from urllib.parse import unquote, urlsplit
 
 RAW_HOSTS = ("raw.githubusercontent.com", "raw.github.com")
 MEDIA_HOST, CDN_HOST = "media.githubusercontent.com", "cdn.jsdelivr.net"
+# Parts of the names of hosts that serve a forge; GitLab also marks its addresses by "/-/".
+FORGE_SIGNS = ("git", "bitbucket", "codeberg", "gitea", "forge")
 RAW = re.compile(r"/([^/]+)/([^/]+)/(?:refs/(?:heads|tags)/)?([^/]+/.+)")
 CDN = re.compile(r"/gh/([^/]+)/([^/@]+)(@[^/]+/.+|/.+)")
 FORGE = re.compile(r"/(.+?)/([^/]+)(?:/-)?/(?:blob|raw|src|tree)/(?:branch/|tag/|refs/(?:heads|tags)/)?([^/]+/.+)")
@@ -43,8 +45,10 @@ class OwnRepository:
             found = RAW.fullmatch(path)
         elif host == CDN_HOST:
             found = CDN.fullmatch(path)
-        else:
+        elif "/-/" in path or any(sign in host for sign in FORGE_SIGNS):
             found = FORGE.fullmatch(path)
+        else:
+            return []
         if not found:
             return []
         repository = unquote(found[2]).casefold().removesuffix(".git")

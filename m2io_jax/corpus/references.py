@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from posixpath import normpath
 from typing import Literal
 from urllib.parse import unquote
@@ -26,8 +26,9 @@ Rule = Literal[
 
 # Where site generators and editors keep what they serve beside the pages: Hugo and Docusaurus, Next and Vite, Jekyll,
 # Sphinx, MkDocs, the Carpentries' lessons, whose folders all become one, VuePress, VitePress, GitBook, Azure, Obsidian.
+COMMON_FOLDERS = ("static", "public", "assets", "_static", "docs", "source", "content", "episodes")
 STATIC_FOLDERS = (
-    *("static", "public", "assets", "_static", "docs", "source", "content", "episodes"),
+    *COMMON_FOLDERS,
     *(".vuepress/public", ".vitepress/public", "docs/.vuepress/public", "docs/.vitepress/public", "docs/public"),
     *("docs/static", "docs/assets", "website/static", "site/static", "web/static", "src/.vuepress/public"),
     *("src/public", "src/static", "src/assets", "src", "source/_static", "_assets", "_images", ".gitbook/assets"),
@@ -43,7 +44,7 @@ REMOTE = ("http", "https", "ftp", "ftps")
 CALL = re.compile(r"""\$?(?:withBase|useBaseUrl|require)\(\s*["'`]([^"'`]+)["'`]\s*\)(?:\.default)?""")
 # @site/static/a.png of Docusaurus, @/a.png and ~@/a.png of Vite and Webpack, ~/a.png of Nuxt.
 ALIAS = re.compile(r"(?:~?@([\w-]*)|~)/")
-SIZE = re.compile(r"\s+=\s*\d*%?x?\d*%?$")
+SIZE = re.compile(r"\s+=(?:\d+%?x?|x)\d*%?$")
 WILDCARD = ".*"
 LONGEST_ADDRESS = 4096
 NAMESAKES = 1000  # files of one name; a name so common tells nothing, and looking through them takes time
@@ -60,6 +61,36 @@ class Unresolved(Exception):
     def __init__(self, kind: Outcome, reason: str):
         self.kind, self.reason = kind, reason
         super().__init__(f"{kind}: {reason}")
+
+
+def resolve(address: str, document: Path, root: Path) -> Path:
+    """Return the file that `address` means in one file under `root`, as written or below the root's common folders.
+
+    For rows of data sets, which come in millions and without a site: no index is made and nothing more is guessed.
+
+    Args:
+        address: as `Resolver.resolve` takes it.
+        document, root: resolved paths (no symbolic links in them).
+
+    Raises:
+        Unresolved: remote, embedded, absent, or outside of `root` (symbolic links followed).
+    """
+    address = address.strip()
+    if failure := _scheme_failure(address):
+        raise failure
+    folder = document.parent.relative_to(root).as_posix()
+    leads_out = False
+    for path in _plain_places(address, "" if folder == "." else folder):
+        try:
+            file = (root / path).resolve()
+            if not file.is_relative_to(root):
+                leads_out = True
+            elif file.is_file():
+                return file
+        except (OSError, ValueError, RuntimeError):
+            # A name too long, with a NUL, or a loop of links: no file, like any other absent one.
+            continue
+    raise Unresolved("missing", "leads out of the imported tree" if leads_out else "no such file")
 
 
 @dataclass(frozen=True)
@@ -83,8 +114,8 @@ class Resolver:
     5. as a file of the own repository on a forge ("../blob/main/a.png");
     6. the places of 1, 3 and 4 with any suffix, for "a.*" and "a";
     7. below a site's base path: the places of 1 and 4 without the address's first folder;
-    8. a file elsewhere whose path ends in the address, unless it lies beside other documents; of several the nearest.
-       In a vault (a folder .obsidian) a bare name may lie beside other documents too.
+    8. a file elsewhere whose path ends in the address, unless it lies beside or below other documents; of several the
+       nearest. In a vault (a folder .obsidian) a bare name may lie there too.
 
     Args:
         index: the files of the tree.
@@ -118,20 +149,22 @@ class Resolver:
         if call := CALL.fullmatch(address):
             address = call[1]
         if failure := _scheme_failure(address):
-            if failure.kind == "remote" and (found := self._first(self.own.paths_of(address), "own repository")):
+            is_short = len(address) <= LONGEST_ADDRESS
+            if (
+                is_short
+                and failure.kind == "remote"
+                and (found := self._first(self.own.paths_of(address), "own repository"))
+            ):
                 return found
             return failure
         address = address.removeprefix("pathname://")
         spellings = list(_spellings(address))
-        if len(address) > LONGEST_ADDRESS:
-            spellings = spellings[:1]
         literal = [path for spelling in spellings for path in _places(spelling, folder)]
         for path in literal:
             if inside := _normal(path):
                 if found := self.index.find(inside):
                     return Resolved(found, "as written")
-        found = self._guess(spellings, literal, folder, page) if len(address) <= LONGEST_ADDRESS else None
-        if found:
+        if found := self._guess(spellings, literal, folder, page):
             return found
         leads_out = any(_normal(path) is None or self.index.leads_out(_normal(path)) for path in literal)
         return Unresolved("missing", "leads out of the imported tree" if leads_out else "no such file")
@@ -217,9 +250,14 @@ class Resolver:
         return None
 
     def _is_free(self, path: str, tail: str, folder: str) -> bool:
-        """Whether the folder that the tail starts in is above the document, or holds no documents of its own."""
-        base = path[: len(path) - len(tail)].rstrip("/")
-        return base not in self.pages_in or not base or folder == base or folder.startswith(base + "/")
+        """Whether the folder that the tail starts in belongs to no other pages than the document's.
+
+        It belongs to the pages in it or in the nearest folder above it.
+        """
+        base = "/".join(path.split("/")[: -tail.count("/") - 1])
+        while base and base not in self.pages_in:
+            base = base.rpartition("/")[0]
+        return not base or folder == base or folder.startswith(base + "/")
 
 
 def _scheme_failure(address: str) -> Unresolved | None:
@@ -230,7 +268,8 @@ def _scheme_failure(address: str) -> Unresolved | None:
         return Unresolved("remote", "remote pictures are not fetched")
     scheme = SCHEME.match(address)
     if not scheme or address.startswith("pathname://"):
-        return None
+        # No path of a system is that long.
+        return Unresolved("missing", "no such file") if len(address) > LONGEST_ADDRESS else None
     name = scheme[1].lower()
     if name in REMOTE:
         return Unresolved("remote", "remote pictures are not fetched")
@@ -246,6 +285,13 @@ def _places(path: str, folder: str) -> Iterator[str]:
         return
     above = folder.split("/") if folder else []
     yield from ("/".join([*above[:depth], path.lstrip("/")]) for depth in range(len(above) + 1))
+
+
+def _plain_places(address: str, folder: str) -> Iterator[str]:
+    for path in _spellings(address):
+        yield from (place.lstrip("/") for place in _places(path, folder))
+        if ".." not in PurePosixPath(path).parts:
+            yield from (f"{name}/{path.lstrip('/')}" for name in COMMON_FOLDERS)
 
 
 def _normal(path: str) -> str | None:

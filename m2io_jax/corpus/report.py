@@ -42,6 +42,15 @@ class Decoration:
     reference: str
 
 
+@dataclass(frozen=True)
+class EmptyCaption:
+    """A caption that says nothing about its image and was left out: where it stands."""
+
+    file: str
+    line: int
+    caption: str
+
+
 @dataclass
 class ImportReport:
     """Filled while an import runs, then written into its corpus as `import_report.json`.
@@ -53,7 +62,7 @@ class ImportReport:
         addresses: how many addresses each rule of `references.Resolver` has resolved.
         encodings: how many files were read in each encoding.
         decorations: images that illustrate nothing; they stay in the corpus and are in no question.
-        empty_captions: captions that say nothing about their image and were left out, with how often.
+        empty_captions: captions that say nothing about their image and were left out.
     """
 
     source: str
@@ -64,7 +73,7 @@ class ImportReport:
     addresses: Counter[str] = field(default_factory=Counter)
     encodings: Counter[str] = field(default_factory=Counter)
     decorations: list[Decoration] = field(default_factory=list)
-    empty_captions: Counter[str] = field(default_factory=Counter)
+    empty_captions: list[EmptyCaption] = field(default_factory=list)
 
     @property
     def pictures(self) -> dict[str, int]:
@@ -84,7 +93,7 @@ class ImportReport:
             "skipped_files": [asdict(skipped) for skipped in self.skipped_files],
             "problems": [asdict(problem) for problem in self.problems],
             "decorations": [asdict(decoration) for decoration in self.decorations],
-            "empty_captions": dict(self.empty_captions.most_common()),
+            "empty_captions": [asdict(caption) for caption in self.empty_captions],
         }
 
     def text(self) -> str:
@@ -112,8 +121,8 @@ class ImportReport:
         if self.decorations:
             places = sum(decoration.places for decoration in self.decorations)
             notes.append(f"{places:,} of the kept show decorations (icons, badges, images on many pages)")
-        if captions := self.empty_captions.total():
-            notes.append(f"{_count(captions, 'caption')} left out, saying nothing")
+        if captions := self.empty_captions:
+            notes.append(f"{_count(len(captions), 'caption')} left out, saying nothing")
         foreign = [
             f"{_count(count, 'file')} as {name}" for name, count in self.encodings.most_common() if name != "utf-8"
         ]

@@ -36,6 +36,9 @@ MAGIC = (
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffe\uffff]")
 CONTROL_BYTES = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 CONTROL_SHARE = 0.05  # of a text's characters; stray ones occur in real files
+READ_AS_CYRILLIC = ("cp1250", "cp1252", "cp1254", "cp1256")
+CYRILLIC_WORD = re.compile(r"[А-ЯЁ]?[а-яё]{2,}|[А-ЯЁ]{3,}|[а-яёА-ЯЁ]")
+DAMAGED_LETTERS = 10  # of UTF-8, to one place that is damaged
 SAMPLE_BYTES = 65_536  # a detector needs no more, and its time grows with the length
 # The commonest characters of each encoding: lead byte and trail byte ranges of two-byte characters.
 COMMON = {
@@ -74,8 +77,9 @@ def check_encoding(name: str) -> None:
 def decode_text(data: bytes, encoding: str = AUTO) -> DecodedText:
     """Decode a text file.
 
-    A byte order mark decides first. Then comes `encoding`; where it is "auto": UTF-8, UTF-16 and UTF-32 without a mark,
-    and then the most likely of the East Asian and the single-byte encodings.
+    A byte order mark decides first. Then comes `encoding`, but for files that are UTF-8 with more than ASCII in them:
+    text of another encoding hardly ever is, and trees hold both. Where it is "auto": UTF-8, UTF-16 and UTF-32 without a
+    mark, and then the most likely of the East Asian and the single-byte encodings.
 
     Raises:
         Undecodable: a binary file, or bytes that do not fit.
@@ -86,7 +90,7 @@ def decode_text(data: bytes, encoding: str = AUTO) -> DecodedText:
     for mark, name in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return DecodedText(_plain_text(_decode(data[len(mark) :], name)), name)
-    if encoding != AUTO:
+    if encoding != AUTO and (data.isascii() or _decoded_or_none(data, "utf-8") is None):
         return DecodedText(_plain_text(_decode(data, encoding)), encoding)
     if (wide := _wide_encoding(data)) is not None:
         return DecodedText(_plain_text(_decode(data, wide)), wide)
@@ -94,6 +98,11 @@ def decode_text(data: bytes, encoding: str = AUTO) -> DecodedText:
         return DecodedText(_plain_text(data.decode("utf-8")), "utf-8")
     except UnicodeDecodeError:
         pass
+    replaced = data.decode("utf-8", "replace")
+    foreign = sum(letter > "\x7f" for letter in replaced)
+    if DAMAGED_LETTERS * replaced.count("\ufffd") < foreign:
+        # Text of another encoding holds hardly any letter of UTF-8, a cut or damaged UTF-8 text most of them.
+        return DecodedText(_plain_text(replaced), "utf-8, damaged")
     if len(CONTROL_BYTES.findall(data[:SAMPLE_BYTES])) > CONTROL_SHARE * len(data[:SAMPLE_BYTES]):
         raise Undecodable("a binary file, not text")
     for name in _likely(data):
@@ -153,6 +162,9 @@ def _likely(data: bytes) -> list[str]:
         western = _decoded_or_none(sample, "cp1252")
         if western is not None and not MISREAD.search(western):
             ranked.insert(0, "cp1252")
+        # A word or two of Russian: no other text in Latin or Arabic letters reads as whole Cyrillic words.
+        if not ranked or ranked[0] in READ_AS_CYRILLIC:
+            ranked = [name for name in ("koi8_r", "cp1251") if _is_cyrillic(sample, name)] + ranked
     else:
         shares = {name: _common_share(sample, name) for name in EAST_ASIAN}
         best = max(EAST_ASIAN, key=lambda name: shares[name])
@@ -187,6 +199,13 @@ def _is_half_width(text: str) -> bool:
     """Tell text of half-width katakana: Shift-JIS reads any single byte as one, and nobody writes pages in them."""
     foreign = [letter for letter in text if letter > "\x7f"]
     return sum("\uff61" <= letter <= "\uff9f" for letter in foreign) > 0.3 * len(foreign)
+
+
+def _is_cyrillic(sample: bytes, encoding: str) -> bool:
+    """Whether all words with more than ASCII are Russian by letters and case, and one has three letters or more."""
+    text = _decoded_or_none(sample, encoding) or ""
+    words = [word for word in re.findall(r"\w+", text) if not word.isascii()]
+    return all(CYRILLIC_WORD.fullmatch(word) for word in words) and any(len(word) > 2 for word in words)
 
 
 def _decoded_or_none(data: bytes, encoding: str) -> str | None:

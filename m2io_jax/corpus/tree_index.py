@@ -8,7 +8,7 @@ from posixpath import normpath
 
 from m2io_jax.errors import UserError
 
-MAX_FILES = 2_000_000
+MAX_FILES = 1_000_000
 # Folders that hold no pictures of documents, and often very many files.
 SKIPPED = frozenset((".git", ".hg", ".svn", "node_modules", "__pycache__", ".venv"))
 MAX_LINKS = 8  # links to folders that one path may go through

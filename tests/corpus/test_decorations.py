@@ -226,7 +226,8 @@ def test_a_caption_that_many_images_share_is_left_out(tmp_path):
     report, corpus = imported(tmp_path, {"a.md": text, "a.png": png(7), "b.png": png(8)} | parts)
     captions = [block.caption for block in corpus.document("a").blocks if isinstance(block, PictureBlock)]
     assert captions == ["", "", "", "", "", "The lid"]
-    assert report.as_json()["empty_captions"] == {"App GUI": 4, "screenshot": 1}
+    listed = [(row["file"], row["line"], row["caption"]) for row in report.as_json()["empty_captions"]]
+    assert listed == [("a.md", 5 + 4 * part, "App GUI") for part in range(4)] + [("a.md", 21, "screenshot")]
     assert "5 captions left out" in report.summary()
 
 

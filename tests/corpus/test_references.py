@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from m2io_jax.corpus.references import Resolver, Unresolved
+from m2io_jax.corpus.references import Resolver, Unresolved, resolve
 from m2io_jax.corpus.tree_index import TreeIndex
 
 
@@ -109,6 +109,7 @@ REPOSITORY = [
     ("https://raw.githubusercontent.com/acme/pump/main/a.png", "page.md", ["a.png"], REMOTE),
     ("https://example.org/img/a.png", "page.md", ["img/a.png"], REMOTE),
     ("https://raw.githubusercontent.com/acme/pump/main/../img/a.png", "page.md", ["img/a.png"], REMOTE),
+    ("https://example.org/a/b/src/main/img/a.png", "page.md", ["img/a.png"], REMOTE),
     ("https://[bad/img/a.png", "page.md", ["img/a.png"], REMOTE),
 ]
 ELSEWHERE = [
@@ -119,7 +120,9 @@ ELSEWHERE = [
     # A picture beside other pages is theirs, except in a vault.
     ("a.png", "one/page.md", ["two/a.png", "two/page.md"], GONE),
     ("img/a.png", "one/page.md", ["two/img/a.png", "two/page.md"], GONE),
+    ("a.png", "one/page.md", ["two/images/a.png", "two/page.md"], GONE),
     ("a.png", "one/page.md", ["two/a.png", "two/page.md", ".obsidian/app.json"], 0),
+    ("a.png", "one/page.md", ["pool/img/a.png", "two/page.md", "README.md"], 0),
     ("../a.png", "one/page.md", ["pool/a.png"], GONE),
     ("/a.png", "one/page.md", ["pool/a.png"], GONE),
 ]
@@ -177,6 +180,9 @@ def test_links_stay_in_the_tree(tmp_path):
         "a\0b.png",
         "x" * 100_000,
         "../" * 5000 + "a.png",
+        "a" + " " * 200_000 + "=",
+        "https://e.org/" + "blob/" * 50_000,
+        "a" + " " * 4000 + "=",
         "%",
         "%00",
         "~",
@@ -204,3 +210,19 @@ def test_guesses_cost_no_looks_at_the_disk(tmp_path, monkeypatch):
     assert looking.resolve("/img/a.png", "docs/page.md").rule == "folder of served files"
     with pytest.raises(Unresolved):
         looking.resolve("/img/b.png", "docs/page.md")
+
+
+def test_rows_of_data_sets_are_resolved_without_guesses(tmp_path):
+    root = tree(tmp_path / "imported", "rows/a.jsonl", "rows/img/a.png", "static/b.png", "rows/a/c.png").resolve()
+    document = root / "rows" / "a.jsonl"
+    assert resolve("img/a.png?x", document, root) == root / "rows/img/a.png"
+    assert resolve("b.png", document, root) == root / "static/b.png"
+    for address, kind in {
+        "c.png": "missing",
+        "IMG/a.png": "missing",
+        "../../x.png": "missing",
+        "https://e.org": "remote",
+    }.items():
+        with pytest.raises(Unresolved) as caught:
+            resolve(address, document, root)
+        assert caught.value.kind == kind

@@ -30,6 +30,8 @@ TEXTS = [
     (KOREAN, "euc_kr", "euc-kr"),
     (RUSSIAN, "koi8_r", "koi8-r"),
     (RUSSIAN, "cp1251", "windows-1251"),
+    ("# Насос\n", "koi8_r", "koi8-r"),
+    ("# Насос\n", "cp1251", "windows-1251"),
     (CZECH, "cp1250", "windows-1250"),
     (POLISH, "cp1250", "windows-1250"),
     (GREEK, "cp1253", "windows-1253"),
@@ -73,10 +75,18 @@ def test_a_binary_file_is_no_text(data, reason):
         decode_text(data)
 
 
+@pytest.mark.parametrize("cut", [1, 2])
+def test_damaged_utf_8_is_taken_for_no_other_encoding(cut):
+    text = CHINESE * 3
+    found = decode_text(text.encode().replace("螺".encode(), "螺".encode()[:-cut], 1))
+    assert found.encoding == "utf-8, damaged" and found.text.replace("\ufffd", "螺") == text
+
+
 def test_a_named_encoding_is_taken_at_its_word():
     assert decode_text(JAPANESE.encode("iso2022_jp"), "iso2022_jp").text == JAPANESE
     assert decode_text("ж".encode("koi8_r"), "koi8_r").text == "ж"
     assert decode_text("\ufeffж".encode("utf-16-le"), "koi8_r").text == "ж", "a byte order mark still decides"
+    assert decode_text(CHINESE.encode(), "gb18030").encoding == "utf-8", "a tree may hold both"
     with pytest.raises(Undecodable, match="gb18030"):
         decode_text(b"ab\xff", "gb18030")
 
