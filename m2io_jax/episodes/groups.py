@@ -44,10 +44,11 @@ _DOCUSAURUS = (
     (re.compile(r"(^|/)versioned_docs/version-[^/]+/"), r"\1docs/"),
     (re.compile(r"(^|/)([^/]+)_versioned_docs/version-[^/]+/"), r"\1\2/"),
 )
-_LANGUAGE_NAME = re.compile(
-    r"(^|/)(?:arabic|chinese|dutch|english|french|german|hindi|italian|japanese|korean|polish|portuguese|russian|spanish"
-    r"|turkish|ukrainian|vietnamese|deutsch|espa[nñ]ol|fran[cç]ais|italiano|nederlands|polski|portugu[eê]s)(?=/)"
+_NAMES = (
+    "arabic|chinese|dutch|english|french|german|hindi|italian|japanese|korean|polish|portuguese|russian|spanish"
+    "|turkish|ukrainian|vietnamese|deutsch|espa[nñ]ol|fran[cç]ais|italiano|nederlands|polski|portugu[eê]s"
 )
+_LANGUAGE_NAME = re.compile(rf"(^|/)(?:{_NAMES})(?=/)|(?<=[^/])[._-](?:{_NAMES})(?=\.\w+$)")
 _SUFFIXED_FOLDER = re.compile(r"(^|/)(docs?|content|pages|posts|wiki|guide|book|site)[._-]([a-z]{2}(?:[-_]\w{2,4})?)/")
 
 
@@ -116,10 +117,10 @@ def groups_in_words(groups: dict[str, Any], episodes: dict[str, int]) -> list[st
             f"{groups['documents']:,} documents are {groups['groups']:,} groups, each in one split; joined: {reasons};"
             f" the largest: {name} with {size:,} documents"
         )
-    empty = [split for split, count in episodes.items() if not count]
-    if empty:
-        why = "all documents are one group" if groups["groups"] == 1 else f"there are {groups['groups']:,} groups"
-        lines.append(f"no episode in {', '.join(empty)}: {why}; give more documents, or other shares (train=0.6)")
+    if empty := [split for split, count in episodes.items() if not count]:
+        few = "there are {:,} groups; give more documents, or other shares (train=0.6)".format(groups["groups"])
+        why = "all documents are one group; give more documents" if groups["groups"] == 1 else few
+        lines.append(f"no episode in {', '.join(empty)}: {why}")
     return lines
 
 
@@ -128,10 +129,11 @@ def split_key(source: str) -> str:
     path = source.lower().replace("\\", "/")
     for folder, plain in _DOCUSAURUS:
         path = folder.sub(plain, path)
-    path = _LANGUAGE_NAME.sub(r"\1en", path)
+    path = _LANGUAGE_NAME.sub(lambda found: ".en" if found[1] is None else f"{found[1]}en", path)
     # docs-zh/, content.en/: page_key knows a language as a folder of its own.
     path = _SUFFIXED_FOLDER.sub(r"\1\2/\3/", path)
-    return page_key(path).rpartition(".")[0] if path else ""
+    # Twice, for x.zh-hans-cn.md: page_key takes two parts of a name at most.
+    return page_key(page_key(path)).rpartition(".")[0] if path else ""
 
 
 class _Sets:

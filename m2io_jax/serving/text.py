@@ -1,6 +1,7 @@
 """The text of an answer: a section of a document or a written answer, with the images that belong to it."""
 
 import logging
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 
 from m2io_jax.corpus.documents import Document, PictureBlock, Question, TextBlock, is_illustration
@@ -131,7 +132,8 @@ def _align(sentences: tuple[str, ...], said: list[str]) -> list[int | None]:
     last = -1
     for sentence in sentences:
         equal = places.get(_plain(sentence), []) if len(words(sentence)) >= TELLING_WORDS else []
-        index = next((each for each in equal if each > last), equal[0] if equal else None)
+        after = bisect_right(equal, last)
+        index = equal[after if after < len(equal) else 0] if equal else None
         found.append(index)
         last = last if index is None else index
     return found

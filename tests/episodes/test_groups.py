@@ -32,6 +32,7 @@ def joined(*documents):
     "pages",
     [
         ("README.md", "README.de-DE.md", "README.zh-CN.md", "README_ja.md", "README_CN.md"),
+        ("README.md", "README.zh-Hans-CN.md", "readme_zh_tw.md", "README-French.md", "README_EN.md", "README.pt_BR.md"),
         ("en/x.md", "de/x.md", "pt-br/x.md", "zh_Hans/x.md"),
         ("guide/x.md", "guide/x.fr.md", "guide/x-es.md"),
         ("docs/a/x.md", "docs/zh/a/x.md", "zh/docs/a/x.md", "docs-ja/a/x.md"),
@@ -71,6 +72,7 @@ def test_translations_and_versions_of_a_page_are_one_group(pages):
         ("step-1.md", "step-2.md"),
         ("add-on.md", "add.md"),
         ("german-cars/x.md", "x.md"),
+        ("old-german.md", "old.txt/x.md"),
         ("en/x.md", "de/y.md"),
         ("", ""),
     ],

@@ -72,6 +72,32 @@ def test_match_places_nothing_where_no_image_belongs(manual, asked):
     assert answer.sources[0].document == "Warranty" and answer.candidates and not answer.placements
 
 
+def test_match_places_own_images_whose_captions_the_text_says(manual):
+    answer = command.ask("Where are the screws kept while the lid is off?", corpus=manual, inserter="match")
+    assert answer.placements and set(placed(answer)) <= {(1, "Lid"), (2, "Cloth"), (3, "Box")}
+
+
+def test_match_places_nothing_where_captions_have_proved_wrong(tmp_path):
+    """Each page shows what the other pages talk about, so no likeness of words is a reason."""
+    things = ["lid", "seal", "valve", "hose", "filter", "motor"]
+    with CorpusWriter(tmp_path / "corpus", name="misleading") as writer:
+        for number, thing in enumerate(things):
+            blocks = [TextBlock(f"The {thing}", 1, "heading", 1)]
+            for line, other in enumerate(things):
+                picture = writer.add_picture(png(10 * number + line), extension="png")
+                if other != thing:
+                    blocks += [TextBlock(f"Fit the {thing} to the board.", line), PictureBlock(picture, line, other)]
+            blocks.append(TextBlock(f"Care of the {thing}", 20, "heading", 2))
+            blocks += [TextBlock(f"Clean the {other} of the {thing} now.", 21) for other in things if other != thing]
+            writer.add_document(Document(thing, f"The {thing}", f"{thing}.md", thing, tuple(blocks)))
+    corpus = Corpus.open(tmp_path / "corpus")
+    build_index(corpus, index_folder(corpus.path))
+    answer = command.answerer(corpus=corpus.path, inserter="match")
+    for thing in things:
+        said = answer(f"How do I care for the {thing}?")
+        assert said.sources[0].document == thing and said.candidates and not said.placements
+
+
 def test_only_sentences_without_a_source_are_the_rules(manual):
     corpus = Corpus.open(manual)
     seen = []
