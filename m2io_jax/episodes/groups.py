@@ -165,7 +165,7 @@ def _join_all(sets: _Sets, reason: str, alike: Iterator[list[str]] | list[list[s
 
 
 def _same_pages(documents: Sequence[Document]) -> Iterator[list[str]]:
-    """Groups of documents whose paths differ in language or version alone."""
+    """Yield the groups of documents whose paths differ in language or version alone."""
     pages: dict[str, dict[str, list[str]]] = defaultdict(dict)
     for document in documents:
         if key := split_key(document.source):
@@ -175,7 +175,10 @@ def _same_pages(documents: Sequence[Document]) -> Iterator[list[str]]:
 
 
 def _sharing_images(documents: Sequence[Document], sets: _Sets) -> tuple[list[list[str]], int]:
-    """Groups that show the same image, and how many images are on too many pages. Pages joined before count once."""
+    """Return the groups that show the same image, and the number of images on too many pages.
+
+    Pages that were joined before count once.
+    """
     pages: dict[str, set[str]] = defaultdict(set)
     for document in documents:
         for block in document.blocks:
@@ -186,7 +189,7 @@ def _sharing_images(documents: Sequence[Document], sets: _Sets) -> tuple[list[li
 
 
 def _copies(documents: Sequence[Document]) -> Iterator[list[str]]:
-    """Pairs of groups with near-identical texts."""
+    """Yield pairs of groups with near-identical texts."""
     multipliers = np.random.default_rng(0).integers(1, 2**63, HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     equal: dict[tuple[str, ...], str] = {}
     bands: dict[bytes, list[int]] = defaultdict(list)
@@ -210,7 +213,7 @@ def _copies(documents: Sequence[Document]) -> Iterator[list[str]]:
 
 
 def _signature(said: Sequence[str], multipliers: UInt64[np.ndarray, " hashes"]) -> UInt32[np.ndarray, " hashes"]:
-    """The MinHash of a text's runs of words: equal entries of two texts are as many as their runs are alike."""
+    """Return the MinHash of a text's runs of words: two texts share as many entries as their runs are alike."""
     runs = (" ".join(said[start : start + RUN]) for start in range(len(said) - RUN + 1))
     hashes = np.unique(np.fromiter((zlib.crc32(run.encode()) for run in runs), np.uint64))[:MOST_RUNS]
     # Multiplication wraps around, and its upper half is a hash of its own for each multiplier.

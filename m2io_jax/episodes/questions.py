@@ -75,12 +75,12 @@ def _about(title: str) -> str:
 
 
 def _topic(heading: str) -> str:
-    """The heading without its label and what it says of time; empty where it has no letter and no digit."""
+    """Return the heading without its label and what it says of time; empty where it has no letter and no digit."""
     return _TIMING.sub("", _plain(_LABEL.sub("", _plain(heading))))
 
 
 def _plain(text: str) -> str:
-    """The text on one line, without emoji and bullets around it; empty where nothing can be read."""
+    """Return the text on one line, without emoji and bullets around it; empty where nothing can be read."""
     text = " ".join(text.split())
     begin, end = 0, len(text)
     while begin < end and _is_symbol(text[begin]):
@@ -95,15 +95,15 @@ def _is_symbol(character: str) -> bool:
 
 
 def _body(text: str) -> str:
-    """The text without the marks that end it."""
+    """Return the text without the marks that end it."""
     return text.rstrip(_ENDS)
 
 
 def _asked(question: str) -> str:
-    """The question with one mark at its end, that of its script."""
+    """Return the question with one mark at its end, that of its script."""
     return _QUESTION.sub(lambda found: found[1], question)
 
 
 def _clause(topic: str) -> str:
-    """A topic that is a clause ("What you need"), as it stands after "about"."""
+    """Return a topic as it stands after "about": one that is a clause ("What you need") begins small."""
     return topic[0].lower() + topic[1:] if _CLAUSE.match(topic) else topic

@@ -162,7 +162,7 @@ class Answerer:
         return tuple(candidate for candidate in offered if candidate)
 
     def _with_others(self, question: str, text: Text, near: list[Place]) -> list[Place]:
-        """The images `near` and others that may be wrong, in chance order."""
+        """Return the images `near` and others that may be wrong, in chance order."""
         # A draft is what choosing looks at; its "gold" are the images that are offered already.
         draft = Draft("answer", question, text.sentences, tuple((p.position, 0) for p in near), text.document)
         random = seeded(0, "answer", question)
@@ -204,14 +204,14 @@ class Answerer:
 
 
 def _own_placements(episode: Episode, text: Text) -> list[Placement]:
-    """The text's own images that are offered, where they stand."""
+    """Place the text's own images, so far as they are offered, where they stand."""
     candidates = {candidate.picture: index for index, candidate in enumerate(episode.candidates)}
     pictures = [(slot, text.document.blocks[position].picture) for position, slot in text.images]
     return [Placement(slot, candidates[picture]) for slot, picture in pictures if picture in candidates]
 
 
 def _without(episode: Episode, sourced: Sequence[bool]) -> Episode:
-    """The episode with the sentences that have a source blanked, so that no rule spends an image on them."""
+    """Blank the sentences that have a source, so that no rule spends an image on them."""
     kept = ("" if known else sentence for sentence, known in zip(episode.sentences, sourced, strict=True))
     return replace(episode, sentences=tuple(kept))
 

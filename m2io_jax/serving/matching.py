@@ -52,7 +52,7 @@ class Floors:
     by_kind: Mapping[Kind, float] = field(default_factory=dict)
 
     def keeps(self, match: Match) -> bool:
-        """Whether the candidate is placed."""
+        """Return whether the candidate is placed."""
         return match.similarity >= self.by_kind.get(match.kind, np.inf)
 
 
@@ -75,7 +75,7 @@ class CorpusMatcher:
 
     @cached_property
     def floors(self) -> Floors:
-        """The floors, calibrated when first asked for and kept."""
+        """Calibrate the floors, once."""
         pool = Pool(self.corpus.documents, frozenset())
         drafts = [*itertools.islice(self._sections(), SAMPLE), *itertools.islice(self._written(), SAMPLE)]
         found = search(drafts, self.retriever, pool, PICTURE_HITS)
@@ -199,7 +199,7 @@ def _kind(episode: Episode, candidate: Candidate) -> Kind:
 
 
 def _floor(values: Sequence[tuple[float, bool]]) -> float:
-    """The floor of (similarity, is right) pairs, greatest similarity first."""
+    """Return the floor of (similarity, is right) pairs, greatest similarity first."""
     right = np.cumsum([is_right for _, is_right in values])
     enough = np.flatnonzero(right >= PRECISION * (np.arange(len(values)) + 2))
     if len(enough):

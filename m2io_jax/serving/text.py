@@ -99,7 +99,7 @@ def written_text(question: Question, document: Document, *, has_placements: bool
 
 
 def section_bounds(document: Document, position: int) -> tuple[int, int]:
-    """The blocks [start, stop) from the heading at or before `position` to the next one."""
+    """Return the blocks [start, stop) from the heading at or before `position` to the next one."""
     start, stop = position, position + 1
     while start > 0 and not _is_heading(document, start):
         start -= 1
@@ -124,7 +124,7 @@ def _placed_by_author(question: Question, document: Document) -> tuple[tuple[int
 
 
 def _align(sentences: tuple[str, ...], said: list[str]) -> list[int | None]:
-    """For each sentence the index of the equal one in `said`: the next after the last one found, else the first."""
+    """Find the equal sentence in `said` for each sentence: the next after the last one found, else the first."""
     places: dict[str, list[int]] = {}
     for index, sentence in enumerate(said):
         places.setdefault(_plain(sentence), []).append(index)
@@ -153,7 +153,7 @@ def _read_blocks(document: Document, start: int, stop: int) -> tuple[list[tuple[
 
 
 def _telling_section(document: Document, position: int) -> tuple[int, int]:
-    """The section at `position`; of a list of bare words (ingredients, tools) the illustrated section that needs it."""
+    """Return the section at `position`; of a list of bare words (ingredients) the illustrated section that needs it."""
     start, stop = section_bounds(document, position)
     if _is_bare_list(document, start, stop) and _level(document, stop) >= _level(document, start) > 0:
         after = section_bounds(document, stop)
@@ -164,14 +164,14 @@ def _telling_section(document: Document, position: int) -> tuple[int, int]:
 
 
 def _is_bare_list(document: Document, start: int, stop: int) -> bool:
-    """Whether blocks [start, stop) are a list of words in which nothing ends as a sentence does, and no image."""
+    """Return whether blocks [start, stop) are a list of words, with no end of a sentence and no image."""
     said, images = _read_blocks(document, start, stop)
     ends = any(sentence.rstrip("\"')»”’*_").endswith(SENTENCE_ENDS) for _, sentence in said)
     return bool(said) and not ends and not images
 
 
 def _level(document: Document, position: int) -> int:
-    """Depth of the heading at `position`; 0 where there is none."""
+    """Return the depth of the heading at `position`; 0 where there is none."""
     return document.blocks[position].level if position < len(document.blocks) and _is_heading(document, position) else 0
 
 
