@@ -66,6 +66,7 @@ def episodes(corpus: Path, folder: Path, settings: Overrides = None):
     """Build training episodes from a corpus and its index."""
     from m2io_jax.corpus.store import Corpus
     from m2io_jax.episodes.building import EpisodeConfig
+    from m2io_jax.episodes.groups import groups_in_words
     from m2io_jax.episodes.making import make_episodes
     from m2io_jax.retrieval.search import Retriever, index_folder
 
@@ -74,6 +75,8 @@ def episodes(corpus: Path, folder: Path, settings: Overrides = None):
     manifest = make_episodes(documents, retriever, folder, _with(EpisodeConfig(), settings, "episodes"))
     dropped = [f"{count:,} because {reason}" for reason, count in manifest["report"]["dropped"].items()]
     _tell(f"{folder}: {_counts(manifest)}; dropped: {', '.join(dropped) or 'none'}")
+    for line in groups_in_words(manifest["report"]["groups"], manifest["episodes"]):
+        _tell(line)
 
 
 @app.command()
@@ -202,11 +205,17 @@ def evaluate(
 def answer(
     words: Annotated[list[str], typer.Argument(help="[RUN] QUESTION")],
     corpus: Annotated[Path | None, typer.Option(help="documents to answer from; the run's by default")] = None,
-    inserter: Annotated[str, typer.Option(help="model or match")] = "model",
+    inserter: Annotated[
+        str | None, typer.Option(help="source (default without RUN), model (default with RUN) or match")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="also write the answer as a page")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ):
-    """Answer a question with pictures, by a run's policy or by the base that ships with the package."""
+    """Answer a question with pictures: placed by a run's policy, or where they stand in the answer's own document.
+
+    source keeps the pictures of the text where its document has them; match compares words, and places few; model is
+    the run's policy, or without a run the base that ships with the package.
+    """
     from m2io_jax.serving import command
 
     if len(words) > 2:

@@ -11,7 +11,7 @@ An index belongs to one state of one corpus and is refused with any other.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,9 +25,13 @@ from m2io_jax.files import replaced_whole
 from m2io_jax.retrieval.encoder import ENCODERS, Encoder, TfidfEncoder, unit
 from m2io_jax.retrieval.index import VectorIndex
 from m2io_jax.retrieval.passages import PART_WEIGHTS, Passage, PicturePlace, cut_passages, picture_places
+from m2io_jax.retrieval.words import content_words
 
 FORMAT = "m2io-retrieval"
 VERSION = 1
+
+# How much a passage's headings and its page's title count beside its text, in which they also stand.
+HEADING_WEIGHT = 0.8
 
 Row = TypeVar("Row")
 
@@ -81,7 +85,7 @@ def build_index(corpus: Corpus, out: str | Path, *, encoder: Encoder | None = No
     try:
         with replaced_whole(out, alone=False) as draft:  # two first answers may each make the kitchen's
             encoder.save(draft / "encoder")
-            VectorIndex.build(encoder.encode(texts)).save(draft / "passages")
+            VectorIndex.build(passage_vectors(encoder, passages, titles)).save(draft / "passages")
             VectorIndex.build(picture_vectors(encoder, places)).save(draft / "pictures")
             _write_rows(draft / "passages.jsonl", passages)
             _write_rows(draft / "pictures.jsonl", places)
@@ -146,7 +150,8 @@ class Retriever:
 
     def passages_batch(self, questions: Sequence[str], k: int) -> list[list[PassageHit]]:
         """`passages` for many questions at once."""
-        found = zip(*self._passage_index.search(self.encoder.encode(questions), k), strict=True)
+        vectors = _encode_content(self.encoder, questions)
+        found = zip(*self._passage_index.search(vectors, k), strict=True)
         return [
             [PassageHit(float(score), self._passages[row]) for row, score in zip(rows, scores, strict=True) if row >= 0]
             for rows, scores in found
@@ -173,6 +178,21 @@ class Retriever:
         return list(best.values())
 
 
+def passage_vectors(
+    encoder: Encoder, passages: Sequence[Passage], titles: Mapping[str, str]
+) -> Float[np.ndarray, "passages dim"]:
+    """Return unit vectors of passages: their text, and once more their headings, by `HEADING_WEIGHT`.
+
+    Stop words are left out, as they are of questions.
+
+    Args:
+        titles: title of each document by its id.
+    """
+    texts = [_passage_text(passage, titles[passage.document]) for passage in passages]
+    headings = [" ".join(_headings(passage, titles[passage.document])) for passage in passages]
+    return unit(_encode_content(encoder, texts) + HEADING_WEIGHT * _encode_content(encoder, headings))
+
+
 def picture_vectors(encoder: Encoder, places: Sequence[PicturePlace]) -> Float[np.ndarray, "places dim"]:
     """Unit vectors of pictures: the parts of their description, weighted by `PART_WEIGHTS`."""
     total = np.zeros((len(places), encoder.dim), np.float32)
@@ -195,9 +215,21 @@ def fingerprint(corpus: Corpus) -> str:
         raise UserError(what, where=str(path), mend="Import the documents again.") from error
 
 
+def _encode_content(encoder: Encoder, texts: Sequence[str]) -> Float[np.ndarray, "texts dim"]:
+    """Encode texts without their stop words, and whole where nothing else is known of them ("What you will make")."""
+    vectors = encoder.encode([content_words(text) for text in texts])
+    unknown = np.flatnonzero(~vectors.any(axis=1))
+    if len(unknown):
+        vectors[unknown] = encoder.encode([texts[index] for index in unknown])
+    return vectors
+
+
 def _passage_text(passage: Passage, title: str) -> str:
-    headings = passage.section if title in passage.section else (title, *passage.section)
-    return " ".join([*headings, passage.text])
+    return " ".join([*_headings(passage, title), passage.text])
+
+
+def _headings(passage: Passage, title: str) -> tuple[str, ...]:
+    return passage.section if title in passage.section else (title, *passage.section)
 
 
 def _write_rows(path: Path, rows: Iterable[Passage | PicturePlace]) -> None:

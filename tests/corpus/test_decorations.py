@@ -124,7 +124,7 @@ def pages(count: int, picture: str) -> dict[str, str | bytes]:
 
 def test_an_image_on_a_dozen_pages_is_no_gold_and_no_candidate(tmp_path):
     report, corpus = imported(
-        tmp_path, pages(12, "medal.png") | {"a.md": "# A\n\nOne.\n\n![Lid](lid.png)\n", "lid.png": png(1)}
+        tmp_path, pages(12, "medal.png") | {"a.md": "# A\n\nOne lid.\n\n![Lid](lid.png)\n", "lid.png": png(1)}
     )
     assert decorated(corpus) == {"a": [False]} | {f"board{number}": [True] for number in range(12)}
     assert report.kept == 13 and [(each.reason, each.places) for each in report.decorations] == [
