@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from m2io_jax.corpus.documents import Block, Document, PictureBlock, TextBlock
-from m2io_jax.corpus.html_blocks import Reference
+from m2io_jax.corpus.html_images import Reference
 from m2io_jax.corpus.markdown_blocks import ParsedMarkdown, parse_markdown
 from m2io_jax.corpus.pictures import PictureError, PictureLimits, decode, inspect
 from m2io_jax.corpus.references import Unresolved, resolve
@@ -22,7 +22,7 @@ from m2io_jax.corpus.report import REPORT_FILE, ImportReport, Outcome, Problem, 
 from m2io_jax.corpus.store import CorpusWriter
 from m2io_jax.errors import UserError
 
-SUFFIXES = (".md", ".markdown", ".mdown", ".mkd")
+SUFFIXES = (".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd")
 # The parser's time can grow with the square of a hostile text's length.
 MAX_TEXT_BYTES = 4 * 2**20
 DEFAULT_LIMITS = PictureLimits()
@@ -141,6 +141,9 @@ class _Import:
 
     def _picture(self, reference: Reference, file: Path, source: str) -> str | None:
         """The hash of the picture that is referred to; None where there is none to keep, which is then listed."""
+        if reference.unsupported:
+            self._list("unsupported", reference, source, reference.unsupported)
+            return None
         try:
             return self._stored(resolve(reference.address, file, self.tree))
         except (Unresolved, PictureError) as error:
