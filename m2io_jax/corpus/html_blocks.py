@@ -82,7 +82,7 @@ class HtmlReader(HTMLParser):
     def read(self, html: str, line: int) -> None:
         """Read a fragment whose first line has index `line`; comments are not read."""
         self.start(line)
-        self.feed(html)
+        self.feed(_closed(html))
         self.close()
         self._flush()
 
@@ -241,3 +241,15 @@ class HtmlReader(HTMLParser):
         else:
             holds_blocks = not self.is_line and self.kind == "paragraph" and text.lstrip(" \t").startswith("\n")
             self.pieces += self.read_markdown(text, self._line, self.kind, self.level, holds_blocks)
+
+
+def _closed(html: str) -> str:
+    """Return HTML without a comment that does not end, and with no tag begun after the last one that ends.
+
+    The parser would look for the end of each again from every later one.
+    """
+    comment = html.find("<!--", html.rfind("-->") + 1)
+    if comment >= 0:
+        html = html[:comment]
+    end = html.rfind(">") + 1
+    return html[:end] + html[end:].replace("<", "&lt;")

@@ -22,6 +22,8 @@ LEFTOVERS = re.compile(
 )
 # [!NOTE] of GitHub, [!tip]- Title of Obsidian, before a quote's text.
 CALLOUT = re.compile(r"\s*\[!\w[\w-]*(?:\|[^\[\]\n]*)?\][+-]?")
+# Obsidian's width of an image, ![words|300](a.png).
+WIDTH = re.compile(r"\|\d+(?:x\d+)?$")
 SENTENCE_END = re.compile(r"[.!?:;…。！？][)\]\"'”’»*_]*\s*$")
 INLINE_CHUNK = re.compile(r"r\s+(?:knitr::)?include_graphics\((.*)\)\s*", re.DOTALL)
 
@@ -56,7 +58,8 @@ def runs_of(token: Token, first: int, html: HtmlReader) -> list[Run]:
             text = ""
             start = here = first + source.count("\n", 0, child.meta["end"]) if "end" in child.meta else here
             continue
-        text += reading_text(child)
+        if not html.silent:
+            text += reading_text(child)
         here += child.type in ("softbreak", "hardbreak")
         if not text.strip():
             start = here
@@ -73,7 +76,9 @@ def _references(child: Token, index: int, html: HtmlReader, here: int) -> list[R
             return html.references_in(child.content, index)
         case "image":
             words = " ".join("".join(reading_text(part) for part in child.children or ()).split())
-            caption = words or child.meta["attributes"].get("alt", "") or str(child.attrs.get("title", ""))
+            caption = (
+                WIDTH.sub("", words) or child.meta["attributes"].get("alt", "") or str(child.attrs.get("title", ""))
+            )
             caption = joined_words(caption, child.meta["attributes"].get("fig-alt", ""))
             return [markdown_reference(str(child.attrs["src"]), html.number(index), clean(caption))]
         case "code_inline" if found := INLINE_CHUNK.fullmatch(child.content):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
@@ -22,6 +23,11 @@ TARGETS = re.compile(
 )
 WORDS_AND_TARGET = re.compile(r"(.*\S)\s*<[^<>]*>\s*$", re.DOTALL)
 INCLUDE_GRAPHICS = re.compile(r"\\includegraphics\*?[ ]?(?:\[[^\[\]\n]{0,500}\])?\{([^{}\n]{1,500})\}")
+# \image html a.png "words" of Doxygen, [img]a.png[/img] of forums.
+DOXYGEN_IMAGE = re.compile(
+    r"""[\\@]image(?:\{[^{}\n]{0,100}\})?[ \t]+html[ \t]+("[^"\n]+"|[^\s"]+)(?:[ \t]+"([^"\n]*)")?"""
+)
+FORUM_IMAGE = re.compile(r"\[img(?:[= ][^\[\]\n]{0,200})?\]([^\[\]\s]{1,500})\[/img\]", re.IGNORECASE)
 MICROSOFT_IMAGE = re.compile(r":::[ \t]*image[ \t]([^\n]{1,2000}?):::")
 # The size of an image after its address: =300x200 of Azure, =50%x of HackMD.
 SIZE = re.compile(r"[ \t]+=(?:\d+%?|\*)?x?(?:\d+%?|\*)?(?=[ \t]|$)")
@@ -107,6 +113,16 @@ def _latex_image(state: StateInline, silent: bool) -> bool:
     return bool(found) and _push(state, silent, found.end(), image_tag(found[1]))
 
 
+def _forum_image(state: StateInline, silent: bool) -> bool:
+    found = FORUM_IMAGE.match(state.src, state.pos)
+    return bool(found) and _push(state, silent, found.end(), image_tag(found[1]))
+
+
+def _doxygen_image(state: StateInline, silent: bool) -> bool:
+    found = DOXYGEN_IMAGE.match(state.src, state.pos)
+    return bool(found) and _push(state, silent, found.end(), image_tag(found[1].strip('"'), alt=found[2] or ""))
+
+
 def _microsoft_image(state: StateInline, silent: bool) -> bool:
     found = MICROSOFT_IMAGE.match(state.src, state.pos)
     return bool(found) and _push(state, silent, found.end(), image_of(parse_shortcode(f"image {found[1]}")))
@@ -119,7 +135,7 @@ def _lenient_image(state: StateInline, silent: bool) -> bool:
     label_end = state.md.helpers.parseLinkLabel(state, state.pos + 1, False)
     if label_end < 0 or state.src[label_end + 1 : label_end + 2] != "(":
         return False
-    end = _parenthesis_end(state.src, label_end + 2)
+    end = _parenthesis_end(state, label_end + 2)
     if not end:
         return False
     content = state.src[label_end + 2 : end]
@@ -131,16 +147,23 @@ def _lenient_image(state: StateInline, silent: bool) -> bool:
     return _push(state, silent, end + 1, image_tag(address, alt=caption))
 
 
-def _parenthesis_end(text: str, start: int) -> int:
-    """Return where the parenthesis that is open at `start` closes on its line; 0 where it does not."""
-    depth = 1
-    for at in range(start, min(len(text), start + 2000)):
-        depth += (text[at] == "(") - (text[at] == ")")
-        if depth == 0:
-            return at
-        if text[at] == "\n":
-            break
-    return 0
+def _parenthesis_end(state: StateInline, start: int) -> int:
+    """Return where the parenthesis that opens before `start` closes on its line; 0 where it does not."""
+    return _once(state, "parenthesis_ends", _parenthesis_ends).get(start - 1, 0)
+
+
+def _parenthesis_ends(text: str) -> dict[int, int]:
+    """Return the closing parenthesis of each open one on the same line."""
+    ends: dict[int, int] = {}
+    open_ones: list[int] = []
+    for found in re.finditer(r"[()\n]", text):
+        if found[0] == "(":
+            open_ones.append(found.start())
+        elif found[0] == "\n":
+            open_ones.clear()
+        elif open_ones:
+            ends[open_ones.pop()] = found.start()
+    return ends
 
 
 def _guarded(rule: Callable[[StateInline, bool], bool]) -> Callable[[StateInline, bool], bool]:
@@ -151,24 +174,25 @@ def _guarded(rule: Callable[[StateInline, bool], bool]) -> Callable[[StateInline
 
     def guarded(state: StateInline, silent: bool) -> bool:
         at = state.pos + (state.src[state.pos] == "!")
-        if state.src[at : at + 1] == "[" and at in _unpaired(state):
+        if state.src[at : at + 1] == "[" and at in _once(state, "unpaired", _unpaired_brackets):
             return False
         return rule(state, silent)
 
     return guarded
 
 
-def _unpaired(state: StateInline) -> frozenset[int]:
-    """Return the open brackets of a hostile paragraph that have no closing one, or hold too many others."""
-    known = state.env.setdefault("unpaired", {})
-    if known.get("source") is not state.src:
-        known |= {"source": state.src, "places": frozenset(_unpaired_brackets(state.src))}
-    return known["places"]
+def _once(state: StateInline, name: str, compute: Callable[[str], Any]) -> Any:
+    """Compute something of a block's whole source when it is first asked for."""
+    known: dict = state.cache
+    if name not in known:
+        known[name] = compute(state.src)
+    return known[name]
 
 
-def _unpaired_brackets(text: str) -> list[int]:
+def _unpaired_brackets(text: str) -> frozenset[int]:
+    """Return the open brackets of a hostile paragraph that have no closing one, or hold too much."""
     if text.count("[") <= MAX_OPEN_BRACKETS:
-        return []
+        return frozenset()
     unpaired: list[int] = []
     open_ones: list[int] = []
     for found in re.finditer(r"\\.|[\[\]]", text, re.DOTALL):
@@ -178,7 +202,7 @@ def _unpaired_brackets(text: str) -> list[int]:
             start = open_ones.pop()
             if len(open_ones) > MAX_OPEN_BRACKETS or found.start() - start > 100 * MAX_OPEN_BRACKETS:
                 unpaired.append(start)
-    return unpaired + open_ones
+    return frozenset(unpaired + open_ones)
 
 
 def _parser(disabled: tuple[str, ...] = ()) -> MarkdownIt:
@@ -192,6 +216,8 @@ def _parser(disabled: tuple[str, ...] = ()) -> MarkdownIt:
     ruler.at("html_inline", _located(rules["html_inline"]))
     ruler.at("link", _guarded(rules["link"]))
     ruler.before("escape", "latex_image", _latex_image)
+    ruler.before("escape", "doxygen_image", _doxygen_image)
+    ruler.before("link", "forum_image", _forum_image)
     ruler.before("link", "shortcode", _shortcode)
     ruler.before("link", "role", _role)
     ruler.before("link", "microsoft_image", _microsoft_image)

@@ -13,6 +13,7 @@ HEADER_OPTION = re.compile(r"""\b(fig\.cap|fig\.alt|echo|eval)\s*=\s*("[^"]*"|'[
 LINE_OPTION = re.compile(r"""#\|\s*(fig[.-]cap|fig[.-]alt|echo|eval)\s*[:=]\s*(.*)$""")
 STRING = re.compile(r""""([^"\n]*)"|'([^'\n]*)'""")
 PATH_CALL = re.compile(r"(?:here|file\.path|path|join)\(\s*((?:(?:\"[^\"\n]*\"|'[^'\n]*')[\s,]*)+)\)")
+PARENTHESIS = re.compile(r"[()]")
 MAX_ARGUMENTS = 2000
 UNSUPPORTED = "an address that code computes is not read"
 
@@ -75,10 +76,10 @@ def _images(code: list[Numbered]) -> tuple[list[tuple[str, str, int]], list[Numb
 def closing_parenthesis(text: str, start: int, limit: int) -> int:
     """Return where the parenthesis that is open at `start` closes, `limit` characters further on at the latest."""
     depth = 1
-    for at in range(start, min(len(text), start + limit)):
-        depth += {"(": 1, ")": -1}.get(text[at], 0)
+    for found in PARENTHESIS.finditer(text, start, start + limit):
+        depth += 1 if found[0] == "(" else -1
         if depth == 0:
-            return at
+            return found.start()
     return min(len(text), start + limit)
 
 

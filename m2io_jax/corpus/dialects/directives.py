@@ -21,7 +21,7 @@ REST_LABEL = re.compile(r"\.\.[ \t]+_[^:]+:[ \t]*$")
 MYST_SIGN = re.compile(
     r"^[ \t>]*(?:`{3,}|:{3,})[ \t]*\{[a-z][\w:-]*\}|^\([\w.:-]+\)=[ \t]*$|\{(?:ref|numref|doc|term|cite)\}`", re.M
 )
-MYST_LINE = re.compile(r"\([^()\s]+\)=[ \t]*$|\+\+\+(?:[ \t].*)?$|%(?:[ \t].*)?$")
+MYST_LINE = re.compile(r"\^{3,}[ \t]*$|\([^()\s]+\)=[ \t]*$|\+\+\+(?:[ \t].*)?$|%(?:[ \t].*)?$")
 
 IMAGES = ("image", "figure", "figure*")
 # Bodies that are shown as they stand.
@@ -76,6 +76,8 @@ def open_colons(line: str) -> Container | None:
             return Container(lambda _: ("", '<figure data-caption="rest">', ""), ("", "</figure>", ""), fence)
         return Container(_text((title[1] or title[2] or "") if title else ""), ("",), fence)
     named = NAME_AND_TITLE.match(text)
+    if named and named[1] in CODE:
+        return Container(fence=fence, raw=partial(_code, ""))
     title_words = (named[2] or named[3]) if named else text
     return Container(_text(title_words.lstrip("# ")), ("",), fence)
 

@@ -15,9 +15,7 @@ IMPORT = re.compile(
 )
 EXPORT = re.compile(r"export\s+(?:const|let|var|function|default|async|class|\{|\*)")
 CONSTANT = re.compile(r"\b(?:const|let|var)\s+(\w+)\s*=\s*([^;\n]{1,1000})")
-COMPONENT = re.compile(
-    r"^[ \t]*(?:<[A-Z][a-z]\w*(?:\.\w+)?(?:[ \t][^<>\n]*)?/?>[ \t]*$|import[ \t].*[ \t]from[ \t]+['\"]|\{/\*)", re.M
-)
+COMPONENT = re.compile(r"^[ \t]*(?:</[A-Z][a-z]\w*(?:\.\w+)?>[ \t]*$|import[ \t].*[ \t]from[ \t]+['\"]|\{/\*)", re.M)
 TAG = re.compile(r"<([A-Za-z][\w.:-]*)(?=[\s/>])")
 ATTRIBUTE_NAME = re.compile(r"[^\s\"'<>/={}`]+")
 STRING = re.compile(r""""([^"\n]*)"|'([^'\n]*)'|`([^`$]*)`""")
@@ -40,7 +38,7 @@ Names = dict[str, str]
 
 
 def is_mdx(text: str) -> bool:
-    """Return whether a text looks like MDX: it imports, or a component stands alone on a line."""
+    """Return whether a text looks like MDX: it imports, or a component that ends alone on a line holds other blocks."""
     return bool(COMPONENT.search(text)) and any(Source(text).outside_code(COMPONENT))
 
 

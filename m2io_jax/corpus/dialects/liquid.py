@@ -21,7 +21,9 @@ CAPTURE = (re.compile(r"\{%-?\s*capture\s+([\w-]+)\s*-?%\}"), re.compile(r"\{%-?
 OUTPUT = re.compile(r"\{\{(?![<%])([^{}\n]{1,1000})\}\}")
 LINK = re.compile(r"\{%-?[ \t]*(link|static|asset|asset_path|asset_url)[ \t]([^%{}\n]{1,1000})%\}")
 # What stands before an address: ](, ](<, src=", and what may come between it and the variable.
-BEFORE_ADDRESS = re.compile(r"""(?:\]\(\s*<?|(?:src|href|srcset|poster|data|url|path)=\s*["'{]?)[^\s()"'<>{}]*$""")
+BEFORE_ADDRESS = re.compile(
+    r"""(?:\](?:\(|:)\s*<?|(?:src|href|srcset|poster|data|url|path)=\s*["'{]?)[^\s()"'<>{}]*$"""
+)
 STRING = re.compile(r""""([^"\n]*)"|'([^'\n]*)'""")
 NAME = re.compile(r"[A-Za-z_][\w.-]*")
 # Where a site stands: nothing of it is part of a file's path.

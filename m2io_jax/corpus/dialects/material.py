@@ -52,7 +52,7 @@ def open_footnote(line: str) -> Container | None:
 def open_definition(line: str) -> Container | None:
     """Open a definition, whose further paragraphs are indented."""
     found = DEFINITION.match(line)
-    return Container(start=_paragraph(""), end=("",), indent=2, body=found[1]) if found else None
+    return Container(end=("",), indent=2, body=line) if found else None
 
 
 def _paragraph(text: str):

@@ -37,7 +37,18 @@ PLAIN = frozenset(
     "tablerow".split()
 )
 # Shortcodes that hold the words of their image, up to {{< /name >}}.
-CLOSING = re.compile(r"\{\{[<%][ \t]*/[ \t]*([\w./-]+)[ \t]*[%>]\}\}|\{%-?[ \t]*end([\w-]+)[ \t]*-?%\}")
+CLOSING = re.compile(r"\{\{[<%][ \t]*/[ \t]*([\w./-]+)[ \t]*[%>]\}\}|\{%-?[ \t]*end([\w-]*)[ \t]*-?%\}")
+# {% highlight %} of Jekyll and Hugo, {% codeblock %} of Hexo, each mark alone on its line.
+CODE = (
+    re.compile(
+        r"^([ \t]*)(?:\{%-?|\{\{[<%])[ \t]*(?:highlight|codeblock|prism)\b[^{}\n]*(?:-?%\}|[%>]\}\})[ \t]*$", re.M
+    ),
+    re.compile(
+        r"^[ \t]*(?:\{%-?[ \t]*end|\{\{[<%][ \t]*/[ \t]*)(?:highlight|codeblock|prism)[ \t]*(?:-?%\}|[%>]\}\})[ \t]*$",
+        re.M,
+    ),
+)
+END_OF_LINE = re.compile(r"[ \t]*(?:\n|\Z)")
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,10 @@ def parse_shortcode(content: str) -> Shortcode:
         return Shortcode("", {}, ())
     named: dict[str, str] = {}
     plain: list[str] = []
-    for part in ARGUMENT.finditer(content, found.end()):
+    arguments = content[found.end() :].strip()
+    if arguments.startswith("("):
+        arguments = arguments[1:].rstrip(")")
+    for part in ARGUMENT.finditer(arguments.removesuffix("/")):
         if part[1]:
             named[part[1].lower()] = _unquoted(part[2])
         else:
@@ -127,6 +141,7 @@ def unfold_shortcodes(source: Source) -> Source:
 
     A closing ">}}" at the start of a line would begin a quote.
     """
+    source = source.edit(_fenced(source))
     with_captions = source.edit(_captioned(source))
     return with_captions.edit(_joined(with_captions))
 
@@ -140,9 +155,23 @@ def _shortcodes(source: Source) -> Iterator[tuple[Shortcode, int, int]]:
             yield found[0], opening.start(), at
 
 
+def _fenced(source: Source) -> Iterator[Edit]:
+    """Make fenced code of what stands between the tags for code."""
+    for opening, closing in source.pairs(*CODE):
+        indent = opening[1]
+        yield opening.start(), opening.end(), f"{indent}``````"
+        yield closing.start(), closing.end(), f"{indent}``````"
+
+
 def _joined(source: Source) -> Iterator[Edit]:
-    for _, start, end in _shortcodes(source):
-        if "\n" in (text := source.text[start:end]):
+    for shortcode, start, end in _shortcodes(source):
+        text = source.text[start:end]
+        before = source.text[source.text.rfind("\n", 0, start) + 1 : start]
+        after = END_OF_LINE.match(source.text, end)
+        if after and not before.strip() and not image_of(shortcode):
+            # Text before and after it stands in paragraphs of its own.
+            yield start, end, "\n" * text.count("\n")
+        elif "\n" in text:
             yield start, end, " ".join(text.split("\n"))
 
 
@@ -154,7 +183,8 @@ def _captioned(source: Source) -> list[Edit]:
     edits: list[Edit] = []
     shortcodes = [found for found in _shortcodes(source) if shows_image(found[0])] if closings else []
     for index, (shortcode, start, end) in enumerate(shortcodes):
-        own = closings.get(shortcode.name.lower(), [])
+        # Zola ends all of them by {% end %}.
+        own = closings.get(shortcode.name.lower()) or closings.get("", [])
         at = bisect_left([closing.start() for closing in own], end)
         following = shortcodes[index + 1][1] if index + 1 < len(shortcodes) else len(source.text)
         before = source.text[source.text.rfind("\n", 0, start) + 1 : start]

@@ -22,7 +22,8 @@ def embed_at(text: str, start: int) -> tuple[str, str, int] | None:
         An `<img>` tag or nothing, the words to read or nothing, and the end; None where no brackets begin.
     """
     found = EMBED.match(text, start)
-    if not found:
+    # Three brackets are some lesson sites' way to include a page.
+    if not found or text[max(0, start - 1) : start] == "[" or text[found.end() : found.end() + 1] == "]":
         return None
     target, *rest = (part.strip() for part in found[2].replace("\\|", "|").split("|"))
     is_file = bool(FILE.match(target))
@@ -30,11 +31,12 @@ def embed_at(text: str, start: int) -> tuple[str, str, int] | None:
     settings = {match[1]: match[2].strip().strip("\"'") for part in rest if (match := SETTING.fullmatch(part))}
     words = [part for part in rest if not (SETTING.fullmatch(part) or SIZE.fullmatch(part) or LAYOUT.fullmatch(part))]
     shown = settings.get("alt") or (words[-1] if words else "")
-    if is_image_address(address):
+    is_escaped = not found[1] and text[max(0, start - 1) : start] == "!"
+    if is_image_address(address) and not is_escaped:
         return image_tag(address, alt=shown, caption=settings.get("caption", "")), "", found.end()
     if DRAWING.fullmatch(address) or (is_media_address(address) and (found[1] or is_file)):
         return image_tag(address, alt=shown, unsupported="no still image"), "", found.end()
-    if found[1]:
+    if found[1] or target.strip("_").lower() == "toc":
         return "", "", found.end()
     return "", shown or target.lstrip("#").replace("#", " > "), found.end()
 
