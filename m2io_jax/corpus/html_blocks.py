@@ -106,7 +106,7 @@ class HtmlReader(HTMLParser):
         if not self.unread or tag == "image":
             self._add_picture(tag, given)
         if tag in ("br", "td", "th"):
-            self._words.append(" ")
+            self._add_words(" ")
         self.verbatim += tag in VERBATIM
         if tag in INLINE:
             return
@@ -155,9 +155,12 @@ class HtmlReader(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.unread or self.silent or not data:
             return
+        self._add_words(data.translate(MARKS) if self.verbatim and self.kind != "code" else data)
+
+    def _add_words(self, words: str) -> None:
         if not self._words:
             self._line = self._here()
-        self._words.append(data.translate(MARKS) if self.verbatim and self.kind != "code" else data)
+        self._words.append(words)
 
     def _here(self) -> int:
         return self.first_line + self.getpos()[0] - 1

@@ -58,7 +58,7 @@ def runs_of(token: Token, first: int, html: HtmlReader) -> list[Run]:
             text = ""
             start = here = first + source.count("\n", 0, child.meta["end"]) if "end" in child.meta else here
             continue
-        if not html.silent:
+        if not (html.silent or html.unread):
             text += reading_text(child)
         here += child.type in ("softbreak", "hardbreak")
         if not text.strip():

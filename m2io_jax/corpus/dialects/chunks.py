@@ -32,6 +32,8 @@ def chunk_lines(header: str, body: list[Numbered], *, python: bool = False) -> l
     settings = [found for line, _ in body if (found := LINE_OPTION.match(line.strip()))]
     options |= {found[1].replace("-", "."): _unquoted(found[2]) for found in settings}
     code = [(line, number) for line, number in body if not line.lstrip().startswith("#|")]
+    while len(code) > 1 and not code[0][0].strip():
+        del code[0]
     runs = options.get("eval", "").lower() not in ("f", "false", "no")
     images, rest = _images(code) if runs else ([], code)
     shown = options.get("echo", "").lower() not in ("f", "false", "no") and any(line.strip() for line, _ in rest)

@@ -15,7 +15,11 @@ IMPORT = re.compile(
 )
 EXPORT = re.compile(r"export\s+(?:const|let|var|function|default|async|class|\{|\*)")
 CONSTANT = re.compile(r"\b(?:const|let|var)\s+(\w+)\s*=\s*([^;\n]{1,1000})")
-COMPONENT = re.compile(r"^[ \t]*(?:</[A-Z][a-z]\w*(?:\.\w+)?>[ \t]*$|import[ \t].*[ \t]from[ \t]+['\"]|\{/\*)", re.M)
+COMPONENT = re.compile(
+    r"^[ \t]*(?:</[A-Z][a-z]\w*(?:\.\w+)?>[ \t]*$|import[ \t].*[ \t]from[ \t]+['\"]|\{/\*)"
+    r"|^export[ \t]+(?:const|default|function|async)[ \t][^\n]*[=({]",
+    re.M,
+)
 TAG = re.compile(r"<([A-Za-z][\w.:-]*)(?=[\s/>])")
 ATTRIBUTE_NAME = re.compile(r"[^\s\"'<>/={}`]+")
 STRING = re.compile(r""""([^"\n]*)"|'([^'\n]*)'|`([^`$]*)`""")
@@ -128,18 +132,22 @@ def _expressions(source: Source) -> Iterator[Edit]:
     at = 0
     failures = 0
     for found in source.outside_code(EXPRESSION):
-        if found.start() < at or failures > MAX_FAILURES:
-            continue
-        end = matching_brace(source.text, found.start())
-        if not end:
-            failures += 1
-            continue
-        at = end
-        content = source.text[found.end() : end - 1]
-        string = STRING.fullmatch(content.strip())
-        words = next((part for part in string.groups() if part is not None), "") if string else ""
-        tags = " ".join(tag for tag in _tags_in(content) if tag.lower().startswith(("<img", "<image")))
-        yield found.start(), end, (words or tags) + "\n" * source.text.count("\n", found.start(), end)
+        start = found.start()
+        # Others may follow at once: {name}{' '}.
+        while start >= at and failures <= MAX_FAILURES and source.text[start : start + 1] == "{":
+            end = matching_brace(source.text, start)
+            if not end:
+                failures += 1
+                break
+            yield start, end, _shown(source.text[start + 1 : end - 1]) + "\n" * source.text.count("\n", start, end)
+            start = at = end
+
+
+def _shown(expression: str) -> str:
+    """Return what an expression puts into the text, as far as that can be told."""
+    if string := STRING.fullmatch(expression.strip()):
+        return next((part for part in string.groups() if part is not None), "")
+    return " ".join(tag for tag in _tags_in(expression) if tag.lower().startswith(("<img", "<image")))
 
 
 def matching_brace(text: str, start: int) -> int:

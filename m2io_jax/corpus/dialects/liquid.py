@@ -58,7 +58,8 @@ def fill_in(source: Source, variables: Variables) -> Source:
         if value is not None:
             variables[found[1]] = value
     source = source.without(source.pairs(*CAPTURE))
-    return source.edit(_filled_in(source, variables))
+    source = source.edit(_filled_in(source, variables))
+    return source.edit(_linked(source))
 
 
 def substitutions(text: str) -> Variables:
@@ -151,12 +152,16 @@ def _filled_in(source: Source, variables: Variables) -> list[Edit]:
             # A folder of the site's settings: the rest of the address is looked for in known folders.
             follows = source.text[found.end() : found.end() + 1]
             edits.append((found.start(), found.end(), "" if follows == "/" else "".join(found[0].split())))
+    return edits
+
+
+def _linked(source: Source) -> Iterator[Edit]:
+    """Put paths in the place of the tags for links and files in addresses."""
     for found in source.outside_code(LINK):
         line = source.text.rfind("\n", 0, found.start()) + 1
         if _in_address(source.text[max(line, found.start() - MAX_VALUE) : found.start()]):
             path = found[2].strip("- \t\"'")
-            edits.append((found.start(), found.end(), "/" + path if found[1] == "link" else path))
-    return sorted(edits)
+            yield found.start(), found.end(), "/" + path if found[1] == "link" else path
 
 
 def _in_address(before: str) -> bool:
