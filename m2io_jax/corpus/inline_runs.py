@@ -16,8 +16,8 @@ from m2io_jax.corpus.markdown_parser import ATTRIBUTES
 DIRECTIVE = re.compile(r"-{3} /?[\w -]+ -{3}|:{3,}.*")
 # Attribute lists after something or alone, tables of contents, footnotes' marks, Obsidian's names of blocks.
 LEFTOVERS = re.compile(
-    rf"(?:^|(?<=\S)){ATTRIBUTES.pattern}|\{{:[^{{}}]*\}}|\{{[ ]?[#.][\w-][^{{}}]*\}}|\[(?:TOC|\[_?TOC_?\])\]"
-    r"|\[\^[^\[\]\s]{1,100}\]|(?<=\s)\^[0-9a-f]{6}$",
+    rf"(?<!\{{)(?:(?:^|(?<=\S)){ATTRIBUTES.pattern}|\{{:[^{{}}]*\}}|\{{[ ]?[#.][\w-][^{{}}]*\}})(?!\}})"
+    r"|\[(?:TOC|\[_?TOC_?\])\]|\[\^[^\[\]\s]{1,100}\]|(?<=\s)\^[0-9a-f]{6}$",
     re.MULTILINE,
 )
 # [!NOTE] of GitHub, [!tip]- Title of Obsidian, before a quote's text.

@@ -16,6 +16,8 @@ from m2io_jax.corpus.dialects.wiki import embed_at
 # tries it from each of its letters takes the square of a long word's length.
 ATTRIBUTE = r"""(?:[#.][\w-]+|(?<![\w:-])([\w:-]+)=("[^"]*"|'[^']*'|[^\s"'{}]+))"""
 ATTRIBUTES = re.compile(rf"\{{:?\s*{ATTRIBUTE}(?:\s+{ATTRIBUTE})*\s*\}}")
+# {data-zoomable} of markdown-it-attrs has no value.
+AFTER_IMAGE = re.compile(rf"{ATTRIBUTES.pattern}|\{{[ ]?[a-z][\w -]{{0,200}}\}}")
 # {numref}`fig-lid`, {doc}`words <target>`: the first kind says nothing without words of its own.
 ROLE = re.compile(r"\{([a-zA-Z][\w:.+-]{0,50})\}(`+)([^`]{1,1000})\2(?!`)")
 TARGETS = re.compile(
@@ -56,14 +58,17 @@ def attributes_of(source: str) -> dict[str, str]:
     return {found[1]: found[2].strip("\"'") for found in re.finditer(ATTRIBUTE, source) if found[1]}
 
 
-def _located(rule: Callable[[StateInline, bool], bool]) -> Callable[[StateInline, bool], bool]:
-    """Return an inline rule that also notes where in the block's source its token starts and ends."""
+def _located(rule: Callable[[StateInline, bool], bool], attribute_list: re.Pattern[str]) -> Callable:
+    """Return an inline rule that also notes where in the block's source its token starts and ends.
+
+    What `attribute_list` matches after the token belongs to it.
+    """
 
     def located(state: StateInline, silent: bool) -> bool:
         start = state.pos
         if not rule(state, silent):
             return False
-        attributes = ATTRIBUTES.match(state.src, state.pos)
+        attributes = attribute_list.match(state.src, state.pos)
         if attributes:
             state.pos = attributes.end()
         if not silent:
@@ -212,8 +217,8 @@ def _parser(disabled: tuple[str, ...] = ()) -> MarkdownIt:
     parser.normalizeLink = lambda url: url
     ruler = parser.inline.ruler
     rules = {rule.name: rule.fn for rule in ruler.__rules__}
-    ruler.at("image", _guarded(_located(rules["image"])))
-    ruler.at("html_inline", _located(rules["html_inline"]))
+    ruler.at("image", _guarded(_located(rules["image"], AFTER_IMAGE)))
+    ruler.at("html_inline", _located(rules["html_inline"], ATTRIBUTES))
     ruler.at("link", _guarded(rules["link"]))
     ruler.before("escape", "latex_image", _latex_image)
     ruler.before("escape", "doxygen_image", _doxygen_image)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import yaml
 
+from m2io_jax.corpus.dialects.html import is_image_address
 from m2io_jax.corpus.dialects.source import Edit, Source
 
 COMMENTS = [
@@ -20,6 +21,8 @@ ASSIGN = re.compile(r"\{%-?\s*(?:assign|set)\s+([\w-]+)\s*=([^%{}]{0,1000})%\}")
 CAPTURE = (re.compile(r"\{%-?\s*capture\s+([\w-]+)\s*-?%\}"), re.compile(r"\{%-?\s*endcapture\s*-?%\}"))
 OUTPUT = re.compile(r"\{\{(?![<%])([^{}\n]{1,1000})\}\}")
 LINK = re.compile(r"\{%-?[ \t]*(link|static|asset|asset_path|asset_url)[ \t]([^%{}\n]{1,1000})%\}")
+# {{< ref "a.png" >}}, {{% static "a.png" %}}, {{< baseurl >}} of Hugo.
+HUGO = re.compile(r"\{\{[<%][ \t]*[\w/.-]+[ \t]*([^{}\n]{0,1000})[>%]\}\}")
 # What stands before an address: ](, ](<, src=", and what may come between it and the variable.
 BEFORE_ADDRESS = re.compile(
     r"""(?:\](?:\(|:)\s*<?|(?:src|href|srcset|poster|data|url|path)=\s*["'{]?)[^\s()"'<>{}]*$"""
@@ -151,17 +154,20 @@ def _filled_in(source: Source, variables: Variables) -> list[Edit]:
         elif in_address and NAME.match(first):
             # A folder of the site's settings: the rest of the address is looked for in known folders.
             follows = source.text[found.end() : found.end() + 1]
-            edits.append((found.start(), found.end(), "" if follows == "/" else "".join(found[0].split())))
+            named = [text for strings in STRING.findall(expression) for text in strings if is_image_address(text)]
+            known = named[-1] if named else "" if follows == "/" else "".join(found[0].split())
+            edits.append((found.start(), found.end(), known))
     return edits
 
 
 def _linked(source: Source) -> Iterator[Edit]:
     """Put paths in the place of the tags for links and files in addresses."""
-    for found in source.outside_code(LINK):
+    found_ones = [(found, found[2], "/" * (found[1] == "link")) for found in source.outside_code(LINK)]
+    found_ones += [(found, found[1], "") for found in source.outside_code(HUGO)]
+    for found, argument, prefix in sorted(found_ones, key=lambda one: one[0].start()):
         line = source.text.rfind("\n", 0, found.start()) + 1
         if _in_address(source.text[max(line, found.start() - MAX_VALUE) : found.start()]):
-            path = found[2].strip("- \t\"'")
-            yield found.start(), found.end(), "/" + path if found[1] == "link" else path
+            yield found.start(), found.end(), prefix + argument.strip("- \t\"'`")
 
 
 def _in_address(before: str) -> bool:

@@ -96,6 +96,11 @@ LIQUID = {
     "capture": ("{% capture d %}/img{% endcapture %}\n\n![a]({{ d }}/a.png)", [("/img/a.png", 3, "a")]),
     "in a definition": ("![a][x]\n\n[x]: {{ site.baseurl }}/a.png", [("/a.png", 1, "a")]),
     "in an include": ('{% assign d = "/i" %}\n{% include figure.html src="{{ d }}/a.png" %}', [("/i/a.png", 2)]),
+    "Hugo's tags": (
+        '![a]({{< ref "a.png" >}}) <img src="{{% static "b.png" %}}"> ![c]({{< baseurl >}}/c.png)',
+        [("a.png", 1, "a"), ("b.png", 1), ("/c.png", 1, "c")],
+    ),
+    "Jinja's call": ("![a]({{ url_for('static', filename='a.png') }})", [("a.png", 1, "a")]),
     "a setting of the site": ("![a]({{ site.images }}/a.png)", [("/a.png", 1, "a")]),
     "an address that is a variable": ("![a]({{ page.image }})", [("{{page.image}}", 1, "a")]),
     "comments": ("{% comment %}\n![](no.png)\n{% endcomment %}\nText.\n\n{::comment}![](no.png){:/comment}", ["Text."]),
@@ -108,6 +113,7 @@ LIQUID = {
         "Version {{ site.version }} of {{ name }}.",
         ["Version {{ site.version }} of {{ name }}."],
     ),
+    "Hugo's variables in a sentence stay": ("At {{ .Site.Title }}.", ["At {{ .Site.Title }}."]),
     "a known variable in a sentence": ('{% assign v = "1.2" %}Version {{ v }}.', ["Version 1.2."]),
     "code": ('```\n{% assign d = "/img" %}![a]({{ d }}/a.png)\n```', ['{% assign d = "/img" %}![a]({{ d }}/a.png)']),
 }
