@@ -120,7 +120,7 @@ class _Unfolding:
             if top.container.raw:
                 lead = top.prefix + top.lead
                 body = top.container.raw(top.raw or [("", top.number)], top.options)
-                self.out += [(lead + dedent(line, len(top.lead)), number) for line, number in body]
+                self.out += [(lead + dedent(line, columns(top.lead)), number) for line, number in body]
             self._write(top, top.container.end)
             self.stack.pop()
             self.tracker.after_blank = True
@@ -159,6 +159,8 @@ class _Unfolding:
             if not top.reads_options:
                 self._start(top)
             return True
+        if top.in_yaml and ("](" in rest or "<" in rest):
+            return False
         if top.in_yaml and (not rest.strip() or rest.lstrip()[0] in "#-" or columns(rest)):
             return True
         as_yaml = top.in_yaml or (top.container.options == "yaml" and columns(rest) >= TAB)
@@ -170,6 +172,8 @@ class _Unfolding:
     def _start(self, top: _Open) -> None:
         top.reads_options = top.in_yaml = False
         self._write(top, top.container.start(top.options))
+        if top.lead.strip():  # the list mark still needs a line of its own
+            self._write(top, ("<!-- -->",))
 
     def _write(self, top: _Open, lines: Sequence[str]) -> None:
         """Write lines at the place of a container's opening line, after its list mark if one stands there."""
@@ -196,14 +200,15 @@ class _Unfolding:
                 self.tracker.take("> " * quotes + lead + "x")
         if not container:
             return False
+        while self.tracker.lists and columns(lead) < self.tracker.lists[-1] and not lead.strip():
+            self.tracker.lists.pop()
         self._push(container, quotes, lead, prefix + "> " * quotes)
         return True
 
     def _push(self, container: Container, quotes: int, lead: str, prefix: str) -> None:
         tracker = CodeTracker(indented=not self.mdx)
         width = columns_of_lead(lead)
-        if container.fence:
-            tracker.lists = [indent for indent in self.tracker.lists if indent <= width]
+        tracker.lists = [indent for indent in self.tracker.lists if indent < width] + [width] * (width > 0)
         top = _Open(container, self.number, quotes, lead, prefix, tracker, width + container.indent)
         self.stack.append(top)
         top.reads_options = bool(container.options)

@@ -46,13 +46,13 @@ def open_block(line: str) -> Container | None:
 def open_footnote(line: str) -> Container | None:
     """Open a footnote's text, which would be taken for the definition of a link."""
     found = FOOTNOTE.match(line)
-    return Container(start=_paragraph(""), end=("",), indent=2, body=found[1]) if found else None
+    return Container(start=_paragraph(""), indent=2, body=found[1]) if found else None
 
 
 def open_definition(line: str) -> Container | None:
     """Open a definition, whose further paragraphs are indented."""
     found = DEFINITION.match(line)
-    return Container(end=("",), indent=2, body=line) if found else None
+    return Container(indent=2, body=line) if found else None
 
 
 def _paragraph(text: str):

@@ -44,6 +44,11 @@ MYST = {
         ["item", ("a.png", 3, "The lid."), "after"],
     ),
     "after a list's mark": ("1. :::{figure} a.png\n   The lid.\n   :::\n2. two", [("a.png", 1, "The lid."), "two"]),
+    "code after a list's mark": (
+        "10. ```{code-block} python\n    a = 1\n    b = 2\n    ```\n\n    After ![a](a.png)",
+        ["a = 1\nb = 2", "After", ("a.png", 6, "a")],
+    ),
+    "settings that never end": ("```{note}\n---\na: b\n- ![a](a.png)\n```", [("a.png", 4, "a")]),
     "in a quote": ("> ```{note}\n> Quoted ![q](q.png)\n> ```\n\nOut.", ["Quoted", ("q.png", 2, "q"), "Out."]),
     "code stays code": ("```{code-block} python\n:linenos:\n\n![](no.png)\n```", ["![](no.png)"]),
     "code in a note": ("````{note}\n```python\n![](no.png)\n```\n````", ["![](no.png)"]),

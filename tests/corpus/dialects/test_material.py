@@ -31,6 +31,15 @@ CASES = {
         "1. One\n\n    !!! warning\n\n        Hot ![h](h.png)\n\n2. Two",
         ["One", "Hot", ("h.png", 5, "h"), "Two"],
     ),
+    "after a list's mark": (
+        "10. !!! note\n\n        Text ![a](a.png)\n\n11. Two",
+        ["Text", ("a.png", 3, "a"), "Two"],
+    ),
+    "nested in a list": (
+        '1.  One\n\n    === "A"\n\n        !!! tip\n\n            Deep ![d](d.png)\n\n        Back.\n\n2.  Two',
+        ["One", "Deep", ("d.png", 7, "d"), "Back.", "Two"],
+    ),
+    "after a list": ("- a\n- b\n\n!!! note\n    Text\n\n        ![](no.png)", ["a", "b", "Text", "![](no.png)"]),
     "in a quote": ("> !!! note\n>     Text ![a](a.png)\n\nOut.", ["Text", ("a.png", 2, "a"), "Out."]),
     "code in it": ("!!! note\n    ```\n    ![](no.png)\n    ```\n    Text", ["![](no.png)", "Text"]),
     "code that never ends ends with it": (
