@@ -46,7 +46,8 @@ def image_reference(tag: str, given: dict[str, str], line: int) -> Reference | N
     if tag in IMAGES or (tag == "input" and given.get("type", "").lower() == "image"):
         return _reference(source_address(given), line, given)
     if tag == "image":  # of SVG, but also an old name of <img> and a component of many sites
-        return _reference(given.get("href") or given.get("xlink:href") or source_address(given), line, given)
+        address = given.get("href") or given.get("xlink:href") or source_address(given)
+        return _reference(address or _component_address(given), line, given)
     if tag in VIDEOS:
         address = given.get("poster") or source_address(given)
         return _reference(address, line, given) if address else None
@@ -57,10 +58,8 @@ def image_reference(tag: str, given: dict[str, str], line: int) -> Reference | N
         return _reference(address, line, given) if is_image or is_media else None
     if tag in OTHERS:
         return None
-    addresses = [given[name] for name in COMPONENT_SOURCES if given.get(name)]
-    if not COMPONENT.fullmatch(tag):
-        addresses = [address for address in addresses if is_image_address(address)]
-    return _reference(addresses[0], line, given) if addresses else None
+    address = _component_address(given, needs_suffix=not COMPONENT.fullmatch(tag))
+    return _reference(address, line, given) if address else None
 
 
 def source_address(given: dict[str, str]) -> str:
@@ -69,6 +68,11 @@ def source_address(given: dict[str, str]) -> str:
         return address
     sets = next((given[name] for name in SETS if given.get(name, "").strip()), "")
     return sets.split()[0].rstrip(",") if sets else ""
+
+
+def _component_address(given: dict[str, str], needs_suffix: bool = False) -> str:
+    addresses = (given[name] for name in COMPONENT_SOURCES if given.get(name))
+    return next((address for address in addresses if not needs_suffix or is_image_address(address)), "")
 
 
 def markdown_reference(address: str, line: int, caption: str) -> Reference:

@@ -9,7 +9,7 @@ from m2io_jax.corpus.dialects.html import figure_lines, image_tag, is_image_addr
 CHUNK = re.compile(r"(`{3,}|~{3,})[ \t]*\{([a-zA-Z][\w.+-]*)([ ,][^`]*)?\}[ \t]*$")
 SHOWS = re.compile(r"\binclude_graphics\(|(?<![\w.])(?:display\.)?Image\(")
 # fig.cap = "…" of knitr's header, #| fig-cap: "…" of Quarto.
-HEADER_OPTION = re.compile(r"""\b(fig\.cap|fig\.alt|echo|eval)\s*=\s*("[^"]*"|'[^']*'|\w+)""")
+HEADER_OPTION = re.compile(r"""\b(fig\.cap|fig\.alt|echo|eval)\s*=\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\w+)""")
 LINE_OPTION = re.compile(r"""#\|\s*(fig[.-]cap|fig[.-]alt|echo|eval)\s*[:=]\s*(.*)$""")
 STRING = re.compile(r""""([^"\n]*)"|'([^'\n]*)'""")
 PATH_CALL = re.compile(r"(?:here|file\.path|path|join)\(\s*((?:(?:\"[^\"\n]*\"|'[^'\n]*')[\s,]*)+)\)")
@@ -86,4 +86,7 @@ def closing_parenthesis(text: str, start: int, limit: int) -> int:
 
 
 def _unquoted(value: str) -> str:
-    return value.strip().strip("\"'")
+    value = value.strip()
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        return value[1:-1].replace("\\" + value[0], value[0])
+    return value

@@ -60,7 +60,7 @@ def fill_in(source: Source, variables: Variables) -> Source:
         value = evaluate(found[2].strip(" \t\n-"), variables)
         if value is not None:
             variables[found[1]] = value
-    source = source.without(source.pairs(*CAPTURE))
+    source = source.without(_kept_captures(source))
     source = source.edit(_filled_in(source, variables))
     return source.edit(_linked(source))
 
@@ -134,13 +134,21 @@ def _literal(source: Source) -> Iterator[Edit]:
 
 
 def _captured(source: Source) -> Variables:
+    pairs = _kept_captures(source)
+    return {start[1]: source.text[start.end() : end.start()].strip() for start, end in pairs}
+
+
+def _kept_captures(source: Source) -> list[tuple[re.Match[str], re.Match[str]]]:
+    """Return the captures that are short enough to stand in the place of their name; others are read where they are."""
     pairs = source.pairs(*CAPTURE)
-    texts = {start[1]: source.text[start.end() : end.start()].strip() for start, end in pairs}
-    return {name: text for name, text in texts.items() if len(text) <= MAX_VALUE and "\n" not in text}
+    texts = [source.text[start.end() : end.start()].strip() for start, end in pairs]
+    return [pair for pair, text in zip(pairs, texts, strict=True) if len(text) <= MAX_VALUE and "\n" not in text]
 
 
 def _filled_in(source: Source, variables: Variables) -> list[Edit]:
     edits: list[Edit] = []
+    # Many short names of one long value could make a text of any length.
+    room = 2 * len(source.text) + MAX_VALUE
     for found in source.outside_code(OUTPUT):
         line = source.text.rfind("\n", 0, found.start()) + 1
         joins = edits and edits[-1][1] == found.start() and edits[-1][0] >= line
@@ -149,7 +157,8 @@ def _filled_in(source: Source, variables: Variables) -> list[Edit]:
         value = evaluate(expression, variables)
         first = _parts(expression)[0].strip()
         known = first in variables or STRING.fullmatch(first) or "|" in expression
-        if value is not None and (in_address or known):
+        room -= len(value or "")
+        if value is not None and (in_address or known) and room > 0:
             edits.append((found.start(), found.end(), value))
         elif in_address and NAME.match(first):
             # A folder of the site's settings: the rest of the address is looked for in known folders.

@@ -109,6 +109,10 @@ CHUNKS = {
         '```{r lid, fig.cap="The lid", echo=FALSE}\nknitr::include_graphics("img/a.png")\n```\n\nAfter.',
         [("img/a.png", 2, "The lid"), "After."],
     ),
+    "quotes in a caption": (
+        "```{r, fig.cap='It\\'s the lid'}\nknitr::include_graphics('a.png', dpi = NA)\n```",
+        [("a.png", 2, "It's the lid")],
+    ),
     "several": ("```{r x}\ninclude_graphics(c(\"a.png\",\n  'b.png'))\n```", [("a.png", 2), ("b.png", 2)]),
     "Quarto's options": (
         '```{r}\n#| fig-cap: "The lid"\n#| fig-alt: Box\n#| echo: false\nlibrary(knitr)\n'

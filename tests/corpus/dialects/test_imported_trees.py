@@ -249,6 +249,7 @@ HOSTILE = {
     "addresses": lambda size: "![a](" * (size // 5),
     "addresses with an end": lambda size: "![a](b (" * (size // 8) + ")",
     "variables": lambda size: "](" + "{{ a }}" * (size // 7),
+    "a long value many times": lambda size: "{% assign a = '" + "a" * 900 + "' %}" + "{{ a }} " * (size // 8),
     "spaces in a tag": lambda size: "{{x" + " " * size,
     "figures": lambda size: "<figure>" * (size // 40) + "<img src=a><figcaption>x</figcaption>" * (size // 40),
     "captions": lambda size: "{{< imgproc a >}}x{{< /imgproc >}}\n" * (size // 36),

@@ -28,6 +28,10 @@ CASES = {
         '<Image src="/a.png" alt="A" width={300} />\n\n<Card title="T" img="/b.png">Words</Card>',
         [("/a.png", 1, "A"), ("/b.png", 3, "T"), "Words"],
     ),
+    "a component's own name for it": (
+        "import lid from './a.png'\n\n<Image img={lid} />\n\n<Image img={require('./b.png')} alt='B' />",
+        [("./a.png", 3), ("./b.png", 5, "B")],
+    ),
     "over several lines": (
         '<img\n  src={require("./a.png").default}\n  alt="A"\n/>\n\n![b](b.png)',
         [("./a.png", 1, "A"), ("b.png", 6, "b")],

@@ -94,6 +94,10 @@ LIQUID = {
         [("/img/a.png", 3, "a"), ("/img/sub/b.png", 3, "b")],
     ),
     "capture": ("{% capture d %}/img{% endcapture %}\n\n![a]({{ d }}/a.png)", [("/img/a.png", 3, "a")]),
+    "a capture over several lines is read where it stands": (
+        "{% capture d %}\nOne ![a](a.png)\n\nTwo\n{% endcapture %}\n\nText.",
+        ["One", ("a.png", 2, "a"), "Two", "Text."],
+    ),
     "in a definition": ("![a][x]\n\n[x]: {{ site.baseurl }}/a.png", [("/a.png", 1, "a")]),
     "in an include": ('{% assign d = "/i" %}\n{% include figure.html src="{{ d }}/a.png" %}', [("/i/a.png", 2)]),
     "Hugo's tags": (
