@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from m2io_jax.corpus.documents import Block, Document, PictureBlock, TextBlock
-from m2io_jax.corpus.html_images import Reference
+from m2io_jax.corpus.html_blocks import Reference
 from m2io_jax.corpus.markdown_blocks import ParsedMarkdown, parse_markdown
 from m2io_jax.corpus.pictures import PictureError, PictureLimits, decode, inspect
 from m2io_jax.corpus.references import Unresolved, resolve

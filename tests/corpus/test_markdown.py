@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from m2io_jax.corpus.documents import PictureBlock, TextBlock
-from m2io_jax.corpus.html_images import Reference
+from m2io_jax.corpus.html_blocks import Reference
 from m2io_jax.corpus.markdown import import_markdown
 from m2io_jax.corpus.markdown_blocks import parse_markdown
 from m2io_jax.corpus.pictures import PictureLimits
