@@ -17,6 +17,9 @@ MARKER = re.compile(r"(`{3,}|~{3,}|:{3,}|/{3,})[ \t]*$")
 OPTION = re.compile(r"\s*:([\w.-]+):(?:\s+(.*))?$")
 YAML_OPTION = re.compile(r"\s*([\w.-]+):(?:\s+(.*))?$")
 
+# What the lines begin with that open a container.
+FIRST_SIGNS = tuple("`~:!?=/.[(+%^")
+
 Options = dict[str, str]
 Numbered = tuple[str, int]
 """A line and its number in the file."""
@@ -218,6 +221,8 @@ class _Unfolding:
             self.out.append((prefix + top.lead + container.body, self.number))
 
     def _opened(self, line: str) -> Container | None:
+        if line[:1] not in FIRST_SIGNS:
+            return None
         return next((found for opener in self.openers if (found := opener(line))), None)
 
     def _close_by(self, marks: str) -> bool:

@@ -31,7 +31,7 @@ UNNAMED = re.compile(r"<>|</>|</\w+(?:\.\w+)+\s*>")
 ATTRIBUTE = re.compile(r'[\w:.-]+="[^"]*"')
 BINDING = re.compile(r"^(?::|v-bind:|\[)|\]$")
 COMMENT = (re.compile(r"\{/\*"), re.compile(r"\*/\}"))
-# Tags without a content of their own. Names that hold one are images, whatever their attributes.
+BRACKET = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|[()\[\]{}\n]")
 IMAGE_COMPONENT = re.compile(r"(?:\w*\.)?\w*(?:Image|Img|Picture|Figure|Screenshot|Photo)|img|amp-img")
 SOURCE_NAMES = ("src", "sources", "source", "image", "img", "imageSrc", "imgSrc", "url", "href", "poster", "srcSet")
 MAX_SPAN = 20_000
@@ -91,25 +91,29 @@ def _modules(source: Source, names: Names) -> Iterator[Edit]:
             end = _statement_end(source.text, at)
             statement = source.text[at:end]
             names |= {word: value for word, given in CONSTANT.findall(statement) if (value := evaluate(given, names))}
-            tags = [tag for tag in _tags_in(statement) if "img" in tag.lower() or "image" in tag.lower()]
+            tags = _images_in(statement)
             lines = statement.count("\n")
             yield at, end, "\n\n" * bool(tags) + "\n".join(tags) + "\n" * max(lines, 2)
         at = end + 1
 
 
 def _statement_end(text: str, start: int) -> int:
-    """Return the end of the line on which all brackets of a statement are closed."""
+    """Return the end of the line on which all brackets of a statement are closed; else of those before an empty one."""
     depth = 0
-    for at in range(start, min(len(text), start + MAX_SPAN)):
-        depth += (text[at] in "([{") - (text[at] in ")]}")
-        if text[at] == "\n" and (depth <= 0 or text.startswith("\n\n", at) and depth > 20):
-            return at
-    return min(len(text), start + MAX_SPAN)
+    for found in BRACKET.finditer(text, start, start + MAX_SPAN):
+        depth += (found[0] in "([{") - (found[0] in ")]}")
+        if found[0] == "\n" and depth <= 0:
+            return found.start()
+    end = text.find("\n\n", start)
+    return end if 0 <= end < start + MAX_SPAN else min(len(text), start + MAX_SPAN)
 
 
-def _tags_in(statement: str) -> list[str]:
+def _images_in(statement: str) -> list[str]:
+    """Return the tags of images in a statement or an expression, each on one line."""
     found = _scanned(statement, TAG.finditer(statement))
-    return [" ".join(statement[tag.start() : end].split()) for tag, _, end in found]
+    return [
+        " ".join(statement[tag.start() : end].split()) for tag, _, end in found if IMAGE_COMPONENT.fullmatch(tag[1])
+    ]
 
 
 def _scanned(text: str, tags: Iterable[re.Match[str]]) -> Iterator[tuple[re.Match[str], list[tuple[str, str]], int]]:
@@ -147,7 +151,7 @@ def _shown(expression: str) -> str:
     """Return what an expression puts into the text, as far as that can be told."""
     if string := STRING.fullmatch(expression.strip()):
         return next((part for part in string.groups() if part is not None), "")
-    return " ".join(tag for tag in _tags_in(expression) if tag.lower().startswith(("<img", "<image")))
+    return " ".join(_images_in(expression))
 
 
 def matching_brace(text: str, start: int) -> int:

@@ -59,6 +59,14 @@ CASES = {
         ["Head", "Text here."],
     ),
     "a picture in an export": ("export const Fig = () => <img src='a.png' />;\n\nText.", [("a.png", 1), "Text."]),
+    "brackets of an export that do not close": (
+        "export const a = 'a (';\n\nText ![b](b.png)\n\nMore.",
+        ["Text", ("b.png", 3, "b"), "More."],
+    ),
+    "a component in an expression": (
+        "import A from 'a'\n\n{on && <ThemedImage sources={{light: '/l.png', dark: '/d.png'}} />}",
+        [("/l.png", 3)],
+    ),
     "a picture in an expression": (
         "import A from 'a'\n\n{on && <img src={require('./a.png')} />}\n\nText.",
         [("./a.png", 3), "Text."],
