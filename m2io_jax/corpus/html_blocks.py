@@ -1,5 +1,6 @@
 """HTML that stands in Markdown: its reading text and its pictures, in order, with their lines."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
@@ -22,7 +23,13 @@ LINES = frozenset("p summary figcaption caption dt dd li td th tr label button l
 # Figures nested deeper than this, and captions longer, are read as text.
 MAX_FIGURES = 100
 MAX_CAPTION = 2000
+# A figure's caption is given to one of so many pieces before it.
+MAX_FIGURE_PIECES = 1000
 MARKS = {ord(mark): f"\\{mark}" for mark in "\\`*_{}[]()#+-.!<>|~$:^=&"}
+
+# What stands in captions of shortcodes that are no plain text.
+CAPTION_SIGN = re.compile(r"[*_`\[<&\\]")
+TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 
 Piece = TextBlock | Reference
 
@@ -172,6 +179,8 @@ class HtmlReader(HTMLParser):
         if tag == "source":
             found = self._read_source(given, line)
         else:
+            if CAPTION_SIGN.search(given.get("data-caption", "")):
+                given["data-caption"] = self._read_caption(given["data-caption"])
             found = image_reference(tag, given, line)
             self.needs_video = self.needs_video or (tag in VIDEOS and not found)
         if found:
@@ -179,6 +188,12 @@ class HtmlReader(HTMLParser):
                 self.sources = None
             self._flush()
             self.pieces.append(found)
+
+    def _read_caption(self, caption: str) -> str:
+        """Return the text of a shortcode's caption, which may be Markdown with tags."""
+        text = TAG.sub(" ", caption)
+        pieces = self.read_markdown(text, self._here(), "paragraph", 0, False) if text.strip() else []
+        return " ".join(piece.text for piece in pieces if isinstance(piece, TextBlock))
 
     def _read_source(self, given: dict[str, str], line: int) -> Reference | None:
         """Keep a picture's source for when it has no `<img>`; return that of a video that names none itself."""
@@ -225,7 +240,7 @@ class HtmlReader(HTMLParser):
 
     def _caption_one(self, first: int, end: int, caption: str) -> bool:
         """Add a caption to the first picture without words, else to the last; False where there is no picture."""
-        places = range(max(first, 0), end)
+        places = range(max(first, end - MAX_FIGURE_PIECES, 0), end)
         pictures = [(at, piece) for at in places if isinstance(piece := self.pieces[at], Reference)]
         if not pictures:
             return False

@@ -49,8 +49,9 @@ def parse_markdown(text: str) -> ParsedMarkdown:
     Raises:
         Exception: what the parsers below raise on odd text: html.parser asserts on "<![foo[ bar]]>" (Python 3.11).
     """
-    settings, (title, text) = text, _without_front_matter(text.replace("\r\n", "\n").replace("\r", "\n"))
-    source = rewrite(LESSON_CODE.sub(_fenced, text), settings)
+    whole = text.replace("\r\n", "\n").replace("\r", "\n")
+    title, text = _without_front_matter(whole)
+    source = rewrite(LESSON_CODE.sub(_fenced, text), whole)
     reader = _Reader(PARSERS.mdx if source.mdx else PARSERS.markdown, source.numbers, {})
     reader.read_all(reader.parser.parse(source.text, reader.env), 0)
     heading = next((piece.text for piece in reader.pieces if isinstance(piece, TextBlock) and piece.level), "")

@@ -180,12 +180,14 @@ def _captioned(source: Source) -> list[Edit]:
     closings: dict[str, list[re.Match[str]]] = {}
     for closing in source.outside_code(CLOSING):
         closings.setdefault((closing[1] or closing[2]).lower(), []).append(closing)
+    starts = {name: [closing.start() for closing in found] for name, found in closings.items()}
     edits: list[Edit] = []
     shortcodes = [found for found in _shortcodes(source) if shows_image(found[0])] if closings else []
     for index, (shortcode, start, end) in enumerate(shortcodes):
         # Zola ends all of them by {% end %}.
-        own = closings.get(shortcode.name.lower()) or closings.get("", [])
-        at = bisect_left([closing.start() for closing in own], end)
+        name = shortcode.name.lower() if shortcode.name.lower() in closings else ""
+        own = closings.get(name, [])
+        at = bisect_left(starts.get(name, []), end)
         following = shortcodes[index + 1][1] if index + 1 < len(shortcodes) else len(source.text)
         before = source.text[source.text.rfind("\n", 0, start) + 1 : start]
         if at == len(own) or own[at].start() > following or (before.strip() and not LIST_MARK.fullmatch(before)):

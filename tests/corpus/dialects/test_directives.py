@@ -63,6 +63,10 @@ MYST = {
         "Version {{ version }}\n\n{{ lid }}",
         ["Version 1.2", ("a.png", 9, "Lid")],
     ),
+    "substitutions, Windows": (
+        '---\r\nsubstitutions:\r\n  lid: "![Lid](a.png)"\r\n---\r\n{{ lid }}\r\n',
+        [("a.png", 5, "Lid")],
+    ),
     "never closed": ("```{note}\nText ![a](a.png)", ["Text", ("a.png", 2, "a")]),
     "eval-rst": ("```{eval-rst}\n.. image:: a.png\n   :alt: Lid\n```", [("a.png", 2, "Lid")]),
     "figure of reStructuredText": (

@@ -14,6 +14,10 @@ SHORTCODES = {
     "percent signs": ('{{% figure src="a.png" %}}', [("a.png", 1)]),
     "ended by a slash": ('{{< figure src="a.png" />}}', [("a.png", 1)]),
     "by position": ('{{< figure "a.png" "The lid" >}} {{< img b.jpg >}}', [("a.png", 1), ("b.jpg", 1)]),
+    "Markdown and tags in a caption": (
+        "{{< figure src='a.png' caption='The *lid*<br>of [it](x), <b>open</b> & `off`' >}}",
+        [("a.png", 1, "The lid of it, open & off")],
+    ),
     "over several lines": (
         'Before.\n\n{{< figure\n  src="a.png"\n  caption="The lid"\n>}}\n\nAfter ![b](b.png)',
         ["Before.", ("a.png", 3, "The lid"), "After", ("b.png", 8, "b")],
