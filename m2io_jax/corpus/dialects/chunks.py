@@ -1,6 +1,7 @@
 """Chunks of code that are run when a page is made (R Markdown, Quarto, Jupyter Book), and the images they show."""
 
 import re
+from bisect import bisect_right
 from functools import partial
 
 from m2io_jax.corpus.dialects.containers import Container, Numbered, Options
@@ -14,7 +15,7 @@ LINE_OPTION = re.compile(r"""#\|\s*(fig[.-]cap|fig[.-]alt|echo|eval)\s*[:=]\s*(.
 STRING = re.compile(r""""([^"\n]*)"|'([^'\n]*)'""")
 PATH_CALL = re.compile(r"(?:here|file\.path|path|join)\(\s*((?:(?:\"[^\"\n]*\"|'[^'\n]*')[\s,]*)+)\)")
 PARENTHESIS = re.compile(r"[()]")
-MAX_ARGUMENTS = 2000
+MAX_ARGUMENTS = 500
 UNSUPPORTED = "an address that code computes is not read"
 
 
@@ -66,11 +67,12 @@ def _images(code: list[Numbered]) -> tuple[list[tuple[str, str, int]], list[Numb
     text = "\n".join("" if line.lstrip().startswith("#") else line for line, _ in code)
     images: list[tuple[str, str, int]] = []
     kept = list(code)
+    starts = [0, *(found.end() for found in re.finditer("\n", text))]
     for call in SHOWS.finditer(text):
         end = closing_parenthesis(text, call.end(), MAX_ARGUMENTS)
-        first, last = text.count("\n", 0, call.start()), text.count("\n", 0, end)
+        first, last = bisect_right(starts, call.start()) - 1, bisect_right(starts, end) - 1
         images += [(*image, code[first][1]) for image in images_of_call(text[call.end() : end])]
-        if re.fullmatch(r"[\s)]*(?:\w+(?:::|\.|\())?", text[text.rfind("\n", 0, call.start()) + 1 : call.start()]):
+        if re.fullmatch(r"[\s)]*(?:\w+(?:::|\.|\())?", text[starts[first] : call.start()][:MAX_ARGUMENTS]):
             kept[first : last + 1] = [("", number) for _, number in kept[first : last + 1]]
     return images, kept
 
