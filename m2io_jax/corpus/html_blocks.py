@@ -23,6 +23,7 @@ LINES = frozenset("p summary figcaption caption dt dd li td th tr label button l
 # Figures nested deeper than this, and captions longer, are read as text.
 MAX_FIGURES = 100
 MAX_CAPTION = 2000
+MAX_CAPTION_BLOCKS = 3
 # A figure's caption is given to one of so many pieces before it.
 MAX_FIGURE_PIECES = 1000
 MARKS = {ord(mark): f"\\{mark}" for mark in "\\`*_{}[]()#+-.!<>|~$:^=&"}
@@ -97,12 +98,13 @@ class HtmlReader(HTMLParser):
         """Return the pictures that a tag inside a paragraph stands for."""
         pieces, self.pieces = self.pieces, []
         figures, self.figures = self.figures, []
+        caption_start, self.caption_start = self.caption_start, None
         self.reset()
         self.first_line = line
         self.feed(tag)
         self.close()
         found = [piece for piece in self.pieces if isinstance(piece, Reference)]
-        self.pieces, self.figures = pieces, figures
+        self.pieces, self.figures, self.caption_start = pieces, figures, caption_start
         self._words.clear()
         return found
 
@@ -224,7 +226,8 @@ class HtmlReader(HTMLParser):
             self._give_caption(figure.early[1], len(self.pieces), figure.early)
         elif figure.takes_rest:
             places = [at for at in range(figure.start, len(self.pieces)) if isinstance(self.pieces[at], Reference)]
-            if places:
+            after = self.pieces[places[-1] + 1 :] if places else []
+            if places and len(after) <= MAX_CAPTION_BLOCKS:
                 self._give_caption(places[-1], places[-1] + 1, (places[-1] + 1, len(self.pieces)))
         if figure.caption:
             self._caption_one(figure.start, len(self.pieces), figure.caption)
@@ -233,7 +236,10 @@ class HtmlReader(HTMLParser):
         """Take the text pieces at `words` for the caption of a picture among the pieces from `first` to `end`."""
         texts = [piece for piece in self.pieces[slice(*words)] if isinstance(piece, TextBlock)]
         caption = " ".join(text.text for text in texts)
-        if not caption or len(caption) > MAX_CAPTION or not self._caption_one(first, end, caption):
+        # Headings and code are the rest of a page whose figure never ends.
+        if not caption or len(caption) > MAX_CAPTION or any(text.kind in ("heading", "code") for text in texts):
+            return False
+        if not self._caption_one(first, end, caption):
             return False
         self.pieces[slice(*words)] = [piece for piece in self.pieces[slice(*words)] if isinstance(piece, Reference)]
         return True

@@ -19,6 +19,18 @@ MYST = {
         ":::{figure-md} fig\n<img src='a.png' alt='A'>\n\nThe lid.\n:::",
         [("a.png", 2, "A. The lid.")],
     ),
+    "a figure-md that never ends": (
+        ":::{figure-md} fig\n![](a.png)\n\nThe lid.\n\n## Next\n\nText.",
+        [("a.png", 2), "The lid.", "Next", "Text."],
+    ),
+    "a figure that never ends": (
+        "```{figure} a.png\nThe lid.\n\n## Next\n\nText.",
+        [("a.png", 1), "The lid.", "Next", "Text."],
+    ),
+    "figure-md in a list": (
+        "- One\n\n  :::{figure-md} fig\n  ![A](a.png)\n\n  The lid.\n  :::\n- Two",
+        ["One", ("a.png", 4, "A. The lid."), "Two"],
+    ),
     "figure without an address": (
         ":::{figure}\n![](a.png)\n![](b.png)\n\nBoth.\n:::",
         [("a.png", 2), ("b.png", 3, "Both.")],

@@ -20,6 +20,10 @@ CASES = {
         "<figure><img src='b.png'><figcaption>B</figcaption></figure></div>",
         [("a.png", 1), ("b.png", 1, "B")],
     ),
+    "a caption's tag in a sentence": (
+        "Text.\n\n<figure>\n<img src='a.png'>\n<figcaption>\n\nLid <figcaption>x\n\n</figcaption>\n</figure>",
+        ["Text.", ("a.png", 4, "Lid x")],
+    ),
     "a caption of no picture": ("<figure><pre>x</pre><figcaption>Code</figcaption></figure>", ["x", "Code"]),
     "a figure over several blocks": (
         "<figure>\n\n![Lid](a.png)\n\n<figcaption>\n\nThe *box*\n\n</figcaption>\n</figure>\n\nAfter.",
