@@ -97,6 +97,20 @@ def test_rows_are_taken_one_by_one_and_never_held(tmp_path):
     assert all(after - before > 50_000 for before, after in itertools.pairwise(asked))
 
 
+@pytest.mark.parametrize(
+    "name", ["lr[1e-4]", "a*b?", "{split}", "$FILE", "a@5", "x[0:3]", "a\\b", "new\nline", "é 数", "%20#", "~", "a:b"]
+)
+def test_a_data_set_may_lie_in_a_folder_of_any_name(tmp_path, name):
+    rows = list(rows_of(9))
+    write_episodes({"train": rows, "test": rows[:1]}, tmp_path / name / "e", dict)
+    source = open_episodes(tmp_path / name / "e", "train")
+    assert {row.id: row for row in source} == {row.id: row for row in rows}
+    write_episodes({"train": rows[1:]}, tmp_path / name / "e", dict)
+    again = open_episodes(tmp_path / name / "e", "train")
+    assert len(again) == 8
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_two_rows_with_one_id_are_named(tmp_path):
     twice = [*rows_of(5), *rows_of(1, seed=2)]
     with pytest.raises(UserError, match=r"same id: row 0\\é"):
