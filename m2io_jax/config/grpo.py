@@ -102,7 +102,7 @@ class GRPOConfig(Section):
 
     @property
     def foreign_clip(self) -> str | None:
-        """Say how the clip differs from that of the loss's paper; None where it does not, or where the loss is `clip`."""
+        """Say how the clip differs from that of the loss's paper; None if it does not, or if the loss is `clip`."""
         papers = CLIP[self.loss]
         if self.loss == "clip" or (self.clip_epsilon, self.clip_epsilon_high) == papers:
             return None
