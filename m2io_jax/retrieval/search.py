@@ -5,7 +5,8 @@
     passages/, pictures/              one vector index each
     passages.jsonl, pictures.jsonl    what row i of each index is
 
-An index belongs to one state of one corpus and is refused with any other.
+An index belongs to one state of one corpus and is refused with any other. Its files belong to one build: retrieval.json
+holds the size and a digest of each, or of the file in which a folder describes its own.
 """
 
 import hashlib
@@ -21,13 +22,14 @@ from jaxtyping import Float
 
 from m2io_jax.corpus.store import Corpus
 from m2io_jax.errors import UserError
-from m2io_jax.files import replaced_whole
+from m2io_jax.files import describe_files, replaced_whole, require_described
 from m2io_jax.retrieval.encoder import ENCODERS, Encoder, TfidfEncoder, unit
 from m2io_jax.retrieval.index import VectorIndex
 from m2io_jax.retrieval.passages import PART_WEIGHTS, Passage, PicturePlace, cut_passages, picture_places
 
 FORMAT = "m2io-retrieval"
 VERSION = 1
+FILES = ("passages/index.json", "pictures/index.json", "passages.jsonl", "pictures.jsonl")
 
 Row = TypeVar("Row")
 
@@ -85,6 +87,8 @@ def build_index(corpus: Corpus, out: str | Path, *, encoder: Encoder | None = No
             VectorIndex.build(picture_vectors(encoder, places)).save(draft / "pictures")
             _write_rows(draft / "passages.jsonl", passages)
             _write_rows(draft / "pictures.jsonl", places)
+            encoders = [path.relative_to(draft).as_posix() for path in draft.glob("encoder/**/*") if path.is_file()]
+            manifest["files"] = describe_files(draft, [*encoders, *FILES])
             (draft / "retrieval.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise _unwritable(out, error) from error
@@ -129,11 +133,18 @@ class Retriever:
         if manifest["encoder"] not in ENCODERS:
             what = f"The index was built with the encoder {manifest['encoder']!r}; known are {', '.join(ENCODERS)}."
             raise UserError(what, where=str(folder / "retrieval.json"), mend="Build the index again.")
+        _require_one_build(folder, manifest)
+        encoder = ENCODERS[manifest["encoder"]](folder / "encoder")
+        indexes = [VectorIndex.load(folder / name) for name in ("passages", "pictures")]
+        for index, name in zip(indexes, ("passages", "pictures"), strict=True):
+            if index.dim != encoder.dim:
+                what = f"The index is damaged: vectors of {index.dim} dimensions, but the encoder gives {encoder.dim}."
+                raise UserError(what, where=str(folder / name), mend="Build the index again.")
         return cls(
             manifest,
-            ENCODERS[manifest["encoder"]](folder / "encoder"),
-            _with_rows(VectorIndex.load(folder / "passages"), folder / "passages.jsonl", Passage),
-            _with_rows(VectorIndex.load(folder / "pictures"), folder / "pictures.jsonl", PicturePlace),
+            encoder,
+            _with_rows(indexes[0], folder / "passages.jsonl", Passage),
+            _with_rows(indexes[1], folder / "pictures.jsonl", PicturePlace),
         )
 
     def passages(self, question: str, k: int) -> list[PassageHit]:
@@ -204,6 +215,17 @@ def _write_rows(path: Path, rows: Iterable[Passage | PicturePlace]) -> None:
     # Lists, not objects: the field names would be more than half of the file.
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(astuple(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _require_one_build(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raise UserError, naming the file, if one is not of the build that `retrieval.json` describes.
+
+    An older version described none: then what lies in the index's own folders is checked alone.
+    """
+    try:
+        require_described(folder, manifest.get("files", {}), by="retrieval.json")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"The index is damaged: {error}", where=str(folder), mend="Build the index again.") from error
 
 
 def _with_rows(index: VectorIndex, path: Path, kind: type[Row]) -> tuple[VectorIndex, list[Row]]:
