@@ -113,6 +113,7 @@ class Retriever:
         self.manifest, self.encoder = manifest, encoder
         self._passage_index, self._passages = passages
         self._picture_index, self._pictures = pictures
+        self._different_pictures = len({place.picture for place in self._pictures})
 
     @classmethod
     def open(cls, folder: str | Path, corpus: Corpus) -> "Retriever":
@@ -166,7 +167,7 @@ class Retriever:
     def pictures_batch(self, questions: Sequence[str], k: int) -> list[list[PictureHit]]:
         """`pictures` for many questions at once."""
         vectors = self.encoder.encode(questions)
-        taken, total = k, self._picture_index.n
+        taken, total, k = k, self._picture_index.n, min(k, self._different_pictures)
         while True:
             # A picture can stand in many places, and counts once: look further until there are k different ones.
             taken = min(total, 2 * taken)
