@@ -115,7 +115,9 @@ class Checkpoints:
         if not is_first() or not folder.exists():  # the first process merges; another run's policy may remove it
             return
         for items in ("state", "rollouts"):
-            if (folder / items).exists() and not (folder / items / MERGED).exists():
+            # Rollouts may be without any array, and then without parts.
+            written = items == "state" or any(True for _ in (folder / items).glob("ocdbt.process_*"))
+            if written and not (folder / items / MERGED).exists():
                 (folder / COMPLETE).unlink(missing_ok=True)
                 what = f"Checkpoint {step} cannot be read back: Orbax has not merged its parts ({items}/{MERGED})."
                 raise UserError(what, where=str(folder), mend="give a folder of a plainer name with run=... and say so")

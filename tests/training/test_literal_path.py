@@ -127,3 +127,9 @@ def test_rollouts_that_are_not_merged_are_told_too(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=f"rollouts/{MERGED}"):
         checkpoints.close()
     assert checkpoints.steps() == []
+
+
+def test_rollouts_without_an_array_have_nothing_to_merge(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"a": jnp.zeros(2)}, {}, rollouts={"a": []})
+    assert checkpoints.steps() == [1]
