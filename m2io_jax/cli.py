@@ -1,6 +1,7 @@
 """The command `m2io`: one short function a verb."""
 
 import errno
+import math
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ app.add_typer(convert_app, name="convert")
 corpus_app.add_typer(import_app, name="import")
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, dotted")]
+Whole = Annotated[int, typer.Option(parser=lambda text: _whole_number(text), metavar="INTEGER")]
 say = Console(stderr=True)
 out = Console()
 
@@ -80,7 +82,7 @@ def episodes(corpus: Path, folder: Path, settings: Overrides = None):
 
 
 @app.command()
-def generate(task: str, folder: Path, settings: Overrides = None, count: int = 2000, seed: int = 0):
+def generate(task: str, folder: Path, settings: Overrides = None, count: Whole = 2000, seed: Whole = 0):
     """Make problems with verified answers: counting, geometry or arithmetic (most=4 colours=3 ...)."""
     from m2io_jax.episodes.generated import find_generated
     from m2io_jax.episodes.generated.making import make_generated
@@ -142,7 +144,7 @@ def sweep(
 
 
 @app.command()
-def profile(config: Path, folder: Path, settings: Overrides = None, steps: int = 3):
+def profile(config: Path, folder: Path, settings: Overrides = None, steps: Whole = 3):
     """Trace a few steps of a configuration, for TensorBoard or Perfetto; nothing of the run is kept.
 
     Of stages, the first; another one by the config.yaml in its folder.
@@ -331,12 +333,28 @@ def _read_as(kind: type, setting: str, text: str):
         value = read_yaml(text)
     except yaml.YAMLError:
         value = text
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind in (bool, int, float, str) and type(value) is not kind:
+    if type(value) in (int, float) and kind in (int, float) and _is_same_number(kind, value):
+        return kind(value)
+    if kind in (bool, int, float, str) and type(value) is not kind or kind is float:
         needed = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
         raise UserError(f"`{setting}` has a value of the wrong type.", where="the command line", mend=f"give {needed}")
     return value
+
+
+def _is_same_number(kind: type, value: int | float) -> bool:
+    """Whether a finite number can be of the type: 1e3 is a whole number, 1.5 and infinity are none."""
+    try:
+        return math.isfinite(value) and kind(value) == value
+    except OverflowError:
+        return False
+
+
+def _whole_number(text: int | str) -> int:
+    """An option's value, written as settings are."""
+    try:
+        return _read_as(int, str(text), str(text))
+    except UserError:
+        raise typer.BadParameter(f"{text!r} is not a whole number.") from None
 
 
 def main() -> None:

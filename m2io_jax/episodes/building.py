@@ -16,7 +16,7 @@ from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.episodes.groups import Groups, join_groups
 from m2io_jax.episodes.labels import imperfect, seeded
 from m2io_jax.episodes.pictures import stored_picture
-from m2io_jax.episodes.sections import Draft, Rejected, question_draft, section_drafts
+from m2io_jax.episodes.sections import Draft, Rejected, first_places, question_draft, section_drafts
 from m2io_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -193,7 +193,9 @@ def _drafts(
     rows: Iterator[Draft | Rejected]
     if use_questions:
         by_id = {document.id: document for document in documents}
-        rows = (question_draft(q, by_id[q.document]) for q in corpus.questions if q.document in by_id)
+        asked = [question for question in corpus.questions if question.document in by_id]
+        places = {id: first_places(by_id[id]) for id in {question.document for question in asked}}
+        rows = (question_draft(q, by_id[q.document], places[q.document]) for q in asked)
         known = {document.id for document in corpus.documents}
         if split == SPLITS[0]:
             for question in corpus.questions:

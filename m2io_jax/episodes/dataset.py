@@ -2,7 +2,7 @@
 
 episodes.json                                   provenance, counts, dropped rows; written last
 1.2.0/dataset_info.json, features.json          TFDS's own description
-1.2.0/m2io_episodes-train.array_record-00000-of-00001
+1.2.0/m2io_episodes-train.array_record-00000-of-00001    shards, see shards.py
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from m2io_jax.episodes.episode import Candidate, Episode, Placement, QuestionImage
+from m2io_jax.episodes.shards import write_splits
 from m2io_jax.errors import UserError
 from m2io_jax.files import sampled_digest
 
@@ -43,7 +44,7 @@ class _Info(tfds.core.DatasetInfo):
 
 
 class M2ioEpisodes(tfds.core.GeneratorBasedBuilder):
-    """The TFDS builder. `episodes` gives each split's rows when it is built; reading needs none."""
+    """The TFDS builder: it describes the data set. Its rows are written by `shards.py`."""
 
     VERSION = tfds.core.Version(VERSION)
     RELEASE_NOTES = RELEASES
@@ -51,8 +52,7 @@ class M2ioEpisodes(tfds.core.GeneratorBasedBuilder):
     # Nothing is downloaded, so TFDS need not look for checksums beside this file (for which it wants one more package).
     url_infos: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, *, episodes: Mapping[str, Callable[[], Iterable[Episode]]] | None = None, **options: Any):
-        self._episodes = episodes or {}
+    def __init__(self, **options: Any):
         super().__init__(file_format="array_record", **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -62,12 +62,11 @@ class M2ioEpisodes(tfds.core.GeneratorBasedBuilder):
             features=episode_features(),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        # TFDS orders a split by the hash of these keys, so its first rows are a fair sample of it.
-        return {split: ((row.id, to_example(row)) for row in rows()) for split, rows in self._episodes.items()}
+    def _split_generators(self, dl_manager: Any) -> None:
+        raise NotImplementedError("rows are written by m2io_jax.episodes.shards")
 
     def _generate_examples(self) -> None:
-        raise NotImplementedError("every split brings its own rows")
+        raise NotImplementedError("rows are written by m2io_jax.episodes.shards")
 
 
 def episode_features() -> tfds.features.FeaturesDict:
@@ -165,16 +164,17 @@ def write_episodes(
         out.mkdir(parents=True, exist_ok=True)
         _remove(building)
         with _quiet():
-            builder = M2ioEpisodes(
-                episodes={split: (lambda split=split: rows[split]) for split in rows}, data_dir=str(building)
-            )
-            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+            builder = M2ioEpisodes(data_dir=str(building))
+            drafted = Path(builder.data_dir)
+            drafted.mkdir(parents=True)
+            examples = {split: ((row.id, to_example(row)) for row in rows[split]) for split in rows}
+            write_splits(builder.info, drafted, examples)
         # The manifest goes first and comes last: what is left by a kill in between is known to be unfinished.
         (out / "episodes.json").unlink(missing_ok=True)
         for release in RELEASES:
             _remove(out / release)
         # TFDS nests folders by name; a data set of ours has a folder to itself.
-        Path(builder.data_dir).rename(out / VERSION)
+        drafted.rename(out / VERSION)
         manifest = {
             "format": FORMAT,
             "version": VERSION,

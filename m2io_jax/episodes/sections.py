@@ -1,7 +1,9 @@
 """From a corpus to answers with their pictures taken out: written questions, or the sections of any document."""
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from m2io_jax.corpus.documents import Block, Document, PictureBlock, Question, TextBlock, is_illustration
@@ -41,14 +43,25 @@ class Rejected:
     reason: str
 
 
-def question_draft(question: Question, document: Document) -> Draft | Rejected:
-    """A written question; its pictures are looked up in its document, the first place where they stand there."""
-    if not question.sentences:
-        return Rejected(question.id, "the answer has no sentence")
+def first_places(document: Document) -> dict[str, int]:
+    """Return the block of each picture of a document, the first where it stands in several."""
     places: dict[str, int] = {}
     for position, block in enumerate(document.blocks):
         if isinstance(block, PictureBlock):
             places.setdefault(block.picture, position)
+    return places
+
+
+def question_draft(
+    question: Question, document: Document, places: Mapping[str, int] | None = None
+) -> Draft | Rejected:
+    """A written question; its pictures are looked up in its document, the first place where they stand there.
+
+    `places`: the document's `first_places`, where many questions are on it.
+    """
+    if not question.sentences:
+        return Rejected(question.id, "the answer has no sentence")
+    places = first_places(document) if places is None else places
     slots: dict[str, int] = {}
     for answer_picture in question.pictures:
         if answer_picture.picture not in places:
@@ -106,10 +119,14 @@ def window(sentences: int, slots: Sequence[int], length: int) -> int:
     if sentences <= length or not slots:
         return 0
 
+    slots = sorted(slots)
+    sums = [0, *itertools.accumulate(slots)]  # of the slots before each
+
     def merit(first: int) -> tuple[int, float, int]:
-        inside = [slot for slot in slots if (first < slot or first == 0) and slot <= first + length]
-        eccentric = abs(sum(inside) / len(inside) - (first + length / 2)) if inside else float("inf")
-        return len(inside), -eccentric, -first
+        start, stop = bisect_right(slots, first) if first else 0, bisect_right(slots, first + length)
+        inside = stop - start
+        eccentric = abs((sums[stop] - sums[start]) / inside - (first + length / 2)) if inside else float("inf")
+        return inside, -eccentric, -first
 
     return max(range(sentences - length + 1), key=merit)
 

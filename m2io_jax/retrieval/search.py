@@ -5,7 +5,8 @@
     passages/, pictures/              one vector index each
     passages.jsonl, pictures.jsonl    what row i of each index is
 
-An index belongs to one state of one corpus and is refused with any other.
+An index belongs to one state of one corpus and is refused with any other. Its files belong to one build: retrieval.json
+holds the size and a digest of each, or of the file in which a folder describes its own.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from jaxtyping import Float
 
 from m2io_jax.corpus.store import Corpus
 from m2io_jax.errors import UserError
-from m2io_jax.files import replaced_whole
+from m2io_jax.files import describe_files, replaced_whole, require_described
 from m2io_jax.retrieval.encoder import ENCODERS, Encoder, TfidfEncoder, unit
 from m2io_jax.retrieval.index import VectorIndex
 from m2io_jax.retrieval.passages import PART_WEIGHTS, Passage, PicturePlace, cut_passages, picture_places
@@ -29,6 +30,7 @@ from m2io_jax.retrieval.words import content_words
 
 FORMAT = "m2io-retrieval"
 VERSION = 1
+FILES = ("passages/index.json", "pictures/index.json", "passages.jsonl", "pictures.jsonl")
 
 # How much a passage's headings and its page's title count beside its text, in which they also stand.
 HEADING_WEIGHT = 0.8
@@ -89,6 +91,8 @@ def build_index(corpus: Corpus, out: str | Path, *, encoder: Encoder | None = No
             VectorIndex.build(picture_vectors(encoder, places)).save(draft / "pictures")
             _write_rows(draft / "passages.jsonl", passages)
             _write_rows(draft / "pictures.jsonl", places)
+            encoders = [path.relative_to(draft).as_posix() for path in draft.glob("encoder/**/*") if path.is_file()]
+            manifest["files"] = describe_files(draft, [*encoders, *FILES])
             (draft / "retrieval.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise _unwritable(out, error) from error
@@ -113,6 +117,7 @@ class Retriever:
         self.manifest, self.encoder = manifest, encoder
         self._passage_index, self._passages = passages
         self._picture_index, self._pictures = pictures
+        self._different_pictures = len({place.picture for place in self._pictures})
 
     @classmethod
     def open(cls, folder: str | Path, corpus: Corpus) -> "Retriever":
@@ -133,11 +138,18 @@ class Retriever:
         if manifest["encoder"] not in ENCODERS:
             what = f"The index was built with the encoder {manifest['encoder']!r}; known are {', '.join(ENCODERS)}."
             raise UserError(what, where=str(folder / "retrieval.json"), mend="Build the index again.")
+        _require_one_build(folder, manifest)
+        encoder = ENCODERS[manifest["encoder"]](folder / "encoder")
+        indexes = [VectorIndex.load(folder / name) for name in ("passages", "pictures")]
+        for index, name in zip(indexes, ("passages", "pictures"), strict=True):
+            if index.dim != encoder.dim:
+                what = f"The index is damaged: vectors of {index.dim} dimensions, but the encoder gives {encoder.dim}."
+                raise UserError(what, where=str(folder / name), mend="Build the index again.")
         return cls(
             manifest,
-            ENCODERS[manifest["encoder"]](folder / "encoder"),
-            _with_rows(VectorIndex.load(folder / "passages"), folder / "passages.jsonl", Passage),
-            _with_rows(VectorIndex.load(folder / "pictures"), folder / "pictures.jsonl", PicturePlace),
+            encoder,
+            _with_rows(indexes[0], folder / "passages.jsonl", Passage),
+            _with_rows(indexes[1], folder / "pictures.jsonl", PicturePlace),
         )
 
     def passages(self, question: str, k: int) -> list[PassageHit]:
@@ -160,7 +172,7 @@ class Retriever:
     def pictures_batch(self, questions: Sequence[str], k: int) -> list[list[PictureHit]]:
         """`pictures` for many questions at once."""
         vectors = self.encoder.encode(questions)
-        taken, total = k, self._picture_index.n
+        taken, total, k = k, self._picture_index.n, min(k, self._different_pictures)
         while True:
             # A picture can stand in many places, and counts once: look further until there are k different ones.
             taken = min(total, 2 * taken)
@@ -236,6 +248,17 @@ def _write_rows(path: Path, rows: Iterable[Passage | PicturePlace]) -> None:
     # Lists, not objects: the field names would be more than half of the file.
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(astuple(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _require_one_build(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raise UserError, naming the file, if one is not of the build that `retrieval.json` describes.
+
+    An older version described none: then what lies in the index's own folders is checked alone.
+    """
+    try:
+        require_described(folder, manifest.get("files", {}), by="retrieval.json")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"The index is damaged: {error}", where=str(folder), mend="Build the index again.") from error
 
 
 def _with_rows(index: VectorIndex, path: Path, kind: type[Row]) -> tuple[VectorIndex, list[Row]]:

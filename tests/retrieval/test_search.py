@@ -56,6 +56,20 @@ def test_a_picture_counts_once(corpus, tmp_path):
     assert [len(hits) for hits in retriever.passages_batch(["a", "b"], 1)] == [1, 1]
 
 
+def test_a_picture_that_stands_everywhere_is_not_looked_for_everywhere(tmp_path, monkeypatch):
+    with CorpusWriter(tmp_path / "corpus", name="icons") as writer:
+        icon = writer.add_picture(b"icon", extension="png")
+        blocks = [TextBlock(f"part {i}", i, "heading", 1) if i % 2 == 0 else PictureBlock(icon, i) for i in range(400)]
+        writer.add_document(Document("one", "One", "one.md", "one", tuple(blocks)))
+    corpus, asked = Corpus.open(tmp_path / "corpus"), []
+    build_index(corpus, tmp_path / "index")
+    retriever = Retriever.open(tmp_path / "index", corpus)
+    search = retriever._picture_index.search
+    monkeypatch.setattr(retriever._picture_index, "search", lambda vectors, k: asked.append(k) or search(vectors, k))
+    assert [len(hits) for hits in retriever.pictures_batch(["part 4", "part 8"], 24)] == [1, 1]
+    assert asked == [48]
+
+
 def test_the_index_moves_with_its_corpus(corpus, tmp_path):
     build_index(corpus, tmp_path / "corpus" / "index")
     expected = Retriever.open(tmp_path / "corpus" / "index", corpus).pictures("bake", 3)
