@@ -1,6 +1,7 @@
 """The command `m2io`: one short function a verb."""
 
 import errno
+import math
 import os
 import signal
 import sys
@@ -28,16 +29,18 @@ app.add_typer(convert_app, name="convert")
 corpus_app.add_typer(import_app, name="import")
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, dotted")]
+Whole = Annotated[int, typer.Option(parser=lambda text: _whole_number(text), metavar="INTEGER")]
 say = Console(stderr=True)
 out = Console()
 
 
 @import_app.command("markdown")
-def import_markdown_tree(source: Path, folder: Path):
-    """Import a tree of Markdown files with their pictures."""
-    from m2io_jax.corpus.importing import import_markdown
+def import_markdown_tree(source: Path, folder: Path, settings: Overrides = None):
+    """Import a tree of Markdown files with their pictures (encoding=gb18030 workers=4 cache=none ...)."""
+    from m2io_jax.corpus.importing import MarkdownSettings, import_markdown
 
-    _tell(import_markdown(source, folder).summary())
+    how = _with(MarkdownSettings(), settings, "corpus import markdown")
+    _tell(import_markdown(source, folder, settings=how).summary())
 
 
 @import_app.command("kitchen")
@@ -65,6 +68,7 @@ def episodes(corpus: Path, folder: Path, settings: Overrides = None):
     """Build training episodes from a corpus and its index."""
     from m2io_jax.corpus.store import Corpus
     from m2io_jax.episodes.building import EpisodeConfig
+    from m2io_jax.episodes.groups import groups_in_words
     from m2io_jax.episodes.making import make_episodes
     from m2io_jax.retrieval.search import Retriever, index_folder
 
@@ -73,10 +77,12 @@ def episodes(corpus: Path, folder: Path, settings: Overrides = None):
     manifest = make_episodes(documents, retriever, folder, _with(EpisodeConfig(), settings, "episodes"))
     dropped = [f"{count:,} because {reason}" for reason, count in manifest["report"]["dropped"].items()]
     _tell(f"{folder}: {_counts(manifest)}; dropped: {', '.join(dropped) or 'none'}")
+    for line in groups_in_words(manifest["report"]["groups"], manifest["episodes"]):
+        _tell(line)
 
 
 @app.command()
-def generate(task: str, folder: Path, settings: Overrides = None, count: int = 2000, seed: int = 0):
+def generate(task: str, folder: Path, settings: Overrides = None, count: Whole = 2000, seed: Whole = 0):
     """Make problems with verified answers: counting, geometry or arithmetic (most=4 colours=3 ...)."""
     from m2io_jax.episodes.generated import find_generated
     from m2io_jax.episodes.generated.making import make_generated
@@ -88,7 +94,7 @@ def generate(task: str, folder: Path, settings: Overrides = None, count: int = 2
 
 @read_app.command("rows")
 def read_rows(source: Path, folder: Path, settings: Overrides = None):
-    """Read rows of R1-V's or LMM-R1's sets (JSON Lines or Parquet) with their pictures as episodes."""
+    """Read rows of published sets (JSON, JSON Lines or Parquet; forms of TRL, verl, VLM-R1 ...) as episodes."""
     from m2io_jax.episodes.published.draft import ReadConfig
     from m2io_jax.episodes.published.making import make_read
 
@@ -116,7 +122,9 @@ def train(config: Path, settings: Overrides = None):
     if finished.already:
         _tell("The run had come to its end before; nothing was trained.")
     took = f"{finished.steps} steps in {finished.seconds:.0f} s"
-    _tell(f"{took}; policy in {finished.folder / 'model'}")
+    apart = finished.policy.config.lora is not None
+    more = ", base and adapters apart (m2io convert export joins them)" if apart else ""
+    _tell(f"{took}; policy in {finished.folder / 'model'}{more}")
 
 
 @app.command()
@@ -136,7 +144,7 @@ def sweep(
 
 
 @app.command()
-def profile(config: Path, folder: Path, settings: Overrides = None, steps: int = 3):
+def profile(config: Path, folder: Path, settings: Overrides = None, steps: Whole = 3):
     """Trace a few steps of a configuration, for TensorBoard or Perfetto; nothing of the run is kept.
 
     Of stages, the first; another one by the config.yaml in its folder.
@@ -199,11 +207,17 @@ def evaluate(
 def answer(
     words: Annotated[list[str], typer.Argument(help="[RUN] QUESTION")],
     corpus: Annotated[Path | None, typer.Option(help="documents to answer from; the run's by default")] = None,
-    inserter: Annotated[str, typer.Option(help="model or match")] = "model",
+    inserter: Annotated[
+        str | None, typer.Option(help="source (default without RUN), model (default with RUN) or match")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="also write the answer as a page")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ):
-    """Answer a question with pictures, by a run's policy or by the base that ships with the package."""
+    """Answer a question with pictures: placed by a run's policy, or where they stand in the answer's own document.
+
+    source keeps the pictures of the text where its document has them; match compares words, and places few; model is
+    the run's policy, or without a run the base that ships with the package.
+    """
     from m2io_jax.serving import command
 
     if len(words) > 2:
@@ -235,9 +249,12 @@ def convert_export(
 ):
     """Write a run's policy, adapters added to its weights, as a folder that transformers and vLLM load."""
     from m2io_jax.models.conversion import export_folder
+    from m2io_jax.models.peft import adapter_folder
+    from m2io_jax.models.policy import policy_folder
 
     written = export_folder(run, folder, adapter=adapter, dtype=_weight_type(dtype))
-    _tell(f"{'PEFT' if adapter else 'Hugging Face'} folder: {written}")
+    added = "" if adapter or adapter_folder(policy_folder(run)) is None else ", adapters added to the weights"
+    _tell(f"{'PEFT' if adapter else 'Hugging Face'} folder{added}: {written}")
 
 
 @app.command()
@@ -316,12 +333,28 @@ def _read_as(kind: type, setting: str, text: str):
         value = read_yaml(text)
     except yaml.YAMLError:
         value = text
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind in (bool, int, float, str) and type(value) is not kind:
+    if type(value) in (int, float) and kind in (int, float) and _is_same_number(kind, value):
+        return kind(value)
+    if kind in (bool, int, float, str) and type(value) is not kind or kind is float:
         needed = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
         raise UserError(f"`{setting}` has a value of the wrong type.", where="the command line", mend=f"give {needed}")
     return value
+
+
+def _is_same_number(kind: type, value: int | float) -> bool:
+    """Whether a finite number can be of the type: 1e3 is a whole number, 1.5 and infinity are none."""
+    try:
+        return math.isfinite(value) and kind(value) == value
+    except OverflowError:
+        return False
+
+
+def _whole_number(text: int | str) -> int:
+    """An option's value, written as settings are."""
+    try:
+        return _read_as(int, str(text), str(text))
+    except UserError:
+        raise typer.BadParameter(f"{text!r} is not a whole number.") from None
 
 
 def main() -> None:

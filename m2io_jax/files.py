@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,11 +28,44 @@ def sampled_digest(folder: Path, pattern: str) -> str:
     for path in sorted(folder.rglob(pattern)):
         size = path.stat().st_size
         found.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
-        with path.open("rb") as file:
-            for place in range(0, size, max(SAMPLE, size // SAMPLES)):
-                file.seek(place)
-                found.update(file.read(SAMPLE))
+        for sample in _samples(path, size):
+            found.update(sample)
     return found.hexdigest()
+
+
+def _samples(path: Path, size: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        for place in range(0, size, max(SAMPLE, size // SAMPLES)):
+            file.seek(place)
+            yield file.read(SAMPLE)
+
+
+def describe_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the size and a digest of samples (as `sampled_digest`) of each file, for `require_described`."""
+    return {name: _described(folder / name) for name in sorted(names)}
+
+
+def require_described(folder: Path, described: Mapping[str, Mapping[str, Any]], by: str) -> None:
+    """Raise ValueError, naming the file, if one in `folder` is not the file that `describe_files` described.
+
+    Args:
+        by: name of the file that holds the description.
+    """
+    for name, expected in described.items():
+        if not (folder / name).is_file():
+            raise ValueError(f"{name} is missing")
+        size = (folder / name).stat().st_size
+        if size != expected["bytes"]:
+            raise ValueError(f"{name} has {size} bytes, {by} says {expected['bytes']}: it is cut, or of another build")
+        if _described(folder / name) != expected:
+            raise ValueError(f"{name} is not the file that {by} describes: it is damaged, or of another build")
+
+
+def _described(path: Path) -> dict[str, Any]:
+    size, found = path.stat().st_size, hashlib.sha256()
+    for sample in _samples(path, size):
+        found.update(sample)
+    return {"bytes": size, "sampled_sha256": found.hexdigest()}
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from m2io_jax.errors import UserError
 from m2io_jax.pages import picture_sheet, shown_picture
 from m2io_jax.serving.answer import Answer
 from m2io_jax.serving.rendering import escape_markdown
+from m2io_jax.tasks.task import labelled_question
 
 WIDTH = 160  # pixels, of a picture in an answer
 FETCHED = Path("m2io-source")
@@ -61,7 +62,7 @@ def show_pictures(candidates: Sequence[Candidate]) -> None:
 
 def show_episode(episode: Episode) -> None:
     """What a model is given: the question, the numbered sentences and the pictures it may place."""
-    lines = [f"**{escape_markdown(episode.question)}**", ""]
+    lines = [f"**{escape_markdown(labelled_question(episode))}**", ""]
     lines += [f"{number}. {escape_markdown(said)}" for number, said in enumerate(episode.sentences, start=1)]
     display(Markdown("\n".join(lines)))
     show_pictures(episode.candidates)

@@ -5,6 +5,7 @@ for all of them.
 """
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from m2io_jax.config import MeshConfig, load_config
+from m2io_jax.config.grpo import CLIP
 from m2io_jax.corpus.importing import import_kitchen
 from m2io_jax.corpus.kitchen import KitchenConfig
 from m2io_jax.corpus.store import Corpus
@@ -22,11 +24,12 @@ from m2io_jax.episodes.generated.making import make_generated
 from m2io_jax.episodes.generated.problems import ProblemConfig
 from m2io_jax.episodes.generated.scenes import SceneConfig
 from m2io_jax.episodes.making import make_episodes
+from m2io_jax.errors import UserError
 from m2io_jax.models.sizes import SIZES, model_config
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.rl.kl import kl_coefficient
 from m2io_jax.tasks import TASKS, find_task
-from m2io_jax.training import checks
+from m2io_jax.training import checks, run
 from m2io_jax.training.metrics import read_metrics
 from m2io_jax.training.stages import load_stages, train_stages
 
@@ -154,3 +157,37 @@ def test_lmm_r1_has_the_papers_table():
         assert (config.rollout.group_size, config.rollout.temperature, config.optimizer.warmup) == (16, 1.0, 0.03)
         assert (config.grpo.kl_beta, config.batch.completion_length) == (1e-3, 8192)
         assert config.rewards == {"accuracy": 1.0, "format": 0.5}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("loss", CLIP)
+def test_a_loss_on_the_command_line_brings_its_papers_clip(name, loss):
+    of_all = [config.objective for config in load_stages(CONFIGS[name]).runs]
+    if "ppo" in of_all and loss in ("gspo", "gmpo"):
+        with pytest.raises(UserError, match="share one advantage"):
+            load_stages(CONFIGS[name], [f"grpo.loss={loss}"])
+        return
+    for config in load_stages(CONFIGS[name], [f"grpo.loss={loss}"]).runs:
+        assert (config.grpo.loss, config.grpo.clip_epsilon, config.grpo.clip_epsilon_high) == (loss, *CLIP[loss])
+        assert config.grpo.foreign_clip is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"loss": "gspo", "clip_epsilon": 0.2}, "0.2 below and 0.2 above.*gspo has 0.0003 below and 0.0004 above"),
+        ({"loss": "cispo", "clip_epsilon": 0.2}, "0.2 below and 0.2 above.*cispo has 1 below and 4 above"),
+        ({"loss": "gmpo", "clip_epsilon_high": 0.5}, "0.4 below and 0.5 above.*gmpo has 0.4 below and 0.4 above"),
+        ({"loss": "gspo"}, None),
+        ({"loss": "cispo", "clip_epsilon": 0.5}, "0.5 below and 0.5 above.*cispo has 1 below and 4 above"),
+        ({"loss": "cispo", "clip_epsilon": 1.0, "clip_epsilon_high": 4.0}, None),
+        ({"clip_epsilon": 0.1, "clip_epsilon_high": 0.28}, None),
+    ],
+)
+def test_a_clip_that_is_set_is_kept_and_told_when_the_run_starts(settings, told, monkeypatch, tmp_path):
+    said, config = [], load_config(CONFIGS["tiny"], [f"grpo={json.dumps(settings)}", f"run={tmp_path}", "episodes=x"])
+    monkeypatch.setattr(run, "say", said.append)
+    with pytest.raises(UserError, match="no such folder"):
+        run.train(config)
+    assert bool(said) == (told is not None) and all(re.search(told, words) for words in said)
+    assert {name: getattr(config.grpo, name) for name in settings} == settings

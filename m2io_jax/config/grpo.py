@@ -33,6 +33,7 @@ class RolloutConfig(Section):
     ahead: Annotated[int, Field(ge=0)] = 0
 
 
+# Of each loss the papers' `clip_epsilon` and `clip_epsilon_high` (docs/objectives.md); `sapo` reads neither.
 CLIP = {"clip": (0.2, None), "gspo": (3e-4, 4e-4), "gmpo": (0.4, None), "cispo": (1.0, 4.0), "sapo": (0.2, None)}
 
 
@@ -46,7 +47,8 @@ class GRPOConfig(Section):
     Attributes:
         loss: of each token (`rl/losses`).
         clip_epsilon, clip_epsilon_high: how far below and above 1 the importance ratio counts (`gmpo`: its logarithm,
-            from 0). Those of the papers for `gspo`, `gmpo` and `cispo`; the first alone counts for both.
+            from 0). By default those of the loss's paper (`CLIP`), so a configuration that leaves the choice of loss
+            open does not set them. The first alone counts for both.
         dual_clip: `clip` alone: the largest ratio that counts against a completion worse than its group.
         sapo_temperatures: `sapo` alone: of tokens with advantages above 0, and of the others.
         advantage: what a reward is compared with (`rl/advantages.py`).
@@ -97,6 +99,19 @@ class GRPOConfig(Section):
     overlong_buffer: Count = 16
     overlong_filter: bool = False
     updates_per_rollout: Count = 1
+
+    @property
+    def foreign_clip(self) -> str | None:
+        """Say how the clip differs from that of the loss's paper; None if it does not, or if the loss is `clip`."""
+        papers = CLIP[self.loss]
+        if self.loss == "clip" or (self.clip_epsilon, self.clip_epsilon_high) == papers:
+            return None
+
+        def show(low: float, high: float | None) -> str:
+            return f"{low:g} below and {low if high is None else high:g} above"
+
+        own = show(self.clip_epsilon, self.clip_epsilon_high)
+        return f"grpo.clip_epsilon is {own}, as it is set; the paper of {self.loss} has {show(*papers)}"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -20,7 +20,10 @@ def resume_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> 
 
 def require_resumable(saved: Mapping[str, Any], config: RunConfig) -> None:
     """Raises UserError, naming every key, where `config` would not continue the run whose `resume_key()` was saved."""
-    changed = resume_differences(_stated_since(saved), config.resume_key())
+    saved, current = _stated_since(saved), config.resume_key()
+    if current.get("model") is None:  # the weights' own size, which the checkpoint holds: what said it before may go
+        saved["model"] = None
+    changed = resume_differences(saved, current)
     if changed:
         raise UserError(
             "The run was started with other settings and cannot be resumed with these:\n  " + "\n  ".join(changed),

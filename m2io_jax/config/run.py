@@ -23,6 +23,7 @@ from m2io_jax.config.sections import (
 )
 from m2io_jax.errors import UserError
 
+WITHOUT_FOLDER = ("base", "random")  # values of `init`; all others are paths
 Misfit = tuple[str, str]  # the dotted key that was set so, and what is said of it
 
 
@@ -31,8 +32,9 @@ class RunConfig(Section):
 
     Attributes:
         name: names the run and, unless `run` is given, its directory `runs/<name>`.
-        model: a size of `m2io_jax.models.sizes`.
         init: `base` (the weights that ship), `random`, or the path of a finished run or of a Hugging Face folder.
+        model: a size of `m2io_jax.models.sizes`, whose shapes the weights must have; null for the size of the folder
+            that `init` names, whatever it is. Left out: null where `init` names a folder, `tiny` elsewhere.
         episodes: the folder of the episodes to train on; or, where tasks have data of their own, `task: folder`.
         tasks: weight of each task in the mixture.
         steps, seconds: the run ends at whichever comes first; at least one is given.
@@ -46,8 +48,8 @@ class RunConfig(Section):
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     run: Path = Field(default_factory=lambda given: Path("runs") / given["name"])
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    model: str = "tiny"
     init: str = "base"
+    model: str | None = Field(default_factory=lambda given: "tiny" if given.get("init") in WITHOUT_FOLDER else None)
     episodes: Path | dict[str, Path] | None = None
     objective: Literal["supervised", "grpo", "ppo"]
     tasks: dict[str, NotNegative] = {"inserter": 1.0}
@@ -163,6 +165,8 @@ class RunConfig(Section):
 
 def misfits(run: RunConfig) -> Iterator[Misfit]:
     """What does not fit together of a run's sections, each of which has checked its own settings."""
+    if run.model is None and run.init == "random":
+        yield "model", "`model` is null but `init` is 'random': no folder says which size is drawn"
     yield from _batches(run)
     yield from _groups(run)
     yield from _data(run)

@@ -1,7 +1,7 @@
 """What a corpus is made of: documents of text and picture blocks, in reading order, and questions about them."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeGuard
 
 TextKind = Literal["heading", "paragraph", "item", "code", "table"]
 
@@ -25,15 +25,22 @@ class PictureBlock:
         line: line of the reference in the source file, counted from 1.
         caption: alternative text or title; empty where the author gave none.
         content: what the picture shows, where it was generated and that is known exactly; else empty.
+        decoration: why it illustrates nothing (an icon, a badge, an image on many pages); empty where it may.
     """
 
     picture: str
     line: int
     caption: str = ""
     content: str = ""
+    decoration: str = ""
 
 
 Block = TextBlock | PictureBlock
+
+
+def is_illustration(block: Block) -> TypeGuard[PictureBlock]:
+    """Whether a block is a picture that may illustrate its text: one that is no decoration."""
+    return isinstance(block, PictureBlock) and not block.decoration
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Document:
 
     Attributes:
         id: unique in its corpus.
-        title: first heading, or front matter's title, or the file's name.
+        title: the front matter's, else the main heading, else the name of the file or, for a README, of its folder.
         source: path of the source file relative to the imported tree.
         group: documents of one group never fall into different splits (a dish, a lesson).
     """

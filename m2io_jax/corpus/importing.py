@@ -7,11 +7,11 @@ from rich.progress import track
 
 from m2io_jax.corpus.documents import PictureBlock
 from m2io_jax.corpus.kitchen import KitchenConfig, generate
-from m2io_jax.corpus.markdown import import_markdown
+from m2io_jax.corpus.markdown import MarkdownSettings, import_markdown
 from m2io_jax.corpus.report import REPORT_FILE, ImportReport
 from m2io_jax.corpus.store import CorpusWriter
 
-__all__ = ["import_kitchen", "import_markdown"]
+__all__ = ["MarkdownSettings", "import_kitchen", "import_markdown"]
 
 
 def import_kitchen(config: KitchenConfig, out: str | Path) -> ImportReport:

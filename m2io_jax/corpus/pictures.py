@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from m2io_jax.corpus.animation import encode_still, is_animated, most_telling_frame
+
 Fault = Literal["broken", "unsupported"]
 
 # Only these decoders ever see foreign bytes: Pillow's others are rarer, less tested, and some run outside programs.
@@ -47,11 +49,15 @@ class PictureLimits:
 
 @dataclass(frozen=True)
 class PictureInfo:
-    """What the header says: one of `FORMATS`, and the stored width and height in pixels (before orientation)."""
+    """What the header says: one of `FORMATS`, and the stored width and height in pixels (before orientation).
+
+    `animated`: it holds more than one frame, of which `decode` chooses one.
+    """
 
     format: str
     width: int
     height: int
+    animated: bool = False
 
     @property
     def extension(self) -> str:
@@ -80,13 +86,26 @@ def inspect(data: bytes, limits: PictureLimits = PictureLimits()) -> PictureInfo
     """
     with _opened(data, limits) as picture:
         # Phones put several JPEGs into one file; Pillow calls that MPO, and all else takes the first of them.
-        return PictureInfo("JPEG" if picture.format == "MPO" else picture.format, *picture.size)
+        format = "JPEG" if picture.format == "MPO" else picture.format
+        return PictureInfo(format, *picture.size, is_animated(picture))
+
+
+def still(data: bytes, limits: PictureLimits = PictureLimits()) -> tuple[bytes, str]:
+    """Return the file to keep of a picture, and its suffix: the file itself, or one still image of an animation.
+
+    Raises:
+        PictureError: as `decode`.
+    """
+    info = inspect(data, limits)
+    pixels = decode(data, limits)
+    return encode_still(pixels, limits.max_bytes) if info.animated else (data, info.extension)
 
 
 def decode(data: bytes, limits: PictureLimits = PictureLimits()) -> np.ndarray:
     """Decodes a picture to uint8 [height, width, 3], sRGB-like values as stored.
 
-    The first frame of an animation, turned upright as its EXIF orientation says, transparency laid on white.
+    Of an animation the frame of greatest contrast (`animation.most_telling_frame`); turned upright as its EXIF
+    orientation says, transparency laid on white.
 
     Raises:
         PictureError: as `inspect`, and where the pixels are cut short or damaged.
@@ -94,7 +113,9 @@ def decode(data: bytes, limits: PictureLimits = PictureLimits()) -> np.ndarray:
     with _opened(data, limits) as picture:
         try:
             picture.load()
-            return np.array(_to_rgb(_upright(picture)))
+            if is_animated(picture):
+                return np.array(most_telling_frame(picture, _upright_rgb, lambda size: not _over(size, limits)))
+            return np.array(_upright_rgb(picture))
         except MemoryError as error:
             raise PictureError("broken", "too large for this machine's memory") from error
         except Exception as error:  # Pillow's decoders raise a dozen types on damaged bytes
@@ -126,9 +147,14 @@ def _check_size(size: tuple[int, int], limits: PictureLimits) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise PictureError("broken", f"its header claims {width} x {height} pixels")
-    if width * height > limits.max_pixels or max(width, height) > limits.max_side:
+    if _over(size, limits):
         allowed = f"{limits.max_pixels:,} pixels, {limits.max_side:,} a side"
         raise PictureError("broken", f"its header claims {width:,} x {height:,} pixels, more than allowed ({allowed})")
+
+
+def _over(size: tuple[int, int], limits: PictureLimits) -> bool:
+    width, height = size
+    return width * height > limits.max_pixels or max(width, height) > limits.max_side
 
 
 def _unidentified(data: bytes) -> PictureError:
@@ -155,6 +181,10 @@ def _png_reason(data: bytes) -> str:
     except Exception as error:
         return _reason(error)
     return "not a whole PNG picture"
+
+
+def _upright_rgb(picture: Image.Image) -> Image.Image:
+    return _to_rgb(_upright(picture))
 
 
 def _upright(picture: Image.Image) -> Image.Image:

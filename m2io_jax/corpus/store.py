@@ -112,6 +112,7 @@ class CorpusWriter:
         self.name = name
         self._draft = self.path.with_name(f".{self.path.name}.unfinished")
         self._extensions: dict[str, str] = {}
+        self._folders: set[str] = set()
         self._ids: dict[str, set[str]] = {"documents": set(), "questions": set()}
         self._files: dict[str, Any] = {}
 
@@ -157,8 +158,11 @@ class CorpusWriter:
         digest = hashlib.sha256(data).hexdigest()
         if digest not in self._extensions:
             folder = self._draft / "pictures" / digest[:2]
-            folder.mkdir(exist_ok=True)
-            (folder / f"{digest}.{extension}").write_bytes(data)
+            if digest[:2] not in self._folders:
+                folder.mkdir(exist_ok=True)
+                self._folders.add(digest[:2])
+            with open(f"{folder}/{digest}.{extension}", "wb") as file:
+                file.write(data)
             self._extensions[digest] = extension
         return digest
 
@@ -191,8 +195,17 @@ class CorpusWriter:
 
 
 def document_to_json(document: Document) -> dict[str, Any]:
-    """A document as plain JSON values; a picture block is told from a text block by its key `picture`."""
-    return asdict(document)
+    """A document as plain JSON values; a picture block is told from a text block by its key `picture`.
+
+    Only decorations have the key `decoration`.
+    """
+    # `asdict` copies every value, which takes most of an import's time where nothing is decoded anew.
+    blocks = [vars(block) if isinstance(block, TextBlock) else _picture_row(block) for block in document.blocks]
+    return vars(document) | {"blocks": blocks}
+
+
+def _picture_row(block: PictureBlock) -> dict[str, Any]:
+    return {key: value for key, value in vars(block).items() if value or key != "decoration"}
 
 
 def document_from_json(row: dict[str, Any]) -> Document:

@@ -78,9 +78,10 @@ class PromptEncoder:
         return tokens
 
     def _grid(self, candidate: Candidate) -> PictureGrid:
-        limit = self.batch.max_pixels
+        most, image = self.batch.max_pixels, self.model.image
+        bounds = dict(min_pixels=min(most, image.min_pixels), max_pixels=most)
         try:
-            grid = preprocess(decode(candidate.data), self.model.vision, min_pixels=min(limit, 3136), max_pixels=limit)
+            grid = preprocess(decode(candidate.data), self.model.vision, image=image, **bounds)
         except PictureError as error:
             raise RowError(f"a picture that is {error.kind}") from error
         except ValueError as error:

@@ -13,9 +13,10 @@ from m2io_jax.corpus.documents import Document, PictureBlock, Question
 from m2io_jax.corpus.pictures import PictureError
 from m2io_jax.episodes.candidates import Place, Pool, Retriever, choose_distractors, context_around, search
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
+from m2io_jax.episodes.groups import Groups, join_groups
 from m2io_jax.episodes.labels import imperfect, seeded
 from m2io_jax.episodes.pictures import stored_picture
-from m2io_jax.episodes.sections import Draft, Rejected, question_draft, section_drafts
+from m2io_jax.episodes.sections import Draft, Rejected, first_places, question_draft, section_drafts
 from m2io_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -95,6 +96,7 @@ class BuildReport:
         candidates: offered in all. short: episodes with fewer candidates than were drawn.
         dropped: rows by reason. rows: the first `LISTED_ROWS` dropped, as (id, reason).
         unreadable: pictures that could not be read and were therefore not offered, by hash, with the reason.
+        groups: which documents were kept in one split and why, as `Groups.to_json` says it.
     """
 
     episodes: Counter[str] = field(default_factory=Counter)
@@ -104,6 +106,7 @@ class BuildReport:
     dropped: Counter[str] = field(default_factory=Counter)
     rows: list[tuple[str, str]] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, Any] = field(default_factory=dict)
 
     def drop(self, id: str, reason: str) -> None:
         """Counts a row that makes no episode."""
@@ -140,6 +143,7 @@ def build_episodes(
     *,
     report: BuildReport | None = None,
     splits: Sequence[str] = SPLITS,
+    groups: Groups | None = None,
 ) -> Iterator[Episode]:
     """Episodes of the named splits, split by split, in the corpus's order.
 
@@ -148,6 +152,7 @@ def build_episodes(
         retriever: brings plausible wrong pictures; without one they come from the same document, then by chance.
         report: filled on the way.
         splits: of "train", "validation", "test".
+        groups: of the documents; joined here where they are not given.
 
     Raises:
         UserError: the corpus has no documents, or no questions where these were asked for.
@@ -157,9 +162,11 @@ def build_episodes(
     if config.source == "questions" and not corpus.questions:
         raise UserError("The corpus has no questions.", where="source: questions", mend="Build with source=sections.")
     report = BuildReport() if report is None else report
+    groups = groups or join_groups(corpus.documents)
+    report.groups = groups.to_json()
     by_split: dict[str, list[Document]] = {split: [] for split in SPLITS}
-    split_by_group = split_groups((document.group for document in corpus.documents), config)
-    for document in corpus.documents:
+    split_by_group = split_groups(groups.of.values(), config)
+    for document in groups.regrouped(corpus.documents):
         by_split[split_by_group[document.group]].append(document)
     for split in splits:
         maker = _Maker(corpus, config, report, split, by_split)
@@ -186,7 +193,9 @@ def _drafts(
     rows: Iterator[Draft | Rejected]
     if use_questions:
         by_id = {document.id: document for document in documents}
-        rows = (question_draft(q, by_id[q.document]) for q in corpus.questions if q.document in by_id)
+        asked = [question for question in corpus.questions if question.document in by_id]
+        places = {id: first_places(by_id[id]) for id in {question.document for question in asked}}
+        rows = (question_draft(q, by_id[q.document], places[q.document]) for q in asked)
         known = {document.id for document in corpus.documents}
         if split == SPLITS[0]:
             for question in corpus.questions:

@@ -1,14 +1,17 @@
 """Choosing the wrong pictures of an episode: plausible ones, never one that would be right."""
 
+import heapq
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
 
-from m2io_jax.corpus.documents import Document, PictureBlock, TextBlock
+from m2io_jax.corpus.documents import Document, PictureBlock, TextBlock, is_illustration
 from m2io_jax.episodes.sections import Draft
 from m2io_jax.retrieval.search import PictureHit
 
@@ -17,6 +20,8 @@ CONTEXT_CHARACTERS = 200
 # This share of the wrong pictures is taken by likeness to what the answer describes, where that is known; the rest as
 # retrieval ranks them, since real wrong pictures are not all near misses.
 NEAR_MISSES = 2 / 3
+
+Rank = tuple[int, int]  # of a place among those taken in turn: a row, then a column
 
 
 class Retriever(Protocol):
@@ -35,24 +40,49 @@ class Place:
     block: PictureBlock
 
 
+class DocumentPlaces:
+    """The places of one document whose pictures may be offered, so kept that a draft looks at few of them.
+
+    Attributes:
+        distinct: (rank in reading order, place) of the first place of each picture and content; once one is chosen or
+            refused for a draft, so are the later ones.
+    """
+
+    def __init__(self, places: Sequence[Place]):
+        first = {(place.block.picture, place.block.content): rank for rank, place in reversed(list(enumerate(places)))}
+        self.distinct = [(rank, places[rank]) for rank in sorted(first.values())]
+        self._by_word: dict[str, list[int]] | None = None
+
+    def with_words(self, words: Iterable[str]) -> Iterator[tuple[int, Place]]:
+        """Yield those of `distinct` whose content has one of the words."""
+        if self._by_word is None:
+            self._by_word = {}
+            for index, (_, place) in enumerate(self.distinct):
+                for word in _words(place.block.content):
+                    self._by_word.setdefault(word, []).append(index)
+        found = {index for word in words for index in self._by_word.get(word, ())}
+        return (self.distinct[index] for index in found)
+
+
 class Pool:
     """The pictures that the episodes of one split may offer: none that stands in a document of another split too."""
 
     def __init__(self, documents: Sequence[Document], foreign: frozenset[str]):
         self.places: dict[tuple[str, int], Place] = {}
+        self._documents: dict[str, DocumentPlaces] = {}
         for document in documents:
-            for place in picture_places(document):
-                if place.block.picture not in foreign:
-                    self.places[document.id, place.position] = place
+            places = [place for place in picture_places(document) if place.block.picture not in foreign]
+            self.places |= {(document.id, place.position): place for place in places}
+            self._documents[document.id] = DocumentPlaces(places)
         self._all = list(self.places.values())
 
     def at(self, document: str, position: int) -> Place | None:
         """The place of that block, None where this split may not show it."""
         return self.places.get((document, position))
 
-    def of_document(self, document: Document) -> list[Place]:
-        """The pictures of a document that may be offered, in reading order."""
-        return [p for p in picture_places(document) if (document.id, p.position) in self.places]
+    def of_document(self, document: Document) -> DocumentPlaces:
+        """The pictures of a document that may be offered."""
+        return self._documents.get(document.id) or DocumentPlaces([])
 
     def any(self, random: np.random.Generator, tries: int) -> Iterator[Place]:
         """Pictures drawn blindly, at most `tries`; they fill up where retrieval finds too few."""
@@ -61,8 +91,8 @@ class Pool:
 
 
 def picture_places(document: Document) -> list[Place]:
-    """Every place of every picture of a document, in reading order."""
-    return [Place(document.id, i, block) for i, block in enumerate(document.blocks) if isinstance(block, PictureBlock)]
+    """Return every place of every illustration of a document, in reading order."""
+    return [Place(document.id, i, block) for i, block in enumerate(document.blocks) if is_illustration(block)]
 
 
 def search(drafts: Sequence[Draft], retriever: Retriever | None, pool: Pool, hits: int) -> list[list[list[Place]]]:
@@ -93,19 +123,41 @@ def choose_distractors(
         return []
     # Sentences take turns in chance order, else the first ones would always get the nearest misses.
     turns = [found[i] for i in random.permutation(len(found))]
-    in_turn = [place for row in zip_longest(pool.of_document(draft.document), *turns) for place in row if place]
+    own = pool.of_document(draft.document)
 
     gold = [draft.document.blocks[position] for position, _ in draft.gold]
     hidden = [draft.document.blocks[position] for position in draft.hidden]
     pictures = {block.picture for block in (*gold, *hidden)}
     shown = {block.content for block in gold} | set(draft.contents) - {""}
-    likeness = {content: _likeness(content, draft.contents) for content in {place.block.content for place in in_turn}}
-    near = sorted(in_turn, key=lambda place: -likeness[place.block.content])
     chosen: list[Place] = []
+    near = itertools.chain(_alike(draft.contents, own, turns), _in_turn(own.distinct, turns))
     _take(chosen, near, round(wanted * NEAR_MISSES), pictures, shown)
-    _take(chosen, in_turn, wanted, pictures, shown)
+    _take(chosen, _in_turn(own.distinct, turns), wanted, pictures, shown)
     _take(chosen, pool.any(random, tries=8 * wanted), wanted, pictures, shown)
     return chosen
+
+
+def _ranked(own: Iterable[tuple[int, Place]], turns: Sequence[Sequence[Place]]) -> Iterator[tuple[Rank, Place]]:
+    """Yield the document's own places and the rows across `turns`, each with (row, column) and the own in column 0."""
+    rows = enumerate(zip_longest(*turns))
+    found = (((row, column), place) for row, places in rows for column, place in enumerate(places, 1) if place)
+    return heapq.merge((((row, 0), place) for row, place in own), found, key=itemgetter(0))
+
+
+def _in_turn(own: Iterable[tuple[int, Place]], turns: Sequence[Sequence[Place]]) -> Iterator[Place]:
+    """Yield the first of the document and of each turn, then the second, and so on."""
+    return (place for _, place in _ranked(own, turns))
+
+
+def _alike(contents: Sequence[str], own: DocumentPlaces, turns: Sequence[Sequence[Place]]) -> Iterator[Place]:
+    """Yield the places that show what shares words with `contents`: the most alike first, then in turn."""
+    words = frozenset(word for content in contents for word in _words(content))
+    if not words:
+        return
+    ranked = list(_ranked(sorted(own.with_words(words), key=itemgetter(0)), turns))
+    likeness = {content: _likeness(content, contents) for content in {place.block.content for _, place in ranked}}
+    alike = [place for _, place in ranked if likeness[place.block.content] > 0]
+    yield from sorted(alike, key=lambda place: -likeness[place.block.content])
 
 
 def context_around(document: Document, position: int) -> str:

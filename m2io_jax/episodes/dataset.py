@@ -1,8 +1,8 @@
 """Episodes on disk: a versioned TFDS data set in ArrayRecord, read by random access, with no TensorFlow in sight.
 
 episodes.json                                   provenance, counts, dropped rows; written last
-1.1.0/dataset_info.json, features.json          TFDS's own description
-1.1.0/m2io_episodes-train.array_record-00000-of-00001
+1.2.0/dataset_info.json, features.json          TFDS's own description
+1.2.0/m2io_episodes-train.array_record-00000-of-00001    shards, see shards.py
 """
 
 import contextlib
@@ -19,12 +19,17 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from m2io_jax.episodes.episode import Candidate, Episode, Placement
+from m2io_jax.episodes.episode import Candidate, Episode, Placement, QuestionImage
+from m2io_jax.episodes.shards import write_splits
 from m2io_jax.errors import UserError
 from m2io_jax.files import sampled_digest
 
-RELEASES = {"1.0.0": "First version.", "1.1.0": "Verified answers and how one comes to them."}  # all can be read
-VERSION = "1.1.0"  # what is written
+RELEASES = {  # all can be read
+    "1.0.0": "First version.",
+    "1.1.0": "Verified answers and how one comes to them.",
+    "1.2.0": "Where images stand in a question.",
+}
+VERSION = "1.2.0"  # what is written
 FORMAT = "m2io-episodes"
 NAME = "m2io_episodes"
 OURS = {"episodes.json", "building", *RELEASES}
@@ -39,7 +44,7 @@ class _Info(tfds.core.DatasetInfo):
 
 
 class M2ioEpisodes(tfds.core.GeneratorBasedBuilder):
-    """The TFDS builder. `episodes` gives each split's rows when it is built; reading needs none."""
+    """The TFDS builder: it describes the data set. Its rows are written by `shards.py`."""
 
     VERSION = tfds.core.Version(VERSION)
     RELEASE_NOTES = RELEASES
@@ -47,8 +52,7 @@ class M2ioEpisodes(tfds.core.GeneratorBasedBuilder):
     # Nothing is downloaded, so TFDS need not look for checksums beside this file (for which it wants one more package).
     url_infos: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, *, episodes: Mapping[str, Callable[[], Iterable[Episode]]] | None = None, **options: Any):
-        self._episodes = episodes or {}
+    def __init__(self, **options: Any):
         super().__init__(file_format="array_record", **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -58,16 +62,18 @@ class M2ioEpisodes(tfds.core.GeneratorBasedBuilder):
             features=episode_features(),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        # TFDS orders a split by the hash of these keys, so its first rows are a fair sample of it.
-        return {split: ((row.id, to_example(row)) for row in rows()) for split, rows in self._episodes.items()}
+    def _split_generators(self, dl_manager: Any) -> None:
+        raise NotImplementedError("rows are written by m2io_jax.episodes.shards")
 
     def _generate_examples(self) -> None:
-        raise NotImplementedError("every split brings its own rows")
+        raise NotImplementedError("rows are written by m2io_jax.episodes.shards")
 
 
 def episode_features() -> tfds.features.FeaturesDict:
-    """The features of `Episode`; gold and labels are int32 [placements, 2], each row (slot, picture)."""
+    """The features of `Episode`; gold and labels are int32 [placements, 2], each row (slot, picture).
+
+    `question_images` is int32 [images, 2], each row (offset, picture).
+    """
     features = tfds.features
     placements = features.Tensor(shape=(None, 2), dtype=np.int32)
     return features.FeaturesDict(
@@ -92,6 +98,7 @@ def episode_features() -> tfds.features.FeaturesDict:
             "group": features.Text(),
             "answer": features.Text(),
             "reasoning": features.Text(),
+            "question_images": placements,
         }
     )
 
@@ -104,6 +111,7 @@ def to_example(episode: Episode) -> dict[str, Any]:
         "candidates": [dict(vars(candidate)) for candidate in episode.candidates],
         "gold": _pairs(episode.gold),
         "labels": _pairs(episode.labels),
+        "question_images": np.array([(i.offset, i.picture) for i in episode.question_images], np.int32).reshape(-1, 2),
     }
 
 
@@ -122,6 +130,9 @@ def from_example(example: Mapping[str, Any]) -> Episode:
         group=_text(example["group"]),
         answer=_text(example.get("answer", "")),
         reasoning=_text(example.get("reasoning", "")),
+        question_images=tuple(
+            QuestionImage(int(offset), int(picture)) for offset, picture in example.get("question_images", ())
+        ),
     )
 
 
@@ -153,16 +164,17 @@ def write_episodes(
         out.mkdir(parents=True, exist_ok=True)
         _remove(building)
         with _quiet():
-            builder = M2ioEpisodes(
-                episodes={split: (lambda split=split: rows[split]) for split in rows}, data_dir=str(building)
-            )
-            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+            builder = M2ioEpisodes(data_dir=str(building))
+            drafted = Path(builder.data_dir)
+            drafted.mkdir(parents=True)
+            examples = {split: ((row.id, to_example(row)) for row in rows[split]) for split in rows}
+            write_splits(builder.info, drafted, examples)
         # The manifest goes first and comes last: what is left by a kill in between is known to be unfinished.
         (out / "episodes.json").unlink(missing_ok=True)
         for release in RELEASES:
             _remove(out / release)
         # TFDS nests folders by name; a data set of ours has a folder to itself.
-        Path(builder.data_dir).rename(out / VERSION)
+        drafted.rename(out / VERSION)
         manifest = {
             "format": FORMAT,
             "version": VERSION,

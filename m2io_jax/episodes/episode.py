@@ -14,6 +14,19 @@ class Placement:
     picture: int
 
 
+@dataclass(frozen=True, order=True)
+class QuestionImage:
+    """The place of an image inside a question.
+
+    Attributes:
+        offset: the image stands before this character of the question; the question's length is its end.
+        picture: index into the episode's candidates, from 0.
+    """
+
+    offset: int
+    picture: int
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A picture that may be placed.
@@ -51,6 +64,8 @@ class Episode:
         document: id of the gold document; group: its split unit.
         answer: what a verified task asks for: a number, an expression, a word.
         reasoning: how one comes to it, in short lines that supervision teaches; empty where nobody wrote it.
+        question_images: where the images of a verified task stand in its question, in reading order. An image may
+            stand there more than once. Empty: all of them stand in front of it.
     """
 
     id: str
@@ -63,3 +78,4 @@ class Episode:
     group: str = ""
     answer: str = ""
     reasoning: str = ""
+    question_images: tuple[QuestionImage, ...] = ()

@@ -5,10 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from m2io_jax.corpus.documents import PictureBlock, is_illustration
 from m2io_jax.corpus.store import Corpus
 from m2io_jax.episodes.building import SPLITS, BuildReport, EpisodeConfig, build_episodes
 from m2io_jax.episodes.dataset import read_manifest, write_episodes
 from m2io_jax.episodes.episode import Episode
+from m2io_jax.episodes.groups import join_groups
+from m2io_jax.errors import UserError
 from m2io_jax.retrieval.search import Retriever, fingerprint
 
 
@@ -27,15 +30,18 @@ def make_episodes(
     manifest or None), config, report (as `BuildReport`).
 
     Raises:
-        UserError: as `build_episodes` and `write_episodes`.
+        UserError: as `build_episodes` and `write_episodes`; and no row makes an episode, with the reasons.
     """
     report = BuildReport()
+    groups = join_groups(corpus.documents)
+    read: set[str] = set()
 
     def rows(split: str) -> Iterator[Episode]:
-        for episode in build_episodes(corpus, retriever, config, report=report, splits=(split,)):
+        for episode in build_episodes(corpus, retriever, config, report=report, splits=(split,), groups=groups):
             if on_episode:
                 on_episode(episode)
             yield episode
+        read.add(split)
 
     def provenance() -> dict[str, Any]:
         return {
@@ -45,5 +51,20 @@ def make_episodes(
             "report": report.to_json(),
         }
 
-    write_episodes({split: rows(split) for split in splits}, out_dir, provenance)
+    try:
+        write_episodes({split: rows(split) for split in splits}, out_dir, provenance)
+    except UserError as error:
+        if report.episodes.total() or read != set(splits):
+            raise
+        raise _no_episode(corpus, report) from error
     return read_manifest(out_dir)
+
+
+def _no_episode(corpus: Corpus, report: BuildReport) -> UserError:
+    """Return the error that says why a corpus makes no episode."""
+    blocks = [block for document in corpus.documents for block in document.blocks if isinstance(block, PictureBlock)]
+    reasons = [f"{count:,} because {reason}" for reason, count in report.dropped.items()]
+    if not any(map(is_illustration, blocks)):
+        reasons.append(f"all {len(blocks):,} images are decorations" if blocks else "the corpus has no image")
+    what = f"The corpus makes no episode: {'; '.join(reasons) or 'it has no text beside an image'}."
+    return UserError(what, where=str(corpus.path), mend="Import documents whose images stand in their text.")

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from m2io_jax.episodes.episode import Episode
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -28,3 +30,19 @@ class Prompt:
     system: str
     user: tuple[str | Shortened | Picture, ...]
     manual: str = ""
+
+
+def question_parts(episode: Episode) -> tuple[str | Picture, ...]:
+    """Split an episode's question into its text and its images, in reading order.
+
+    Where the episode does not say where images stand, each stands on a line of its own before the question.
+    """
+    if not episode.question_images:
+        front = [part for index in range(len(episode.candidates)) for part in (Picture(index), "\n")]
+        return (*front, episode.question)
+    parts: list[str | Picture] = []
+    start = 0
+    for image in episode.question_images:
+        parts += [episode.question[start : image.offset], Picture(image.picture)]
+        start = image.offset
+    return tuple(part for part in (*parts, episode.question[start:]) if part != "")

@@ -1,26 +1,20 @@
 """From a corpus to answers with their pictures taken out: written questions, or the sections of any document."""
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from m2io_jax.corpus.documents import Block, Document, PictureBlock, Question, TextBlock
+from m2io_jax.corpus.documents import Block, Document, PictureBlock, Question, TextBlock, is_illustration
+from m2io_jax.episodes.questions import ask
 from m2io_jax.episodes.sentences import block_sentences
+from m2io_jax.retrieval.words import UNSPACED, words
 
-# First words of headings that are instructions ("Connect the sensor"), which read well after "How do I".
-_IMPERATIVES = frozenset(
-    "add adjust attach bake build calibrate calculate call capture change check choose clean combine configure connect"
-    " convert cook create cut debug define delete deploy design detect develop display download enable export find get"
-    " import improve install join load make manage measure mix monitor move open plot prepare program publish read"
-    " receive register remove run save secure select send serve set setup show split start stop store subscribe test"
-    " train transform translate turn update upload use validate visualize wire work write".split()
-)
-
-# "Task - ", "Step 2: ", "3. ": where a heading stands in its document, which says nothing of what it is about.
-_LABEL = re.compile(
-    r"^(?:(?:task|step|part|exercise|lab)\s*\d*\s*[-–—:.]|\d+(?:\.\d+)+[.)]?|\d+[.)])\s+(?=\S)", re.IGNORECASE
-)
-
+# A section of fewer words has nothing that an image could stand after. In scripts without spaces a character counts as
+# half a word; numbers and signs alone say nothing.
+FEWEST_WORDS = 2
+_LETTER = re.compile(r"[^\W\d_]")
 
 @dataclass(frozen=True)
 class Draft:
@@ -49,14 +43,25 @@ class Rejected:
     reason: str
 
 
-def question_draft(question: Question, document: Document) -> Draft | Rejected:
-    """A written question; its pictures are looked up in its document, the first place where they stand there."""
-    if not question.sentences:
-        return Rejected(question.id, "the answer has no sentence")
+def first_places(document: Document) -> dict[str, int]:
+    """Return the block of each picture of a document, the first where it stands in several."""
     places: dict[str, int] = {}
     for position, block in enumerate(document.blocks):
         if isinstance(block, PictureBlock):
             places.setdefault(block.picture, position)
+    return places
+
+
+def question_draft(
+    question: Question, document: Document, places: Mapping[str, int] | None = None
+) -> Draft | Rejected:
+    """A written question; its pictures are looked up in its document, the first place where they stand there.
+
+    `places`: the document's `first_places`, where many questions are on it.
+    """
+    if not question.sentences:
+        return Rejected(question.id, "the answer has no sentence")
+    places = first_places(document) if places is None else places
     slots: dict[str, int] = {}
     for answer_picture in question.pictures:
         if answer_picture.picture not in places:
@@ -72,17 +77,27 @@ def section_drafts(document: Document, max_sentences: int) -> Iterator[Draft | R
     """One draft for each section (a heading and what follows it), with its pictures taken out.
 
     A section longer than `max_sentences` is cut to the window that holds most pictures. Sections with neither text nor
-    pictures are passed over; one with pictures and no text is rejected.
+    pictures are passed over; one with pictures and no text is rejected, and so are a section of a single word and one
+    that no heading or title names.
     """
     start = 0
+    headings: list[TextBlock] = []
     for number, stop in enumerate(_section_ends(document.blocks)):
-        blocks = list(enumerate(document.blocks))[start:stop]
+        blocks = list(enumerate(document.blocks[start:stop], start))
         start = stop
+        headings = _path(headings, blocks)
         id = f"{document.id}#{number}"
         sentences, pictures = _take_out(blocks)
         if not sentences:
             if pictures:
                 yield Rejected(id, "the section has pictures and no text")
+            continue
+        question = ask(document.title, _heading(blocks), headings[-2].text if len(headings) > 1 else "")
+        if not question:
+            yield Rejected(id, "neither a title nor a heading names the section")
+            continue
+        if _count_words(sentences) < FEWEST_WORDS:
+            yield Rejected(id, "the section's text is a single word, or none")
             continue
         first = window(len(sentences), [slot for _, slot in pictures], max_sentences)
         last = min(first + max_sentences, len(sentences))
@@ -91,7 +106,7 @@ def section_drafts(document: Document, max_sentences: int) -> Iterator[Draft | R
         kept = {position for position, _ in gold}
         yield Draft(
             id=id,
-            question=ask(document.title, _heading(blocks)),
+            question=question,
             sentences=tuple(sentences[first:last]),
             gold=gold,
             document=document,
@@ -104,27 +119,16 @@ def window(sentences: int, slots: Sequence[int], length: int) -> int:
     if sentences <= length or not slots:
         return 0
 
+    slots = sorted(slots)
+    sums = [0, *itertools.accumulate(slots)]  # of the slots before each
+
     def merit(first: int) -> tuple[int, float, int]:
-        inside = [slot for slot in slots if (first < slot or first == 0) and slot <= first + length]
-        eccentric = abs(sum(inside) / len(inside) - (first + length / 2)) if inside else float("inf")
-        return len(inside), -eccentric, -first
+        start, stop = bisect_right(slots, first) if first else 0, bisect_right(slots, first + length)
+        inside = stop - start
+        eccentric = abs((sums[stop] - sums[start]) / inside - (first + length / 2)) if inside else float("inf")
+        return inside, -eccentric, -first
 
     return max(range(sentences - length + 1), key=merit)
-
-
-def ask(title: str, heading: str) -> str:
-    """A question that a section answers, from its document's title and its heading."""
-    title, heading = " ".join(title.split()), _LABEL.sub("", " ".join(heading.split())).rstrip(":.")
-    if not heading or heading.casefold() == title.casefold():
-        return title if title.endswith("?") else f"What is there to know about {title}?"
-    if heading.endswith("?"):
-        return f"{title}: {heading}"
-    first, _, rest = heading.partition(" ")
-    if first.casefold() in _IMPERATIVES and rest:
-        return f"How do I {first.casefold()} {rest}, in {title}?"
-    if first.casefold().endswith("ing") and rest:
-        return f"How does {first.casefold()} {rest} go, in {title}?"
-    return f"What does {title} say about {heading}?"
 
 
 def _section_ends(blocks: Sequence[Block]) -> Iterator[int]:
@@ -139,13 +143,26 @@ def _heading(blocks: Sequence[tuple[int, Block]]) -> str:
     return block.text if isinstance(block, TextBlock) and block.kind == "heading" else ""
 
 
+def _path(headings: Sequence[TextBlock], blocks: Sequence[tuple[int, Block]]) -> list[TextBlock]:
+    """Return the headings that a section stands under, outermost first; `headings` are those of the section before."""
+    block = blocks[0][1] if blocks else None
+    if not isinstance(block, TextBlock) or block.kind != "heading":
+        return list(headings)
+    return [*(each for each in headings if each.level < block.level), block]
+
+
+def _count_words(sentences: Sequence[str]) -> float:
+    found = [word for sentence in sentences for word in words(sentence)]
+    return sum(0.5 if UNSPACED.match(word) else 1 for word in found) if any(map(_LETTER.search, found)) else 0
+
+
 def _take_out(blocks: Sequence[tuple[int, Block]]) -> tuple[list[str], list[tuple[int, int]]]:
-    """A section's sentences, and for each of its pictures (the first time it stands there) its block and slot."""
+    """Return a section's sentences, and for each illustration (the first time it stands there) its block and slot."""
     sentences: list[str] = []
     pictures: dict[str, tuple[int, int]] = {}
     for position, block in blocks:
-        if isinstance(block, PictureBlock):
+        if is_illustration(block):
             pictures.setdefault(block.picture, (position, len(sentences)))
-        else:
+        elif isinstance(block, TextBlock):
             sentences.extend(block_sentences(block))
     return sentences, list(pictures.values())

@@ -18,6 +18,7 @@ from m2io_jax.evaluation.results import METRICS, Results, heading, left_out, row
 from m2io_jax.files import write_at_once
 from m2io_jax.pages import environment, picture_view
 from m2io_jax.picture_metrics import picture_scores, reading_order
+from m2io_jax.tasks.task import labelled_question
 
 # Verdict on a picture: its symbol and what it says. Colour alone would not reach everybody.
 VERDICTS = {
@@ -135,7 +136,7 @@ def sample_view(sample: Sample) -> dict[str, Any]:
         reading.append({"pictures": [_judged(episode, i, part.slot, gold, missing) for i in part.pictures]})
     unused = [i for i in range(len(episode.candidates)) if i not in chosen and i not in gold]
     return {
-        "question": episode.question,
+        "question": labelled_question(episode),
         "parts": reading,
         "unused": [picture_view(episode.candidates, index, SMALL) for index in unused],
         "valid": sample.placements is not None,

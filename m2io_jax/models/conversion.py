@@ -3,24 +3,32 @@
 Tensors go from file to file one by one: no accelerator is needed, and no memory for the model.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from m2io_jax.errors import UserError
-from m2io_jax.models.huggingface import check_tokenizer, companions, json_bytes, read_config, write_config
-from m2io_jax.models.peft import copy_adapter, load_adapter, merging, read_lora
-from m2io_jax.models.policy import ADAPTER_FOLDER, model_folder, policy_folder
-from m2io_jax.models.sizes import ModelConfig
-from m2io_jax.models.tokenizer import load_tokenizer
+from m2io_jax.models.companions import ModelFolder, consistent_files, read_folder
+from m2io_jax.models.huggingface import FLOATS, write_config
+from m2io_jax.models.json_files import json_bytes, read_json
+from m2io_jax.models.peft import (
+    ADAPTER_FOLDER,
+    adapter_folder,
+    copy_adapter,
+    load_adapter,
+    merging,
+    read_lora,
+    show_adapter,
+)
+from m2io_jax.models.policy import existing_folder, model_folder
 from m2io_jax.models.weights import WeightType, copy_weights
 
 
 def import_folder(source: Path, folder: Path, *, adapter: Path | None = None, dtype: WeightType | None = None) -> Path:
-    """Checks published weights (every tensor once, every shape) and copies them into a policy's folder.
+    """Check published weights (every tensor once, every shape) and copy them into a policy's folder.
 
     Args:
         adapter: a PEFT folder to add beside them.
@@ -30,28 +38,34 @@ def import_folder(source: Path, folder: Path, *, adapter: Path | None = None, dt
         UserError: the source is no folder of a model we have, its weights do not fit its config.json, or the folder
             holds something already.
     """
-    with _converted(source, folder, dtype) as (config, draft):
-        copy_weights(source, draft, config, dtype=dtype)
-        adapter = adapter or _adapter_of(source)
+    source = existing_folder(source)
+    read = read_folder(source)
+    files = consistent_files(read.files, read.config, str(source))
+    with _converted(source, read, folder, files, dtype) as draft:
+        copy_weights(source, draft, read.config, dtype=dtype)
+        adapter = adapter or adapter_folder(source)
         if adapter:
-            load_adapter(adapter, config.with_lora(read_lora(adapter)))  # it is this model's
+            load_adapter(adapter, read.config.with_lora(read_lora(adapter)))  # it is this model's
             copy_adapter(adapter, draft / ADAPTER_FOLDER)
+            show_adapter(draft)
     return folder
 
 
 def export_folder(run: Path, folder: Path, *, adapter: bool = False, dtype: WeightType = "bfloat16") -> Path:
-    """Writes a run's policy as a folder that transformers and vLLM load, adapters added to the weights.
+    """Write a run's policy as a folder that transformers and vLLM load, adapters added to the weights.
 
-    The processor's settings get the run's bound on pictures, so that a server shows the model what it was trained on.
+    The image processor's settings get the run's bound, in every file that a version of transformers reads, and
+    generation_config.json the stop tokens: a server shows the model what it was trained on, and stops where it does.
 
     Args:
+        run: a run's folder, or the folder of a model, as `RUN/model` is.
         adapter: write the adapters alone, as a PEFT folder.
 
     Raises:
         UserError: there is no policy, it has no adapters, or the folder holds something already.
     """
-    source = policy_folder(run)
-    found = _adapter_of(source)
+    source = existing_folder(run)
+    found = adapter_folder(source)
     if adapter and not found:
         raise UserError("This policy has no adapters.", where=str(run), mend="export it without --adapter")
     if adapter:
@@ -59,44 +73,58 @@ def export_folder(run: Path, folder: Path, *, adapter: bool = False, dtype: Weig
         with model_folder(folder) as draft:
             copy_adapter(found, draft)
         return folder
-    with _converted(source, folder, dtype) as (config, draft):
+    read = read_folder(source)
+    files = consistent_files(read.files, read.config, str(source), _max_pixels(run))
+    with _converted(source, read, folder, files, dtype) as draft:
         if found:
-            with merging(found, config) as merged:
-                copy_weights(source, draft, config, dtype=dtype, change=merged)
+            with merging(found, read.config) as merged:
+                copy_weights(source, draft, read.config, dtype=dtype, change=merged)
         else:
-            copy_weights(source, draft, config, dtype=dtype)
-        _bound_pictures(draft / "preprocessor_config.json", run / "config.yaml")
+            copy_weights(source, draft, read.config, dtype=dtype)
     return folder
 
 
 @contextmanager
-def _converted(source: Path, folder: Path, dtype: WeightType | None) -> Iterator[tuple[ModelConfig, Path]]:
-    """Everything but the weights, in a draft that becomes `folder` when it is complete."""
+def _converted(
+    source: Path, read: ModelFolder, folder: Path, files: dict[str, bytes], dtype: WeightType | None
+) -> Iterator[Path]:
+    """Write everything but the weights, in a draft that becomes `folder` when it is complete."""
     _require_empty(folder)
-    config = read_config(source)
-    check_tokenizer(load_tokenizer(source), config, source)
     with model_folder(folder) as draft:
-        for name, content in companions(source).items():
+        for name, content in files.items():
             (draft / name).write_bytes(content)
-        stored = json.loads((source / "config.json").read_text())
-        kind = dtype or stored.get("dtype") or stored.get("torch_dtype") or "bfloat16"
-        (draft / "config.json").write_bytes(json_bytes(write_config(config, kind)))
-        yield config, draft
+        stored = read_json(source / "config.json")
+        kinds = [dtype, stored.get("dtype"), stored.get("torch_dtype"), "bfloat16"]
+        kind = next(kind for kind in kinds if kind in FLOATS)
+        (draft / "config.json").write_bytes(json_bytes(write_config(read.config, kind)))
+        yield draft
 
 
-def _adapter_of(source: Path) -> Path | None:
-    return source / ADAPTER_FOLDER if (source / ADAPTER_FOLDER).is_dir() else None
+def _max_pixels(run: Path) -> int | None:
+    """Return the bound on images of the run that `run`, or `run/..` where it is a run's `model`, holds; None: no run.
+
+    Raises:
+        UserError: the run's config.yaml is damaged.
+    """
+    above = [path.parent for path in (run, run.resolve()) if path.name == "model"]
+    found = (folder / "config.yaml" for folder in (run, *above))
+    path = next((path for path in found if path.is_file()), None)
+    return None if path is None else _bound_in(path)
 
 
-def _bound_pictures(processor: Path, run: Path) -> None:
-    if not (processor.is_file() and run.is_file()):
-        return
-    settings, most = json.loads(processor.read_text()), yaml.safe_load(run.read_text())["batch"]["max_pixels"]
-    least = min(most, settings.get("min_pixels") or 3136)
-    settings |= {"min_pixels": least, "max_pixels": most}
-    if "size" in settings:
-        settings["size"] = {"shortest_edge": least, "longest_edge": most}
-    processor.write_bytes(json_bytes(settings))
+def _bound_in(path: Path) -> int | None:
+    try:
+        settings: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        mend = "restore the file: the bound on images stands there"
+        raise UserError(f"The run's configuration cannot be read: {error}.", where=str(path), mend=mend) from None
+    batch = settings.get("batch") if isinstance(settings, dict) else None
+    most = batch.get("max_pixels") if isinstance(batch, dict) else None
+    if most is None:
+        return None
+    if type(most) is not int or most < 1:
+        raise UserError(f"batch.max_pixels is {most!r} but must be a whole number above 0.", where=str(path))
+    return most
 
 
 def _require_empty(folder: Path) -> None:

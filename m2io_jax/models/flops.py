@@ -26,7 +26,7 @@ def group_flops(config: ModelConfig, *, rows: int, prompt: int, group: int, comp
 def picture_flops(config: ModelConfig, *, pictures: int, patches: int) -> tuple[float, float]:
     """The vision tower's forward pass over `pictures` of `patches` patches each; as `group_flops`."""
     vision = config.vision
-    window = (vision.window_size // vision.patch_size) ** 2
+    window = vision.window_side**2
     full = len(vision.fullatt_block_indexes)
     pairs = patches * (full * patches + (vision.depth - full) * min(window, patches))
     attention = 4 * pairs * vision.hidden_size

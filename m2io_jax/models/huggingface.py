@@ -1,184 +1,296 @@
-"""The files of a Hugging Face folder beside its weights: config.json to our dimensions and back, and what goes with it.
+"""config.json of a Hugging Face folder to our dimensions and back, for both families and either form of the file.
 
-    config.json                                   dimensions
-    *.safetensors, model.safetensors.index.json   weights (models/weights.py)
-    tokenizer, processor, generation settings     kept as they came, byte by byte
-
-A policy's folder is such a folder, ours and those that are published alike.
+transformers 4 wrote the language model's settings flat, newer versions in `text_config`. Every setting that either
+reads is read here, refused unless it has the one value that is computed (`_require_implemented`), or harmless
+(`HARMLESS`). What is none of these is told (`unknown_settings`).
 """
 
-import json
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from m2io_jax.errors import UserError
-from m2io_jax.models.preprocessing import CLIP_MEAN, CLIP_STD
+from m2io_jax.models.json_files import read_json
 from m2io_jax.models.sizes import ModelConfig, SpecialTokens, TextConfig, VisionConfig
+from m2io_jax.models.weight_files import ADAPTER_SETTINGS, FLOAT_HINT, adapter_alone
 
 FAMILIES = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "qwen2_vl": "Qwen2VLForConditionalGeneration"}
-LEAST_PIXELS, MOST_PIXELS = 56 * 56, 28 * 28 * 1280  # what the published processors allow a picture
+ACTS = {"qwen2_5_vl": "silu", "qwen2_vl": "quick_gelu"}  # of the vision tower; the language model's is silu
+FLOATS = ("float32", "bfloat16", "float16")
+MAX_SIZE, MAX_LAYERS = 2**24, 1024  # far above any published model; what a damaged file says is not allocated
+# As transformers has them where config.json does not say.
+THETA, MROPE_SECTION, MAX_POSITIONS = 1e6, (16, 24, 24), 32_768
 
-COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "preprocessor_config.json",
-    "video_preprocessor_config.json",
-    "processor_config.json",
-    "generation_config.json",
-)
+_READ = """
+    vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads rms_norm_eps
+    rope_theta rope_scaling rope_parameters tie_word_embeddings max_position_embeddings initializer_range
+    bos_token_id eos_token_id pad_token_id image_token_id video_token_id vision_start_token_id vision_end_token_id
+    text_config vision_config model_type architectures dtype torch_dtype
+    hidden_act use_sliding_window layer_types attention_dropout head_dim partial_rotary_factor quantization_config
+    compression_config
+    depth num_heads embed_dim mlp_ratio patch_size temporal_patch_size spatial_merge_size in_channels in_chans
+    out_hidden_size fullatt_block_indexes window_size tokens_per_second
+"""
+# Read by transformers and without effect on what is computed here, or by nothing at all.
+HARMLESS = """
+    transformers_version use_cache sliding_window max_window_layers spatial_patch_size vision_token_id auto_map
+    _name_or_path name_or_path model_name attn_implementation _attn_implementation _attn_implementation_autoset
+    return_dict output_hidden_states output_attentions torchscript use_bfloat16 tf_legacy_loss is_encoder_decoder
+    is_decoder add_cross_attention cross_attention_hidden_size tie_encoder_decoder chunk_size_feed_forward pruned_heads
+    id2label label2id num_labels problem_type finetuning_task task_specific_params tokenizer_class prefix
+    sep_token_id cls_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id
+    max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k top_p
+    typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
+    num_return_sequences output_scores return_dict_in_generate remove_invalid_values exponential_decay_length_penalty
+    suppress_tokens begin_suppress_tokens ignore_index unsloth_version unsloth_fixed transformers.js_config
+"""
+_KNOWN = frozenset((_READ + HARMLESS).split())
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The dimensions in a Hugging Face folder's config.json, as published or as newer transformers write it.
+    """Return the dimensions in a folder's config.json, as published or as newer transformers write it.
+
+    Stop tokens and the image processor's settings stand in other files (`companions.read_folder`).
 
     Raises:
         UserError: it is not there, not of these families, or asks for something that is not implemented.
     """
-    raw, where = read_json(folder / "config.json"), str(folder / "config.json")
-    family = raw.get("model_type")
-    if family not in FAMILIES:
-        raise UserError(f"model_type is {family!r}.", where=where, mend=f"one of: {', '.join(FAMILIES)}")
+    raw, where = _raw(folder), str(folder / "config.json")
     try:
-        # Newer versions keep the language model's own settings in a section; what it leaves empty stands outside.
-        text = raw | {key: value for key, value in (raw.get("text_config") or {}).items() if value is not None}
-        vision = raw.get("vision_config") or {}
-        _require_known(text, vision, family, where)
-        return ModelConfig(_vision(family, vision), _text(text), _special(text))
+        family = _require_family(raw, where)
+        text, vision = _sections(raw)
+        _require_implemented(raw, text, vision, where)
+        return ModelConfig(_vision(family, vision), _text(raw, text), _special(text))
     except KeyError as error:
         raise UserError(f"{error.args[0]} is missing.", where=where) from None
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"This is not the configuration of a model: {error}.", where=where) from None
+    except UserError as error:
+        raise UserError(error.what, where=error.where or where, mend=error.mend) from None
 
 
-def _require_known(text: Mapping[str, Any], vision: Mapping[str, Any], family: str, where: str) -> None:
-    """Refuses what would be computed in another way than here."""
-    rope = _rope(text)
-    act = vision.get("hidden_act", "quick_gelu" if family == "qwen2_vl" else "silu")
-    unknown = {
-        "use_sliding_window": text.get("use_sliding_window") or None,
-        "rope_scaling.type": {rope.get(key) for key in ("type", "rope_type")} - {None, "mrope", "default"} or None,
-        "hidden_act": text.get("hidden_act", "silu") if text.get("hidden_act", "silu") != "silu" else None,
-        "vision_config.hidden_act": act if act != ("quick_gelu" if family == "qwen2_vl" else "silu") else None,
-    }
-    for key, value in unknown.items():
-        if value is not None:
-            raise UserError(f"{value} is not implemented.", where=f"{where}: {key}")
+def unknown_settings(folder: Path) -> list[str]:
+    """Name the settings of a config.json that nobody here knows, dotted. They are not read."""
+    raw = _raw(folder)
+    sections = {"": raw} | {f"{name}.": raw.get(name) or {} for name in ("text_config", "vision_config")}
+    return sorted(f"{name}{key}" for name, section in sections.items() for key in section if key not in _KNOWN)
 
 
-def _rope(text: Mapping[str, Any]) -> Mapping[str, Any]:
-    return text.get("rope_parameters") or text.get("rope_scaling") or {}
+def config_stops(folder: Path) -> tuple[int, ...]:
+    """Return the stop tokens that a config.json names, which `read_config` has found to be tokens."""
+    named = _sections(_raw(folder))[0].get("eos_token_id")
+    return tuple(named) if isinstance(named, list) else () if named is None else (named,)
 
 
-def _size(found: Mapping[str, Any], key: str, otherwise: int | None = None) -> int:
-    """A dimension; without one `otherwise`, where that is given. Raises KeyError or ValueError: it is none."""
+def _raw(folder: Path) -> dict[str, Any]:
+    if not (folder / "config.json").is_file() and (folder / ADAPTER_SETTINGS).is_file():
+        raise adapter_alone(folder)
+    return read_json(folder / "config.json")
+
+
+def _sections(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of the language model and of the vision tower.
+
+    What the language model's section leaves empty stands outside of it.
+    """
+    inner = {key: value for key, value in (raw.get("text_config") or {}).items() if value is not None}
+    return {**raw, **inner}, dict(raw.get("vision_config") or {})
+
+
+def _require_family(raw: Mapping[str, Any], where: str) -> str:
+    """Return the model's family. Raises UserError: it is another, or lacks the head that predicts tokens."""
+    family, families = raw.get("model_type"), ", ".join(FAMILIES)
+    if family not in FAMILIES:
+        what = f"model_type is {family!r}."
+        if family is not None and not isinstance(raw.get("vision_config"), dict):
+            what = f"model_type is {family!r}, a model of text alone: there is no vision_config."
+        raise UserError(what, where=where, mend=f"one of: {families}")
+    architectures = raw.get("architectures") or [FAMILIES[family]]
+    if not isinstance(architectures, list) or not set(map(str, architectures)) <= set(FAMILIES.values()):
+        what = f"architectures is {architectures!r}; only {FAMILIES[family]} is implemented."
+        raise UserError(what, where=f"{where}: architectures", mend="give a model with its output head")
+    return family
+
+
+def _require_implemented(
+    raw: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any], where: str
+) -> None:
+    """Raise UserError where something would be computed in another way than here."""
+    for key in ("quantization_config", "compression_config"):
+        if (found := raw.get(key) or text.get(key) or vision.get(key)) is not None:
+            method = found.get("quant_method", "an unnamed method") if isinstance(found, dict) else found
+            what = f"The weights are quantised, by {method}; only float weights can be read."
+            raise UserError(what, where=f"{where}: {key}", mend=FLOAT_HINT)
+    for name in ("rope_parameters", "rope_scaling"):
+        _require_rope(text, name, {"mrope", "default"}, where)
+        _require_rope(vision, name, {"axial", "default"}, f"{where}: vision_config")
+    act, layers = ACTS[raw["model_type"]], text.get("layer_types")
+    head_dim = text["hidden_size"] // (text["num_attention_heads"] or 1)
+    vision_width = vision.get("embed_dim") if "embed_dim" in vision else vision.get("hidden_size")
+    vision_head_dim = (vision_width or 0) // (vision.get("num_heads") or 1)
+    # Each setting, what it is, and the one value that is computed.
+    needed = [
+        ("use_sliding_window", text.get("use_sliding_window") or False, False),
+        ("layer_types", sorted(set(layers or ["full_attention"])), ["full_attention"]),
+        ("attention_dropout", text.get("attention_dropout") or 0, 0),
+        ("hidden_act", text.get("hidden_act", "silu"), "silu"),
+        ("head_dim", text.get("head_dim") or head_dim, head_dim),
+        ("vision_config.hidden_act", vision.get("hidden_act", act), act),
+        ("vision_config.head_dim", vision.get("head_dim") or vision_head_dim, vision_head_dim),
+        ("vision_config.in_channels", vision.get("in_channels") or 3, 3),
+        ("vision_config.in_chans", vision.get("in_chans") or 3, 3),
+    ]
+    for key in ("dtype", "torch_dtype"):
+        if (stored := raw.get(key)) not in (None, "auto", *FLOATS):
+            raise UserError(f"{stored} is not implemented: only {', '.join(FLOATS)}.", where=f"{where}: {key}")
+    for key, found, expected in needed:
+        if found != expected:
+            raise UserError(f"{found} is not implemented: only {expected}.", where=f"{where}: {key}")
+
+
+def _require_rope(section: Mapping[str, Any], name: str, allowed: set[str], where: str) -> None:
+    rope = section.get(name) or {}
+    for key in ("type", "rope_type"):
+        if (kind := rope.get(key)) is not None and kind not in allowed:
+            what = f"{kind} is not implemented: only {' and '.join(sorted(allowed))}."
+            raise UserError(what, where=f"{where}: {name}.{key}")
+    if nested := [key for key, value in rope.items() if isinstance(value, dict)]:
+        what = f"Rotary positions that differ by layer ({nested[0]}) are not implemented."
+        raise UserError(what, where=f"{where}: {name}")
+    partial = rope.get("partial_rotary_factor", section.get("partial_rotary_factor"))
+    if partial not in (None, 1):
+        raise UserError(f"{partial} is not implemented: only 1.", where=f"{where}: partial_rotary_factor")
+
+
+def _rope(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rotary settings, by either name; transformers prefers `rope_scaling` where both stand."""
+    return {**(section.get("rope_parameters") or {}), **(section.get("rope_scaling") or {})}
+
+
+def _size(found: Mapping[str, Any], key: str, otherwise: int | None = None, most: int = MAX_SIZE) -> int:
+    """Return a dimension; without one `otherwise`, where that is given. Raises KeyError or ValueError: it is none."""
     value = found[key] if otherwise is None else found.get(key, otherwise)
     if type(value) is not int or value < 1:
         raise ValueError(f"{key} is {value!r} but must be a whole number above 0")
+    if value > most:
+        raise ValueError(f"{key} is {value} but may be {most} at most")
     return value
 
 
-def _text(text: Mapping[str, Any]) -> TextConfig:
-    heads, rope = _size(text, "num_attention_heads"), _rope(text)
+def _number(value: Any, key: str) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{key} is {value!r} but must be a number above 0")
+    return value
+
+
+def _text(raw: Mapping[str, Any], text: Mapping[str, Any]) -> TextConfig:
+    heads, rope, hidden = _size(text, "num_attention_heads"), _rope(text), _size(text, "hidden_size")
+    section = rope.get("mrope_section", MROPE_SECTION)
+    if not isinstance(section, list | tuple) or len(section) != 3 or any(type(n) is not int or n < 0 for n in section):
+        raise ValueError(f"mrope_section is {section!r} but must be three whole numbers")
+    # Either place ties them: transformers 5 reads the outer one, or else the section's.
+    tied = [raw.get("tie_word_embeddings"), (raw.get("text_config") or {}).get("tie_word_embeddings")]
+    if any(value not in (None, True, False) or value in (0, 1) and type(value) is not bool for value in tied):
+        raise ValueError(f"tie_word_embeddings is {tied} but must be true or false")
+    shared = text.get("num_key_value_heads", heads) is None
     return TextConfig(
         vocab_size=_size(text, "vocab_size"),
-        hidden_size=_size(text, "hidden_size"),
+        hidden_size=hidden,
         intermediate_size=_size(text, "intermediate_size"),
-        num_hidden_layers=_size(text, "num_hidden_layers"),
+        num_hidden_layers=_size(text, "num_hidden_layers", most=MAX_LAYERS),
         num_attention_heads=heads,
-        num_key_value_heads=_size(text, "num_key_value_heads"),
-        mrope_section=tuple(rope["mrope_section"]),
-        head_dim=_size(text, "hidden_size") // heads,
-        rms_norm_eps=text["rms_norm_eps"],
-        rope_theta=rope.get("rope_theta") or text["rope_theta"],
-        tie_word_embeddings=text.get("tie_word_embeddings", False),
-        max_position_embeddings=text["max_position_embeddings"],
+        num_key_value_heads=heads if shared else _size(text, "num_key_value_heads"),
+        mrope_section=tuple(section),
+        head_dim=hidden // heads,
+        rms_norm_eps=_number(text["rms_norm_eps"], "rms_norm_eps"),
+        rope_theta=_number(rope.get("rope_theta") or text.get("rope_theta") or THETA, "rope_theta"),
+        tie_word_embeddings=any(tied),
+        max_position_embeddings=text.get("max_position_embeddings", MAX_POSITIONS),
         initializer_range=text.get("initializer_range", 0.02),
     )
 
 
 def _vision(family: str, vision: Mapping[str, Any]) -> VisionConfig:
+    rope, depth = _rope(vision), _size(vision, "depth", most=MAX_LAYERS)
+    theta = rope.get("rope_theta") or vision.get("rope_theta") or VisionConfig.rope_theta
     common = dict(
-        depth=_size(vision, "depth"),
+        depth=depth,
         num_heads=_size(vision, "num_heads"),
         patch_size=_size(vision, "patch_size"),
         temporal_patch_size=_size(vision, "temporal_patch_size", 2),
         spatial_merge_size=_size(vision, "spatial_merge_size", 2),
-        in_channels=vision.get("in_channels") or vision.get("in_chans") or 3,
+        rope_theta=_number(theta, "vision_config.rope_theta"),
     )
     if family == "qwen2_vl":  # whose `hidden_size` is what comes out
+        width, ratio = _size(vision, "embed_dim"), _number(vision.get("mlp_ratio", 4), "mlp_ratio")
         return VisionConfig(
-            hidden_size=_size(vision, "embed_dim"),
-            intermediate_size=int(_size(vision, "embed_dim") * vision.get("mlp_ratio", 4)),
+            hidden_size=width,
+            intermediate_size=_size({"embed_dim * mlp_ratio": int(width * ratio)}, "embed_dim * mlp_ratio"),
             out_hidden_size=_size(vision, "hidden_size"),
-            fullatt_block_indexes=tuple(range(_size(vision, "depth"))),
+            fullatt_block_indexes=tuple(range(depth)),
             norm="layer",
             mlp="quick_gelu",
             **common,
         )
-    return VisionConfig(
+    full = vision["fullatt_block_indexes"]
+    if not isinstance(full, list) or any(type(number) is not int for number in full):
+        raise ValueError(f"fullatt_block_indexes is {full!r} but must be a list of whole numbers")
+    found = VisionConfig(
         hidden_size=_size(vision, "hidden_size"),
         intermediate_size=_size(vision, "intermediate_size"),
         out_hidden_size=_size(vision, "out_hidden_size"),
-        fullatt_block_indexes=tuple(vision["fullatt_block_indexes"]),
+        fullatt_block_indexes=tuple(full),
         window_size=_size(vision, "window_size"),
+        tokens_per_second=_number(vision.get("tokens_per_second", 4), "tokens_per_second"),
         **common,
     )
+    if found.window_side < 1:
+        least = found.patch_size * found.spatial_merge_size
+        raise ValueError(f"window_size is {found.window_size} but must be a merged patch at least, {least} pixels")
+    return found
+
+
+def token_ids(value: Any, rows: int, where: str) -> tuple[int, ...]:
+    """Return the ids that a setting names: one, a list, or none.
+
+    Raises:
+        UserError: one is no id of a vocabulary of `rows` tokens.
+    """
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    for number in ids:
+        if type(number) is not int or not 0 <= number < rows:
+            raise UserError(f"{number!r} is no token of a vocabulary of {rows}.", where=where)
+    return tuple(ids)
 
 
 def _special(found: Mapping[str, Any]) -> SpecialTokens:
-    default = SpecialTokens()
+    default, rows = SpecialTokens(), _size(found, "vocab_size")
 
-    def first(otherwise: int, *keys: str) -> int:
-        for key in keys:
-            value = found.get(key)
-            if value is not None and value != []:
-                return value[0] if isinstance(value, list) else value
-        return otherwise
+    def ids(key: str) -> tuple[int, ...]:
+        return token_ids(found.get(key), rows, f"config.json: {key}")
 
-    return SpecialTokens(
-        pad=first(default.pad, "pad_token_id", "bos_token_id"),
-        eos=first(default.eos, "eos_token_id"),
-        image_pad=first(default.image_pad, "image_token_id"),
-        video_pad=first(default.video_pad, "video_token_id"),
-        vision_start=first(default.vision_start, "vision_start_token_id"),
-        vision_end=first(default.vision_end, "vision_end_token_id"),
+    def required(key: str, otherwise: int) -> int:
+        return (ids(key) or token_ids(otherwise, rows, f"config.json: {key}, which is missing"))[0]
+
+    eos, bos = ids("eos_token_id") or (min(default.eos, rows - 1),), ids("bos_token_id")
+    special = SpecialTokens(
+        pad=(ids("pad_token_id") or bos or (min(default.pad, rows - 1),))[0],
+        eos=eos[0],
+        image_pad=required("image_token_id", default.image_pad),
+        video_pad=required("video_token_id", default.video_pad),
+        vision_start=required("vision_start_token_id", default.vision_start),
+        vision_end=required("vision_end_token_id", default.vision_end),
+        bos=bos[0] if bos else None,
     )
+    return replace(special, stops=tuple(dict.fromkeys(eos + bos)))
 
 
 def write_config(config: ModelConfig, dtype: str) -> dict[str, Any]:
-    """A config.json in the published form, which transformers, vLLM and `read_config` read."""
-    text, vision, special = config.text, config.vision, config.special
-    family = "qwen2_vl" if vision.mlp == "quick_gelu" else "qwen2_5_vl"
-    common = dict(
-        depth=vision.depth,
-        num_heads=vision.num_heads,
-        patch_size=vision.patch_size,
-        spatial_patch_size=vision.patch_size,
-        temporal_patch_size=vision.temporal_patch_size,
-        spatial_merge_size=vision.spatial_merge_size,
-        in_chans=vision.in_channels,
-        in_channels=vision.in_channels,
-    )
-    if family == "qwen2_vl":
-        ratio = vision.intermediate_size // vision.hidden_size
-        towers = dict(embed_dim=vision.hidden_size, mlp_ratio=ratio, hidden_size=vision.out_hidden_size)
-    else:
-        towers = dict(
-            hidden_size=vision.hidden_size,
-            intermediate_size=vision.intermediate_size,
-            out_hidden_size=vision.out_hidden_size,
-            fullatt_block_indexes=list(vision.fullatt_block_indexes),
-            window_size=vision.window_size,
-            hidden_act="silu",
-            tokens_per_second=2,
-        )
+    """Return a config.json in the published form, which transformers, vLLM and `read_config` read."""
+    text, special = config.text, config.special
+    family = "qwen2_vl" if config.vision.mlp == "quick_gelu" else "qwen2_5_vl"
     return {
         "architectures": [FAMILIES[family]],
         "model_type": family,
@@ -197,78 +309,51 @@ def write_config(config: ModelConfig, dtype: str) -> dict[str, Any]:
         "tie_word_embeddings": text.tie_word_embeddings,
         "use_sliding_window": False,
         "torch_dtype": dtype,
-        "bos_token_id": special.pad,
+        "bos_token_id": special.bos,
         "pad_token_id": special.pad,
         "eos_token_id": special.eos,
         "image_token_id": special.image_pad,
         "video_token_id": special.video_pad,
         "vision_start_token_id": special.vision_start,
         "vision_end_token_id": special.vision_end,
-        "vision_config": {"model_type": family, **common, **towers},
+        "vision_config": _vision_section(family, config.vision),
     }
 
 
-def companions(folder: Path) -> dict[str, bytes]:
-    """The files of `COMPANIONS` that a folder has."""
-    return {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).is_file()}
+def _vision_section(family: str, vision: VisionConfig) -> dict[str, Any]:
+    common = dict(
+        depth=vision.depth,
+        num_heads=vision.num_heads,
+        patch_size=vision.patch_size,
+        spatial_patch_size=vision.patch_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        spatial_merge_size=vision.spatial_merge_size,
+        in_chans=vision.in_channels,
+        in_channels=vision.in_channels,
+    )
+    if vision.rope_theta != VisionConfig.rope_theta:  # transformers 5 alone reads it
+        common["rope_parameters"] = {"rope_type": "axial", "rope_theta": vision.rope_theta}
+    if family == "qwen2_vl":
+        sizes = dict(embed_dim=vision.hidden_size, mlp_ratio=mlp_ratio(vision), hidden_size=vision.out_hidden_size)
+    else:
+        sizes = dict(
+            hidden_size=vision.hidden_size,
+            intermediate_size=vision.intermediate_size,
+            out_hidden_size=vision.out_hidden_size,
+            fullatt_block_indexes=list(vision.fullatt_block_indexes),
+            window_size=vision.window_size,
+            hidden_act="silu",
+            tokens_per_second=vision.tokens_per_second,
+        )
+    return {"model_type": family, **common, **sizes}
 
 
-def default_companions(config: ModelConfig) -> dict[str, bytes]:
-    """Processor and generation settings for a model that was made here."""
-    vision, special = config.vision, config.special
-    processor = {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "processor_class": "Qwen2VLProcessor" if vision.mlp == "quick_gelu" else "Qwen2_5_VLProcessor",
-        "min_pixels": LEAST_PIXELS,
-        "max_pixels": MOST_PIXELS,
-        "patch_size": vision.patch_size,
-        "temporal_patch_size": vision.temporal_patch_size,
-        "merge_size": vision.spatial_merge_size,
-        "image_mean": [round(float(number), 8) for number in CLIP_MEAN],
-        "image_std": [round(float(number), 8) for number in CLIP_STD],
-    }
-    generation = {"bos_token_id": special.pad, "pad_token_id": special.pad, "eos_token_id": [special.eos, special.pad]}
-    return {
-        "preprocessor_config.json": json_bytes(processor),
-        "generation_config.json": json_bytes(generation),
-    }
-
-
-def check_tokenizer(tokenizer, config: ModelConfig, folder: Path) -> None:
-    """The tokenizer's marks have the ids that config.json says, so that pictures are found where they stand.
-
-    Raises:
-        UserError: they have not.
-    """
-    special = config.special
-    marks = {
-        "<|vision_start|>": special.vision_start,
-        "<|vision_end|>": special.vision_end,
-        "<|image_pad|>": special.image_pad,
-        "<|video_pad|>": special.video_pad,
-    }
-    found = {mark: tokenizer.convert_tokens_to_ids(mark) for mark in marks}
-    wrong = [f"{mark} is {found[mark]}, config.json says {marks[mark]}" for mark in marks if found[mark] != marks[mark]]
-    if wrong:
-        raise UserError("\n    ".join(["The tokenizer is not this model's:", *wrong]), where=str(folder))
-
-
-def json_bytes(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        UserError: the file cannot be read, or holds something else.
-    """
-    try:
-        found = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"This file cannot be read: {error.strerror}.", where=str(path)) from None
-    except ValueError as error:
-        raise UserError(f"This is not JSON: {error}.", where=str(path)) from None
-    if not isinstance(found, dict):
-        raise UserError("A JSON object was expected.", where=str(path))
-    return found
+def mlp_ratio(vision: VisionConfig) -> int | float:
+    """Return the ratio of Qwen2-VL's config.json for which `int(embed_dim * mlp_ratio)` is the hidden layer's size."""
+    width, size = vision.hidden_size, vision.intermediate_size
+    if size % width == 0:
+        return size // width
+    ratio = size / width
+    while int(width * ratio) < size:
+        ratio = math.nextafter(ratio, math.inf)
+    return ratio

@@ -77,13 +77,14 @@ def tokens_of(grid: PictureGrid, vision: VisionConfig) -> int:
 def patch_geometry(height: int, width: int, vision: VisionConfig) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of each patch [patches, 2] and its window [patches], in the image processor's patch order.
 
-    Windows are `window_size` pixels on a side, cut from the top left corner; those at the right and bottom are smaller.
+    Windows are `window_side` patches on a side, cut from the top left corner; those at the right and at the bottom are
+    smaller.
     """
     merge = vision.spatial_merge_size
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     units = (height // merge, merge, width // merge, merge)
     order = np.stack([rows, columns], -1).reshape(*units, 2).transpose(0, 2, 1, 3, 4).reshape(-1, 2)
-    side = vision.window_size // vision.patch_size
+    side = vision.window_side or merge  # 0 only where every block sees the whole image
     across = -(-width // side)
     return order, (order[:, 0] // side) * across + order[:, 1] // side
 

@@ -2,13 +2,19 @@
 
     adapter_config.json          rank, alpha, the modules that are adapted
     adapter_model.safetensors    lora_A [rank, in] and lora_B [out, rank] of every layer
+
+A policy's folder keeps them in `adapter/`. Beside its weights lie the same two files once more, and a README.md: so
+transformers with PEFT opens the whole policy, and whoever opens the base alone can read that it is.
 """
 
+import math
+import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,16 +22,37 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 
 from m2io_jax.errors import UserError
-from m2io_jax.models.huggingface import json_bytes, read_json
-from m2io_jax.models.lora import ADAPTER, is_adapter
+from m2io_jax.models.json_files import json_bytes, read_json
+from m2io_jax.models.lora import ADAPTER, fresh, is_adapter
 from m2io_jax.models.sizes import LoraConfig, ModelConfig
+from m2io_jax.models.weight_files import ADAPTER_SETTINGS as SETTINGS
+from m2io_jax.models.weight_files import ADAPTER_TENSORS as TENSORS
+from m2io_jax.models.weight_files import require_complete
 from m2io_jax.models.weights import MODULES, declared, in_torch, listed, published, save_tensors
 from m2io_jax.parallel.exchange import whole
 
-SETTINGS, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_FOLDER = "adapter"
 MATRICES = {"a": "lora_A", "b": "lora_B"}
-# What would make an adapter compute something else than `alpha / rank * (x @ a) @ b`.
-_UNKNOWN_TO_US = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layer_replication")
+# Settings that make an adapter compute something else than `alpha / rank * (x @ a) @ b` in every module, and why.
+_REFUSED = {
+    "use_dora": "it scales the weights' columns too (DoRA)",
+    "rank_pattern": "its modules differ in rank",
+    "alpha_pattern": "its modules differ in alpha",
+    "modules_to_save": "it trained whole modules beside the adapters",
+    "fan_in_fan_out": "its matrices are stored the other way round",
+    "layer_replication": "it repeats layers of the model",
+    "lora_bias": "its matrices have a bias",
+    "trainable_token_indices": "it trained embeddings of tokens",
+    "target_parameters": "it adapts parameters that are no modules",
+    "alora_invocation_tokens": "it is active from some token on only (aLoRA)",
+    "use_qalora": "it pools its inputs (QALoRA)",
+    "use_bdlora": "its matrices are block-diagonal (BD-LoRA)",
+    "arrow_config": "it mixes several adapters (Arrow)",
+    "monteclora_config": "it draws its matrices anew (MonteCLoRA)",
+}
+# Ways to begin that leave the model's own weights as they are; the others change them.
+_STARTS = (None, True, False, "gaussian", "orthogonal", "eva", "mica")
+_START_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def save_adapter(folder: Path | None, params: nnx.State, config: ModelConfig) -> None:
@@ -66,60 +93,121 @@ def save_adapter(folder: Path | None, params: nnx.State, config: ModelConfig) ->
 
 
 def read_lora(folder: Path) -> LoraConfig:
-    """Rank, alpha and modules of a PEFT folder.
+    """Return rank, alpha and modules of a PEFT folder.
+
+    How the adapters began, their dropout, and which layers they were put on change nothing of what they compute.
 
     Raises:
-        UserError: it is no LoRA adapter, or one that computes what ours cannot.
+        UserError: naming the setting: the adapter computes something that is not implemented, or is damaged.
     """
     settings, where = read_json(folder / SETTINGS), str(folder / SETTINGS)
     if settings.get("peft_type") != "LORA":
         raise UserError(f"peft_type is {settings.get('peft_type')!r}.", where=where, mend="give a LoRA adapter")
-    used = [key for key in _UNKNOWN_TO_US if settings.get(key)]
+    used = [f"{key} ({why})" for key, why in _REFUSED.items() if settings.get(key)]
     if settings.get("bias", "none") != "none":
-        used.append("bias")
-    # Other ways to begin change the model's own weights.
-    if settings.get("init_lora_weights") not in (None, True, False, "gaussian"):
-        used.append("init_lora_weights")
+        used.append(f"bias (it trained the modules' biases: {settings['bias']})")
     if used:
         raise UserError(f"This adapter uses what is not implemented here: {', '.join(used)}.", where=where)
-    try:
-        rank, alpha = int(settings["r"]), float(settings["lora_alpha"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"r and lora_alpha must be numbers: {error}.", where=where) from None
+    _require_plain_start(settings.get("init_lora_weights"), where)
+    rank, alpha = _rank_and_alpha(settings, where)
     with _open(folder) as file:
-        targets = {re.escape(_our_module(name, folder)) for name in file.keys()}
-    return LoraConfig(rank, alpha * rank**0.5 if settings.get("use_rslora") else alpha, tuple(sorted(targets)))
+        modules = {_published_module(name): _our_module(name, folder) for name in file.keys()}
+        _require_targeted(settings, file.keys(), where)
+        ranks = {(file.get_slice(name).get_shape() or [0])[0] for name in file.keys() if ".lora_A." in name}
+    if not modules:
+        raise UserError("This adapter holds no tensors.", where=str(folder / TENSORS))
+    if rank not in ranks:
+        raise UserError(f"r is {rank}, but its matrices have rank {min(ranks, default=0)}.", where=f"{where}: r")
+    targets = tuple(sorted({re.escape(module) for module in modules.values()}))
+    return LoraConfig(rank, alpha * rank**0.5 if settings.get("use_rslora") else alpha, targets)
+
+
+def _require_plain_start(start: Any, where: str) -> None:
+    """Raise UserError where the adapters began in a way that changed the model's own weights, or may have."""
+    known = isinstance(start, bool | str | None) and start in _STARTS
+    if known or isinstance(start, str) and start.lower() in _STARTS:
+        return
+    where = f"{where}: init_lora_weights"
+    if isinstance(start, str) and start.lower().startswith(_START_CHANGES_BASE):
+        what = f"These adapters began by {start!r}, which changed the model's own weights: they fit no published model."
+        mend = "save them with PEFT's path_initial_model_for_weight_conversion, or merge them into their model"
+        raise UserError(what, where=where, mend=mend)
+    what, mend = f"{start!r} is not known here: it may have changed the model's own weights.", f"one of: {_STARTS}"
+    raise UserError(what, where=where, mend=mend)
+
+
+def _rank_and_alpha(settings: Mapping[str, Any], where: str) -> tuple[int, float]:
+    rank, alpha = settings.get("r"), settings.get("lora_alpha")
+    if type(rank) is not int or type(alpha) not in (int, float) or not math.isfinite(alpha):
+        raise UserError(f"r and lora_alpha must be numbers: they are {rank!r} and {alpha!r}.", where=where)
+    return rank, float(alpha)
+
+
+def _require_targeted(settings: Mapping[str, Any], names: list[str], where: str) -> None:
+    """Raise UserError where the file adapts a module that the settings leave out: PEFT would pass over it in silence.
+
+    A list of names is compared as PEFT compares it. A regular expression is not run, for it comes with the file.
+    """
+    targets, layers = settings.get("target_modules"), settings.get("layers_to_transform")
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        return
+    targets = {spelling for target in targets for spelling in (target, published(target))}
+    layers = [layers] if type(layers) is int else layers
+    for name in names:
+        module = _published_module(name)
+        spelled = (module, in_torch(module), name.removeprefix("base_model.model.").partition(".lora_")[0])
+        if not any(f".{spelling}".endswith(f".{target}") for spelling in spelled for target in targets):
+            what = f"{name} adapts a module that target_modules does not name."
+            raise UserError(what, where=f"{where}: target_modules", mend="give both files of the same adapter")
+        layer = re.search(r"\.(\d+)\.", module)
+        if isinstance(layers, list) and layers and not targets & set(spelled) and layer and int(layer[1]) not in layers:
+            what = f"{name} adapts a layer that layers_to_transform does not name."
+            raise UserError(what, where=f"{where}: layers_to_transform", mend="give both files of the same adapter")
 
 
 def load_adapter(folder: Path, config: ModelConfig) -> nnx.State:
-    """The adapters of a PEFT folder for a model of `config`, whose `lora` is `read_lora(folder)`; float32.
+    """Load the adapters of a PEFT folder for a model of `config`, whose `lora` is `read_lora(folder)`; float32.
+
+    A layer that the folder does not adapt gets an adapter that changes nothing, as new ones do: layers are stacked.
 
     Raises:
-        UserError: all listed together, tensors that are missing or of another shape.
+        UserError: all listed together, tensors without their other half or of another shape.
     """
-    filled, problems = {}, []
+    abstract = declared(config)
+    filled, problems = dict(nnx.to_flat_state(fresh(abstract, seed=0))), []
     with _open(folder) as file:
         stored = {_plain(name): name for name in file.keys()}
         unused = set(stored)
-        for path, param in nnx.to_flat_state(declared(config)):
-            if not is_adapter(path):
-                continue
-            shape, layers = param.get_value().shape, []
-            for name in _tensor_names(path, shape):
+        for path, param in list(filled.items()):
+            shape, layers = param.get_value().shape, np.array(param.get_value())
+            stack = layers if len(shape) == 3 else layers[None]
+            for layer, name in enumerate(_tensor_names(path, shape)):
                 unused.discard(name)
-                found = file.get_tensor(stored[name]) if name in stored else None
-                if found is None:
-                    problems.append(f"{name} is missing")
-                elif found.shape != shape[-1:-3:-1]:
+                if name not in stored:
+                    if _other_half(name) in stored:
+                        problems.append(f"{name} is missing")
+                    continue
+                found = file.get_tensor(stored[name])
+                if found.shape != shape[-1:-3:-1]:
                     problems.append(f"{name} is {list(found.shape)}, the model's is {list(shape[-1:-3:-1])}")
                 else:
-                    layers.append(found.astype(np.float32).T)
-            if not problems:
-                filled[path] = param.replace(jnp.asarray(np.stack(layers) if len(shape) == 3 else layers[0]))
+                    stack[layer] = found.astype(np.float32).T
+            filled[path] = param.replace(jnp.asarray(layers))
     problems += [f"{name} is no module of this model" for name in unused]
     if problems:
         raise UserError("\n    ".join(["The adapter is not this model's:", *listed(problems)]), where=str(folder))
     return nnx.from_flat_state(filled)
+
+
+def _other_half(name: str) -> str:
+    return name.replace(".lora_A.", ".lora_B.") if ".lora_A." in name else name.replace(".lora_B.", ".lora_A.")
+
+
+def adapter_folder(folder: Path) -> Path | None:
+    """Return where a model's folder keeps its adapters: in `adapter/`, or beside its weights; None without any."""
+    if (folder / ADAPTER_FOLDER).is_dir():
+        return folder / ADAPTER_FOLDER
+    return folder if (folder / SETTINGS).is_file() else None
 
 
 def copy_adapter(source: Path, folder: Path) -> None:
@@ -127,6 +215,35 @@ def copy_adapter(source: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name in (SETTINGS, TENSORS):
         shutil.copyfile(source / name, folder / name)
+
+
+README = """---
+library_name: peft
+---
+# A policy of m2io_jax with adapters
+
+The weights in `model*.safetensors` are the base that the run started from. What the run trained are the adapters in
+`adapter/`; the same two files lie here once more.
+
+- `m2io` reads both.
+- transformers opens both where PEFT is installed, and **the base alone, without a word, where it is not**.
+- vLLM and most other servers open **the base alone**, or refuse the folder.
+
+To serve or share the policy:
+
+    m2io convert export FOLDER out            # one model, adapters added to its weights
+    m2io convert export FOLDER out --adapter  # the adapters alone, for PEFT or vLLM's LoRA modules
+"""
+
+
+def show_adapter(folder: Path) -> None:
+    """Put a model's adapters where transformers looks for them, and say in a README.md what the folder holds."""
+    for name in (SETTINGS, TENSORS):
+        try:
+            os.link(folder / ADAPTER_FOLDER / name, folder / name)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(folder / ADAPTER_FOLDER / name, folder / name)
+    (folder / "README.md").write_text(README)
 
 
 @contextmanager
@@ -152,6 +269,11 @@ def merging(folder: Path, config: ModelConfig) -> Iterator[Callable[[str, np.nda
 
 
 def _open(folder: Path):
+    if not (folder / TENSORS).is_file() and (folder / "adapter_model.bin").is_file():
+        what = "The adapter cannot be read: it is in PyTorch's pickle format (adapter_model.bin), not in safetensors."
+        mend = "load it with PEFT where it is trusted and save it again: PeftModel.save_pretrained(OTHER)"
+        raise UserError(what, where=str(folder), mend=mend)
+    require_complete(folder / TENSORS, "adapter")
     try:
         return safe_open(str(folder / TENSORS), framework="numpy")
     except (OSError, SafetensorError) as error:
@@ -170,8 +292,12 @@ def _plain(name: str) -> str:
     return published(name.removeprefix("base_model.model.").replace(".default.weight", ".weight"))
 
 
+def _published_module(name: str) -> str:
+    return re.sub(r"\.lora_[AB]\.weight$", "", _plain(name))
+
+
 def _our_module(name: str, folder: Path) -> str:
-    module = re.sub(r"\.lora_[AB]\.weight$", "", _plain(name))
+    module = _published_module(name)
     ours = {theirs: ours for ours, theirs in MODULES.items()}
     template = re.sub(r"(?<=\.)\d+(?=\.)", "{}", module, count=1)
     if module in ours or template in ours:

@@ -4,6 +4,7 @@
     FOLDER/adapter/   a PEFT folder, where the policy has adapters
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,35 +18,35 @@ from jax.sharding import Mesh
 from m2io_jax.config import MeshConfig
 from m2io_jax.errors import UserError
 from m2io_jax.files import replaced_whole, sampled_digest
-from m2io_jax.models.huggingface import (
-    check_tokenizer,
-    companions,
-    default_companions,
-    json_bytes,
-    read_config,
-    write_config,
-)
+from m2io_jax.models.companions import consistent_files, read_folder
+from m2io_jax.models.huggingface import read_config, write_config
 from m2io_jax.models.inserter import Inserter
+from m2io_jax.models.json_files import json_bytes
 from m2io_jax.models.lora import fold, fresh
-from m2io_jax.models.peft import load_adapter, read_lora, save_adapter
+from m2io_jax.models.peft import ADAPTER_FOLDER, adapter_folder, load_adapter, read_lora, save_adapter, show_adapter
 from m2io_jax.models.sizes import Computation, LoraConfig, ModelConfig, model_config
 from m2io_jax.models.tokenizer import TextCodec, load_tokenizer, save_tokenizer
+from m2io_jax.models.weight_files import ADAPTER_SETTINGS, adapter_alone
 from m2io_jax.models.weights import WeightType, declared, load_weights, save_weights
 from m2io_jax.parallel.exchange import is_first, wait_for_all
 from m2io_jax.parallel.mesh import make_mesh
 
 BASE = Path(__file__).parent / "base"
-ADAPTER_FOLDER = "adapter"
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A model's dimensions, its weights, the tokenizer it speaks, and the files that it came with."""
+    """A model's dimensions, its weights, the tokenizer it speaks, and the files that it came with.
+
+    Attributes:
+        max_pixels: the largest image that a run showed it, which its folder then says; None before a run.
+    """
 
     config: ModelConfig
     params: nnx.State
     codec: TextCodec
     companions: Mapping[str, bytes] = field(default_factory=dict)
+    max_pixels: int | None = None
 
     @cached_property
     def structure(self) -> nnx.GraphDef:
@@ -97,7 +98,8 @@ class Policy:
     def _write_companions(self, folder: Path, dtype: WeightType) -> None:
         if "tokenizer.json" not in self.companions:
             save_tokenizer(self.codec.tokenizer, folder)
-        for name, content in (default_companions(self.config) | dict(self.companions)).items():
+        files = consistent_files(self.companions, self.config, str(folder), self.max_pixels)
+        for name, content in files.items():
             (folder / name).write_bytes(content)
         (folder / "config.json").write_bytes(json_bytes(write_config(self.config, dtype)))
         if self.config.lora is not None:
@@ -107,6 +109,8 @@ class Policy:
         save_weights(folder, self.params, self.config, dtype=dtype)
         if self.config.lora is not None:
             save_adapter(folder and folder / ADAPTER_FOLDER, self.params, self.config)
+            if folder is not None:
+                show_adapter(folder)
 
 
 @contextmanager
@@ -138,7 +142,7 @@ def load_policy(
 
     Args:
         init: `base` (the weights that ship), `random`, or the path of a run or of a Hugging Face folder.
-        size: a name of `models/sizes.py`; what is loaded must have its dimensions. None takes any.
+        size: a name of `models/sizes.py`; what is loaded must have weights of its shapes. None takes any.
         seed: of random weights.
         mesh: where weights are streamed to, shard by shard; None is the first device.
         dtype: of the weights.
@@ -149,20 +153,27 @@ def load_policy(
     if init == "random":
         config = model_config(size)
         params = nnx.split(Inserter(config, rngs=nnx.Rngs(seed)))[1]
-        return Policy(config, params, TextCodec(load_tokenizer(BASE)))
+        return Policy(config, params, TextCodec(load_tokenizer(BASE), config.special.stops))
     folder = _folder_of(init)
-    if not (folder / "config.json").is_file():
-        mend = "give `base`, `random`, or the path of a finished run or of a Hugging Face folder"
-        raise UserError("There is no model here.", where=str(folder / "config.json"), mend=mend)
-    config, tokenizer = read_config(folder), load_tokenizer(folder)
-    if size is not None and not config.same_shapes(model_config(size)):
-        raise UserError(f"These weights are not of size `{size}`.", where=str(folder), mend="give `model` their size")
-    check_tokenizer(tokenizer, config, folder)
+    read = read_folder(folder)
+    config = read.config
+    if size is not None and (differences := config.shape_differences(model_config(size))):
+        what = "\n    ".join([f"These weights are not of size `{size}`:", *differences])
+        raise UserError(what, where=str(folder), mend="give `model` their size, or model=null for any")
     mesh = mesh or make_mesh(MeshConfig(data=1), jax.devices()[:1])
     params = load_weights(folder, config, mesh, dtype)
-    policy = Policy(config, params, TextCodec(tokenizer), companions(folder))
-    adapter = folder / ADAPTER_FOLDER
-    return with_adapter_of(policy, adapter) if adapter.is_dir() else policy
+    policy = Policy(config, params, TextCodec(read.tokenizer, config.special.stops), read.files)
+    adapter = adapter_folder(folder)
+    return policy if adapter is None else with_adapter_of(policy, adapter)
+
+
+def config_of(init: str, size: str | None) -> ModelConfig:
+    """Return the dimensions of the policy that `load_policy` would load, from config.json alone.
+
+    Raises:
+        UserError: there is no such size, or no model.
+    """
+    return read_config(_folder_of(init)) if size is None else model_config(size)
 
 
 def with_adapter_of(policy: Policy, folder: Path) -> Policy:
@@ -180,8 +191,29 @@ def fingerprint(init: str) -> str:
     return init if init == "random" else sampled_digest(_folder_of(init), "*.safetensors")
 
 
+def existing_folder(path: Path) -> Path:
+    """Return the folder of the model that a path leads to: the path itself, or that of a run's policy.
+
+    Raises:
+        UserError: there is no model; where the path looks like a name on the Hugging Face hub, how to download it.
+    """
+    folder, init = policy_folder(path), str(path)
+    if (folder / "config.json").is_file():
+        return folder
+    if not folder.exists() and not path.parent.is_dir() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", init):
+        hint = f"is it a name on the Hugging Face hub? hf download {init} --local-dir {folder.name}"
+        raise UserError("There is no folder of this name.", where=init, mend=f"{hint}, then init={folder.name}")
+    if (folder / ADAPTER_SETTINGS).is_file():
+        raise adapter_alone(folder)
+    if snapshots := sorted((folder / "snapshots").glob("*/config.json")):
+        mend = f"give {snapshots[0].parent}"
+        raise UserError("This is a folder of the Hugging Face cache.", where=str(folder), mend=mend)
+    mend = "give `base`, `random`, or the path of a finished run or of a Hugging Face folder"
+    raise UserError("There is no model here.", where=str(folder / "config.json"), mend=mend)
+
+
 def _folder_of(init: str) -> Path:
-    return BASE if init == "base" else policy_folder(Path(init))
+    return BASE if init == "base" else existing_folder(Path(init))
 
 
 def policy_folder(path: Path) -> Path:

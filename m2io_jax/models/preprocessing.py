@@ -1,4 +1,4 @@
-"""Pixels to patches on the host, as Qwen2-VL's image processor does it (arXiv 2409.12191; bicubic, CLIP statistics).
+"""Pixels to patches on the host, as Qwen2-VL's image processor does it (arXiv 2409.12191; bicubic).
 
 Roundings are in its order too: results are equal bit for bit (tests/models/test_preprocessing.py).
 """
@@ -10,10 +10,8 @@ import numpy as np
 from PIL import Image
 
 from m2io_jax.models.inputs import PictureGrid
-from m2io_jax.models.sizes import VisionConfig
+from m2io_jax.models.sizes import CLIP, ImageConfig, VisionConfig
 
-CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 MAX_ASPECT_RATIO = 200
 
 
@@ -35,17 +33,26 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
     return new_height, new_width
 
 
-def preprocess(pixels: np.ndarray, vision: VisionConfig, *, min_pixels: int, max_pixels: int) -> PictureGrid:
+def preprocess(
+    pixels: np.ndarray,
+    vision: VisionConfig,
+    *,
+    min_pixels: int,
+    max_pixels: int,
+    image: ImageConfig = CLIP,
+) -> PictureGrid:
     """A picture's normalised patches, neighbours that will be merged together.
 
     Args:
         pixels: [height, width, 3] uint8.
+        image: mean and standard deviation of each channel.
     """
+    mean, std = np.array(image.mean, np.float32), np.array(image.std, np.float32)
     patch, merge = vision.patch_size, vision.spatial_merge_size
     height, width = smart_resize(*pixels.shape[:2], patch * merge, min_pixels, max_pixels)
     if (height, width) != pixels.shape[:2]:
         pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
-    normalised = ((pixels * (1 / 255)).astype(np.float32) - CLIP_MEAN) / CLIP_STD
+    normalised = ((pixels * (1 / 255)).astype(np.float32) - mean) / std
     rows, columns = height // patch, width // patch
     blocks = normalised.reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3)
     blocks = blocks.transpose(0, 3, 1, 4, 6, 2, 5)  # unit row, unit column, row in unit, column in unit, channel, y, x
@@ -53,12 +60,17 @@ def preprocess(pixels: np.ndarray, vision: VisionConfig, *, min_pixels: int, max
     return PictureGrid(frames.reshape(rows * columns, -1), rows, columns)
 
 
-def with_pixels(patches: np.ndarray, vision: VisionConfig, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def with_pixels(
+    patches: np.ndarray,
+    vision: VisionConfig,
+    change: Callable[[np.ndarray], np.ndarray],
+    image: ImageConfig = CLIP,
+) -> np.ndarray:
     """Patches [patches, features] whose pixels went through `change`, from 0 to 1 and to 0 to 1.
 
     Frames that repeat a still picture repeat it still.
     """
     frames = patches.reshape(len(patches), 3, vision.temporal_patch_size, -1)
-    mean, std = (statistic.astype(np.float64)[:, None] for statistic in (CLIP_MEAN, CLIP_STD))
+    mean, std = (np.array(statistic)[:, None] for statistic in (image.mean, image.std))
     changed = (change(frames[:, :, 0] * std + mean) - mean) / std
     return np.repeat(changed[:, :, None], vision.temporal_patch_size, axis=2).reshape(patches.shape).astype(np.float32)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Literal
 
 import jax
+import numpy as np
 
 from m2io_jax.errors import UserError
 
@@ -39,6 +40,8 @@ class VisionConfig:
     in_channels: int = 3
     norm: Literal["rms", "layer"] = "rms"
     mlp: Literal["swiglu", "quick_gelu"] = "swiglu"
+    rope_theta: float = 1e4
+    tokens_per_second: float = 2  # of videos, which nothing here reads; kept for those who serve them
 
     @property
     def head_dim(self) -> int:
@@ -53,6 +56,11 @@ class VisionConfig:
     def merge_unit(self) -> int:
         """Patches that become one language token."""
         return self.spatial_merge_size**2
+
+    @property
+    def window_side(self) -> int:
+        """Patches on a side of an attention window: whole merge units, as transformers rounds `window_size` down."""
+        return self.window_size // self.spatial_merge_size // self.patch_size * self.spatial_merge_size
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,14 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids of the tokens that steer the model rather than say something."""
+    """Ids of the tokens that steer the model rather than say something.
+
+    Attributes:
+        pad: fills rows to their length. It is masked everywhere, and never a stop token because it pads.
+        eos: the token that ends a completion in the chat format, `<|im_end|>`.
+        bos: `<|endoftext|>`, which config.json calls so; `pad` where none is given.
+        stops: every token that ends a completion; `eos` and `bos` where none are given.
+    """
 
     pad: int = 151643
     eos: int = 151645
@@ -88,17 +103,45 @@ class SpecialTokens:
     video_pad: int = 151656
     vision_start: int = 151652
     vision_end: int = 151653
+    bos: int | None = None
+    stops: tuple[int, ...] = ()
 
-    @property
-    def stops(self) -> tuple[int, ...]:
-        """What ends a completion, as in the published models' generation_config.json."""
-        return (self.eos, self.pad)
+    def __post_init__(self):
+        if self.bos is None:
+            object.__setattr__(self, "bos", self.pad)
+        if not self.stops:
+            object.__setattr__(self, "stops", tuple(dict.fromkeys((self.eos, self.bos))))
 
     @property
     def media(self) -> tuple[int, ...]:
         """Tokens that stand for pictures: never sampled, never given a probability."""
         return (self.image_pad, self.video_pad, self.vision_start, self.vision_end)
 
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """The settings of an image processor that change what the model sees.
+
+    Attributes:
+        min_pixels: smaller images are scaled up to at least this many pixels, where the run's bound allows it.
+        mean, std: of each channel, whose values lie between 0 and 1; rounded to float32, in which they are used.
+    """
+
+    min_pixels: int = 56 * 56
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    def __post_init__(self):
+        for name in ("mean", "std"):
+            rounded = tuple(float(np.float32(value)) for value in getattr(self, name))
+            object.__setattr__(self, name, rounded)
+
+
+CLIP = ImageConfig()  # as the published folders have it
 
 @dataclass(frozen=True)
 class LoraConfig:
@@ -161,6 +204,7 @@ class ModelConfig:
     special: SpecialTokens = field(default_factory=SpecialTokens)
     lora: LoraConfig | None = None
     computation: Computation = Computation()
+    image: ImageConfig = CLIP
 
     def __post_init__(self):
         text, vision = self.text, self.vision
@@ -174,22 +218,43 @@ class ModelConfig:
             raise UserError("the vision tower's out_hidden_size must equal the language model's hidden_size")
         if vision.head_dim % 4:
             raise UserError("the vision tower's head size must be a multiple of 4 (two axes, pairs of numbers)")
+        if vision.window_side < 1 and set(range(vision.depth)) - set(vision.fullatt_block_indexes):
+            least = vision.patch_size * vision.spatial_merge_size
+            raise UserError(f"window_size {vision.window_size} is smaller than a merged patch, {least} pixels")
 
     def with_lora(self, lora: LoraConfig | None) -> "ModelConfig":
         return dataclasses.replace(self, lora=lora)
 
     def same_shapes(self, other: "ModelConfig") -> bool:
-        """Whether the weights of one fit the other, adapters apart."""
+        """Return whether the weights of one fit the other, adapters apart."""
+        return not self.shape_differences(other)
 
-        def shapes(config: ModelConfig) -> ModelConfig:
-            return dataclasses.replace(
-                config,
-                text=dataclasses.replace(config.text, initializer_range=0.0, max_position_embeddings=0),
-                lora=None,
-                computation=Computation(),
-            )
+    def shape_differences(self, other: "ModelConfig") -> list[str]:
+        """Name every dimension of the weights that differs, with both values: `text.hidden_size 32, not 192`."""
+        ours, theirs = self._shapes(), other._shapes()
+        return [f"{name} {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name]]
 
-        return shapes(self) == shapes(other)
+    def _shapes(self) -> dict[str, object]:
+        text, vision = self.text, self.vision
+        key_value_size = text.num_key_value_heads * text.head_dim
+        named = {f"text.{name}": getattr(text, name) for name in TEXT_SHAPES} | {"key_value_size": key_value_size}
+        return named | {f"vision.{name}": getattr(vision, name) for name in VISION_SHAPES}
+
+
+# What the shapes of weights depend on. All else is a matter of computing with them.
+TEXT_SHAPES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "tie_word_embeddings")
+VISION_SHAPES = (
+    "depth",
+    "hidden_size",
+    "intermediate_size",
+    "out_hidden_size",
+    "patch_size",
+    "temporal_patch_size",
+    "spatial_merge_size",
+    "in_channels",
+    "norm",
+    "mlp",
+)
 
 
 def _vision(out: int, intermediate: int = 3456) -> VisionConfig:

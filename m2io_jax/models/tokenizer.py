@@ -101,10 +101,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 class TextCodec:
-    """Text to ids and back, where text never turns into a special token, whatever it says."""
+    """Text to ids and back, where text never turns into a special token, whatever it says.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+    Args:
+        stops: the tokens that end a completion, which are no part of its text; the tokenizer's eos and pad where none
+            are given.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, stops: Iterable[int] | None = None):
         self.tokenizer = tokenizer
+        self._stops = frozenset((tokenizer.eos_token_id, tokenizer.pad_token_id) if stops is None else stops)
         self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._plain.encode_special_tokens = True
         self.encode = lru_cache(maxsize=65_536)(self._encode)
@@ -128,5 +134,5 @@ class TextCodec:
         """The text of a completion without the stop token at its end; other special tokens are written out, for they
         are learnt from too, and no answer has them."""
         ids = list(ids)
-        ends = ids and ids[-1] in (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
+        ends = ids and ids[-1] in self._stops
         return self.tokenizer.decode(ids[:-1] if ends else ids, skip_special_tokens=False)

@@ -80,7 +80,7 @@ class VisionTower(nnx.Module):
         """
         axes = ("batch", "sequence", None)
         x = spread(self.patch_embed(patches.astype(self.computation.dtype)), axes)
-        rotation = patch_rotation(positions, self.config.head_dim)
+        rotation = patch_rotation(positions, self.config.head_dim, self.config.rope_theta)
         whole = jnp.minimum(windows, 0)
         is_full = np.isin(np.arange(self.config.depth), self.config.fullatt_block_indexes)
         structure, weights = nnx.split(self.blocks)

@@ -21,15 +21,15 @@ from jax.sharding import Mesh, NamedSharding
 from safetensors import SafetensorError, safe_open
 
 from m2io_jax.errors import UserError
-from m2io_jax.models.huggingface import json_bytes, read_json
 from m2io_jax.models.inserter import Inserter
+from m2io_jax.models.json_files import json_bytes
 from m2io_jax.models.sizes import ModelConfig
+from m2io_jax.models.weight_files import INDEX, SINGLE, WHOLE_HINT, require_plain, require_weights
 from m2io_jax.parallel.exchange import whole
 from m2io_jax.parallel.sharding import param_shardings
 
 WeightType = Literal["float32", "bfloat16", "float16"]
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 FILE_BYTES = 1024**3
 STAGED_BYTES = 256 * 1024**2  # larger stacks of layers go to their device layer by layer
 _FLOATS = ("float32", "bfloat16", "float16")
@@ -114,17 +114,12 @@ class Tensors:
     """The tensors of a folder's safetensors files, by their published names; each is read when it is asked for."""
 
     def __init__(self, folder: Path, stack: ExitStack):
-        index = folder / INDEX
-        files = sorted(set(_weight_map(index).values())) if index.is_file() else [SINGLE]
         self._where, self.twice = {}, list[str]()
-        for file in files:
-            if Path(file).name != file:
-                raise UserError(f"{file!r} is not the name of a file beside the index.", where=str(index))
+        for file in require_weights(folder):
             try:
-                opened = stack.enter_context(safe_open(str(folder / file), framework="numpy"))
+                opened = stack.enter_context(safe_open(str(file), framework="numpy"))
             except (OSError, SafetensorError) as error:
-                mend = "give a folder with every file of the model"
-                raise UserError(f"The weights cannot be read: {error}.", where=str(folder / file), mend=mend) from None
+                raise UserError(f"The weights cannot be read: {error}.", where=str(file), mend=WHOLE_HINT) from None
             for name in opened.keys():
                 if published(name) in self._where:
                     self.twice.append(published(name))
@@ -146,13 +141,6 @@ class Tensors:
     def dtype(self, name: str) -> str:
         kind = self.slice(name).get_dtype()
         return _NAMES.get(kind, kind)
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    files = read_json(index).get("weight_map")
-    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        raise UserError("An index must have a `weight_map` from tensors to files.", where=str(index))
-    return files
 
 
 def published(name: str) -> str:
@@ -196,7 +184,8 @@ def load_weights(folder: Path, config: ModelConfig, mesh: Mesh, dtype: WeightTyp
 
 
 def _check(tensors: Tensors, wanted: Mapping[str, Match], config: ModelConfig, folder: Path) -> None:
-    """Every tensor is used once and has the shape that is expected of it."""
+    """Raise UserError unless every tensor is used once and has the shape that is expected of it."""
+    require_plain(list(tensors), tensors.dtype, folder)
     expected = {name: match.their_shape for match in wanted.values() for name in match.theirs}
     tied = config.text.tie_word_embeddings
     problems = [f"{name} is missing" for name in expected if name not in tensors]

@@ -1,6 +1,7 @@
 """The processes that run a program together, one a host: how they meet, and how they end.
 
-`together` connects them before JAX is first used, and ends all of them soon after one has failed:
+`together` lets them meet (meeting.py) and connects them before JAX is first used, and ends all of them soon after one
+has failed:
 
     an exception     its process says so to the others, which name it and its reason, and exit
     a sudden death   the connection or the heartbeats stop; JAX ends the others, and their watchers (watcher.py) name it
@@ -21,11 +22,13 @@ from pathlib import Path
 
 import jax
 
-# JAX has no public name for the key-value store of the coordination service.
+# JAX has no public names for the key-value store of the coordination service and for what it knows of clusters.
 from jax._src import distributed
+from jax._src.clusters import ClusterEnv
 
 from m2io_jax.errors import Stopped, UserError
 from m2io_jax.parallel.exchange import is_first, wait_for_all
+from m2io_jax.parallel.meeting import attend, receive
 from m2io_jax.parallel.watcher import PARTED
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -98,7 +101,7 @@ def together(place: Place | None, connect_s: int | None = None) -> Iterator[None
     An exception in the block ends this process at once, and the others with it.
 
     Raises:
-        UserError: the others cannot be reached.
+        UserError: the others cannot be reached, or some of them do not come.
     """
     if place is None:
         yield
@@ -123,23 +126,41 @@ def together(place: Place | None, connect_s: int | None = None) -> Iterator[None
 
 
 def _connect(place: Place, seconds: int) -> None:
-    if place.index and not _answers(place.coordinator, seconds):
-        # JAX would abort the process, without a word that helps.
-        what = f"The coordinator does not answer: process {place.index} of {place.count} waited {seconds} s."
-        mend = f"start process 0 there, and let the port be reached; or set {ADDRESS} to where it runs"
-        raise UserError(what, where=place.coordinator, mend=mend)
     # A preemption notice is the run's to answer (training/stopping.py): JAX would take the signal.
     jax.config.update("jax_enable_preemption_service", False)
-    stated = dict(coordinator_address=place.coordinator, num_processes=place.count, process_id=place.index)
-    waits = dict(initialization_timeout=seconds, heartbeat_timeout_seconds=HEARTBEAT_S, shutdown_timeout_seconds=60)
-    if place.coordinator is not None:
-        stated["cluster_detection_method"] = "deactivate"
     try:
+        place, devices = _detected(place, seconds) if place.coordinator is None else (place, None)
+        stated = dict(coordinator_address=place.coordinator, num_processes=place.count, process_id=place.index)
+        if place.coordinator is not None:
+            stated |= dict(cluster_detection_method="deactivate", local_device_ids=devices)
+            _meet(place, seconds)
+        waits = dict(initialization_timeout=seconds, heartbeat_timeout_seconds=HEARTBEAT_S, shutdown_timeout_seconds=60)
         jax.distributed.initialize(**stated, **waits)
     except (RuntimeError, ValueError) as error:
         mend = f"start all processes within {seconds} s, with the same address and count and each with its own number"
         what = f"The processes could not be connected: {' '.join(str(error).split())[:300]}"
         raise UserError(what, where=place.coordinator, mend=mend) from error
+
+
+def _detected(place: Place, seconds: int) -> tuple[Place, list[int] | None]:
+    """Ask the cluster as JAX would; also which of its host's devices a process has, where the cluster says so."""
+    address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
+        None, None, None, None, None, seconds
+    )
+    return (place if None in (address, count, index) else Place(address, count, index)), devices
+
+
+def _meet(place: Place, seconds: int) -> None:
+    """Return when all processes have come, and JAX's service can be reached. Raises UserError: some are missing."""
+    if place.count == 1:
+        return
+    if place.index == 0:
+        receive(place.coordinator, place.count, seconds)
+        return
+    attend(place.coordinator, place.count, place.index, seconds)
+    if not _answers(place.coordinator, seconds):
+        what = f"All processes had come, but process 0 has gone: process {place.index} waited {seconds} s for it."
+        raise UserError(what, where=place.coordinator, mend="see what process 0 says, then start all again")
 
 
 def _answers(address: str, seconds: float) -> bool:

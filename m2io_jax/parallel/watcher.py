@@ -53,7 +53,7 @@ def lead(listener: socket.socket) -> None:
     def meet() -> None:
         while True:
             other, _ = listener.accept()
-            _miss_when_silent(other)
+            miss_when_silent(other)
             others.append(other)
             _tell(other, WATCHING)
             threading.Thread(target=hear, args=(other.makefile(errors="replace"),), daemon=True).start()
@@ -101,7 +101,7 @@ def say(lost: int, index: int) -> None:
     print(f"error: process {lost} was lost{':' if lost == index else ','} {told}", file=sys.stderr, flush=True)
 
 
-def _miss_when_silent(connection: socket.socket) -> None:
+def miss_when_silent(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if sys.platform == "linux":
         for name, value in SILENCE.items():

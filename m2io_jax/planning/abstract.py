@@ -11,8 +11,8 @@ from m2io_jax.config import RunConfig
 from m2io_jax.errors import UserError
 from m2io_jax.models.backends import suited
 from m2io_jax.models.lora import is_adapter
-from m2io_jax.models.policy import Policy
-from m2io_jax.models.sizes import Computation, LoraConfig, ModelConfig, model_config
+from m2io_jax.models.policy import Policy, config_of
+from m2io_jax.models.sizes import Computation, LoraConfig, ModelConfig
 from m2io_jax.models.weights import declared
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.topologies import Topology
@@ -27,7 +27,7 @@ def as_on_tpu(config: RunConfig) -> RunConfig:
     """
     by = config.computation
     if by.attention == "auto":
-        head_dim = model_config(config.model).text.head_dim
+        head_dim = config_of(config.init, config.model).text.head_dim
         by = by.model_copy(update={"attention": suited("tpu", by.dtype, head_dim)})
     if by.unroll is None:
         by = by.model_copy(update={"unroll": False})
@@ -38,7 +38,8 @@ def as_on_tpu(config: RunConfig) -> RunConfig:
 def model_of(config: RunConfig) -> ModelConfig:
     """The model that a run trains, as it computes it."""
     lora = config.lora and LoraConfig(**config.lora.model_dump())
-    return replace(model_config(config.model), lora=lora, computation=Computation(**config.computation.model_dump()))
+    model = config_of(config.init, config.model)
+    return replace(model, lora=lora, computation=Computation(**config.computation.model_dump()))
 
 
 def abstract_policy(config: RunConfig) -> Policy:

@@ -18,13 +18,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from threadpoolctl import threadpool_limits
 
 from m2io_jax.errors import UserError
+from m2io_jax.retrieval.words import WORD
 
 DIMENSIONS = 256
 VOCABULARY = 50_000
 SEED = 0
-
-# Scripts written without spaces give one word a character; elsewhere a word is a run of letters and digits, "2" too.
-WORD = r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+"
 
 ENCODE_ROWS = 4096
 

@@ -4,7 +4,7 @@ Below `EXACT_BELOW` vectors every vector is compared. Above it ScaNN's tree pick
 hashing (two dimensions a block) scores what lies in them, and the best are scored again exactly. Where ScaNN cannot be
 imported (it has no wheel for macOS) NumPy compares every vector at any size: exact, but slower.
 
-    index.json     method, n, dim
+    index.json     method, n, dim; the size and a digest of each other file, for files of two builds do not go together
     dataset.npy    the vectors; with the method "exact" nothing else is needed
     scann_*, ...   ScaNN's own files of the method "tree", naming each other by relative paths: the folder can move
 """
@@ -14,14 +14,16 @@ import json
 import logging
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from m2io_jax.errors import UserError
+from m2io_jax.files import describe_files, require_described
 
 logger = logging.getLogger(__name__)
 
@@ -126,26 +128,55 @@ class VectorIndex:
             np.save(folder / "dataset.npy", self._searcher.vectors)
         else:
             self._searcher.serialize(str(folder), relative_path=True)
-        manifest = {"method": self.method, "n": self.n, "dim": self.dim}
+        names = [path.name for path in folder.iterdir() if path.is_file() and path.name != "index.json"]
+        manifest = {"method": self.method, "n": self.n, "dim": self.dim, "files": describe_files(folder, names)}
         (folder / "index.json").write_text(json.dumps(manifest) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> "VectorIndex":
-        """Reads what `save` wrote, with or without ScaNN on either side. Raises UserError where it is damaged."""
+        """Read what `save` wrote, with or without ScaNN on either side.
+
+        An index of the method "exact" from before files were described is checked by its shape alone.
+
+        Raises:
+            UserError: a file is missing, damaged or of another build; or a tree is from before files were described.
+        """
         folder = Path(folder)
         try:
             manifest = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             n, dim, method = manifest["n"], manifest["dim"], manifest["method"]
+            if not (type(n) is type(dim) is int and method in get_args(Method)):
+                raise ValueError("index.json holds no method, n and dim")
+            _require_whole(folder, manifest)
             if method == "tree" and (scann := _scann()) is not None:
                 return cls(n, dim, method, _load_tree(scann, folder))
-            vectors = np.load(folder / "dataset.npy", allow_pickle=False)
-            if vectors.shape != (n, dim):
-                raise ValueError(f"dataset.npy holds {vectors.shape}, index.json says {(n, dim)}")
-            return cls.build(vectors, method="exact")
-        except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError) as error:
+            return cls.build(np.load(folder / "dataset.npy", allow_pickle=False), method="exact")
+        except (OSError, LookupError, ValueError, TypeError, AttributeError, EOFError, RuntimeError) as error:
             raise UserError(
                 f"The vector index cannot be read: {error}", where=str(folder), mend="Build the index again."
             ) from error
+
+
+def _require_whole(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming the file, if the files of an index do not belong together. ScaNN does not look: it reads
+    beyond the end of an array that is shorter than another."""
+    n, dim = manifest["n"], manifest["dim"]
+    _require_shape(folder / "dataset.npy", (n, dim))
+    if (described := manifest.get("files")) is not None:
+        require_described(folder, described, by="index.json")
+    elif manifest["method"] == "tree":
+        raise ValueError("it was written by an older version, which did not describe its files")
+
+
+def _require_shape(path: Path, shape: tuple[int, int]) -> None:
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except FileNotFoundError:
+        raise ValueError(f"{path.name} is missing") from None
+    except (ValueError, EOFError, AttributeError) as error:
+        raise ValueError(f"{path.name} is damaged: {error}") from None
+    if found != shape:
+        raise ValueError(f"{path.name} holds {found}, index.json says {shape}")
 
 
 class _NumpySearcher:

@@ -8,7 +8,7 @@ caption). `PictureBlock.content`, what a generated picture shows, is never used:
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from m2io_jax.corpus.documents import Document, PictureBlock, TextBlock
+from m2io_jax.corpus.documents import Document, TextBlock, is_illustration
 
 PASSAGE_WORDS = 120
 BEFORE_CHARACTERS = 400
@@ -60,12 +60,12 @@ def cut_passages(document: Document) -> list[Passage]:
 
 
 def picture_places(document: Document) -> list[PicturePlace]:
-    """Every place of every picture of a document, in reading order."""
+    """Return every place of every illustration of a document, in reading order."""
     places = []
     for section, start, stop in _sections(document):
         for position in range(start, stop):
             block = document.blocks[position]
-            if isinstance(block, PictureBlock):
+            if is_illustration(block):
                 before = " ".join(_texts(document, start, position))
                 after = " ".join(_texts(document, position + 1, stop))
                 places.append(

@@ -5,13 +5,14 @@
     passages/, pictures/              one vector index each
     passages.jsonl, pictures.jsonl    what row i of each index is
 
-An index belongs to one state of one corpus and is refused with any other.
+An index belongs to one state of one corpus and is refused with any other. Its files belong to one build: retrieval.json
+holds the size and a digest of each, or of the file in which a folder describes its own.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,13 +22,18 @@ from jaxtyping import Float
 
 from m2io_jax.corpus.store import Corpus
 from m2io_jax.errors import UserError
-from m2io_jax.files import replaced_whole
+from m2io_jax.files import describe_files, replaced_whole, require_described
 from m2io_jax.retrieval.encoder import ENCODERS, Encoder, TfidfEncoder, unit
 from m2io_jax.retrieval.index import VectorIndex
 from m2io_jax.retrieval.passages import PART_WEIGHTS, Passage, PicturePlace, cut_passages, picture_places
+from m2io_jax.retrieval.words import content_words
 
 FORMAT = "m2io-retrieval"
 VERSION = 1
+FILES = ("passages/index.json", "pictures/index.json", "passages.jsonl", "pictures.jsonl")
+
+# How much a passage's headings and its page's title count beside its text, in which they also stand.
+HEADING_WEIGHT = 0.8
 
 Row = TypeVar("Row")
 
@@ -81,10 +87,12 @@ def build_index(corpus: Corpus, out: str | Path, *, encoder: Encoder | None = No
     try:
         with replaced_whole(out, alone=False) as draft:  # two first answers may each make the kitchen's
             encoder.save(draft / "encoder")
-            VectorIndex.build(encoder.encode(texts)).save(draft / "passages")
+            VectorIndex.build(passage_vectors(encoder, passages, titles)).save(draft / "passages")
             VectorIndex.build(picture_vectors(encoder, places)).save(draft / "pictures")
             _write_rows(draft / "passages.jsonl", passages)
             _write_rows(draft / "pictures.jsonl", places)
+            encoders = [path.relative_to(draft).as_posix() for path in draft.glob("encoder/**/*") if path.is_file()]
+            manifest["files"] = describe_files(draft, [*encoders, *FILES])
             (draft / "retrieval.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise _unwritable(out, error) from error
@@ -109,6 +117,7 @@ class Retriever:
         self.manifest, self.encoder = manifest, encoder
         self._passage_index, self._passages = passages
         self._picture_index, self._pictures = pictures
+        self._different_pictures = len({place.picture for place in self._pictures})
 
     @classmethod
     def open(cls, folder: str | Path, corpus: Corpus) -> "Retriever":
@@ -129,11 +138,18 @@ class Retriever:
         if manifest["encoder"] not in ENCODERS:
             what = f"The index was built with the encoder {manifest['encoder']!r}; known are {', '.join(ENCODERS)}."
             raise UserError(what, where=str(folder / "retrieval.json"), mend="Build the index again.")
+        _require_one_build(folder, manifest)
+        encoder = ENCODERS[manifest["encoder"]](folder / "encoder")
+        indexes = [VectorIndex.load(folder / name) for name in ("passages", "pictures")]
+        for index, name in zip(indexes, ("passages", "pictures"), strict=True):
+            if index.dim != encoder.dim:
+                what = f"The index is damaged: vectors of {index.dim} dimensions, but the encoder gives {encoder.dim}."
+                raise UserError(what, where=str(folder / name), mend="Build the index again.")
         return cls(
             manifest,
-            ENCODERS[manifest["encoder"]](folder / "encoder"),
-            _with_rows(VectorIndex.load(folder / "passages"), folder / "passages.jsonl", Passage),
-            _with_rows(VectorIndex.load(folder / "pictures"), folder / "pictures.jsonl", PicturePlace),
+            encoder,
+            _with_rows(indexes[0], folder / "passages.jsonl", Passage),
+            _with_rows(indexes[1], folder / "pictures.jsonl", PicturePlace),
         )
 
     def passages(self, question: str, k: int) -> list[PassageHit]:
@@ -146,7 +162,8 @@ class Retriever:
 
     def passages_batch(self, questions: Sequence[str], k: int) -> list[list[PassageHit]]:
         """`passages` for many questions at once."""
-        found = zip(*self._passage_index.search(self.encoder.encode(questions), k), strict=True)
+        vectors = _encode_content(self.encoder, questions)
+        found = zip(*self._passage_index.search(vectors, k), strict=True)
         return [
             [PassageHit(float(score), self._passages[row]) for row, score in zip(rows, scores, strict=True) if row >= 0]
             for rows, scores in found
@@ -155,7 +172,7 @@ class Retriever:
     def pictures_batch(self, questions: Sequence[str], k: int) -> list[list[PictureHit]]:
         """`pictures` for many questions at once."""
         vectors = self.encoder.encode(questions)
-        taken, total = k, self._picture_index.n
+        taken, total, k = k, self._picture_index.n, min(k, self._different_pictures)
         while True:
             # A picture can stand in many places, and counts once: look further until there are k different ones.
             taken = min(total, 2 * taken)
@@ -171,6 +188,21 @@ class Retriever:
                 place = self._pictures[row]
                 best.setdefault(place.picture, PictureHit(float(score), place))
         return list(best.values())
+
+
+def passage_vectors(
+    encoder: Encoder, passages: Sequence[Passage], titles: Mapping[str, str]
+) -> Float[np.ndarray, "passages dim"]:
+    """Return unit vectors of passages: their text, and once more their headings, by `HEADING_WEIGHT`.
+
+    Stop words are left out, as they are of questions.
+
+    Args:
+        titles: title of each document by its id.
+    """
+    texts = [_passage_text(passage, titles[passage.document]) for passage in passages]
+    headings = [" ".join(_headings(passage, titles[passage.document])) for passage in passages]
+    return unit(_encode_content(encoder, texts) + HEADING_WEIGHT * _encode_content(encoder, headings))
 
 
 def picture_vectors(encoder: Encoder, places: Sequence[PicturePlace]) -> Float[np.ndarray, "places dim"]:
@@ -195,15 +227,38 @@ def fingerprint(corpus: Corpus) -> str:
         raise UserError(what, where=str(path), mend="Import the documents again.") from error
 
 
+def _encode_content(encoder: Encoder, texts: Sequence[str]) -> Float[np.ndarray, "texts dim"]:
+    """Encode texts without their stop words, and whole where nothing else is known of them ("What you will make")."""
+    vectors = encoder.encode([content_words(text) for text in texts])
+    unknown = np.flatnonzero(~vectors.any(axis=1))
+    if len(unknown):
+        vectors[unknown] = encoder.encode([texts[index] for index in unknown])
+    return vectors
+
+
 def _passage_text(passage: Passage, title: str) -> str:
-    headings = passage.section if title in passage.section else (title, *passage.section)
-    return " ".join([*headings, passage.text])
+    return " ".join([*_headings(passage, title), passage.text])
+
+
+def _headings(passage: Passage, title: str) -> tuple[str, ...]:
+    return passage.section if title in passage.section else (title, *passage.section)
 
 
 def _write_rows(path: Path, rows: Iterable[Passage | PicturePlace]) -> None:
     # Lists, not objects: the field names would be more than half of the file.
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(astuple(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _require_one_build(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raise UserError, naming the file, if one is not of the build that `retrieval.json` describes.
+
+    An older version described none: then what lies in the index's own folders is checked alone.
+    """
+    try:
+        require_described(folder, manifest.get("files", {}), by="retrieval.json")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"The index is damaged: {error}", where=str(folder), mend="Build the index again.") from error
 
 
 def _with_rows(index: VectorIndex, path: Path, kind: type[Row]) -> tuple[VectorIndex, list[Row]]:

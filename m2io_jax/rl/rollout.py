@@ -19,7 +19,7 @@ from m2io_jax.grammar import Grammar
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.preprocessing import with_pixels
-from m2io_jax.models.sizes import VisionConfig
+from m2io_jax.models.sizes import CLIP, ImageConfig, VisionConfig
 from m2io_jax.parallel.mesh import on_mesh
 from m2io_jax.parallel.sharding import batch_sharding, local_count, own_rows, place_batch, placed_batch
 from m2io_jax.rl.data.noise import diffused, noise_step
@@ -89,7 +89,8 @@ class GroupSampler:
     """
 
     def __init__(self, config: RunConfig, policy: Policy, mesh: Mesh, *, keeps_pictures: bool):
-        self.config, self.mesh, self.vision = config, mesh, policy.config.vision
+        self.config, self.mesh = config, mesh
+        self.vision, self.image = policy.config.vision, policy.config.image
         self.keeps_pictures = keeps_pictures
         self.rows_at_once = local_count(config.prompts_at_once)
         settings, length = config.rollout, config.batch.completion_length
@@ -195,13 +196,19 @@ class GroupSampler:
     def _noisy(self, prompt: PromptRow, step: int, progress: float) -> PromptRow:
         """Add noise to the prompt's images; the seeds of run and prompt and the step decide it."""
         random = np.random.default_rng((self.config.seed, step, int(prompt.seeds)))
-        return noisy_prompt(prompt, self.vision, self.noise_level(progress), random)
+        return noisy_prompt(prompt, self.vision, self.noise_level(progress), random, self.image)
 
 
-def noisy_prompt(prompt: PromptRow, vision: VisionConfig, level: int, random: np.random.Generator) -> PromptRow:
+def noisy_prompt(
+    prompt: PromptRow,
+    vision: VisionConfig,
+    level: int,
+    random: np.random.Generator,
+    image: ImageConfig = CLIP,
+) -> PromptRow:
     """Return the prompt with its images after `level` steps of diffusion; padding stays as it is."""
     patches, real = prompt.patches.copy(), prompt.windows >= 0
-    patches[real] = with_pixels(patches[real], vision, lambda pixels: diffused(pixels, level, random))
+    patches[real] = with_pixels(patches[real], vision, lambda pixels: diffused(pixels, level, random), image)
     return replace(prompt, patches=patches)
 
 

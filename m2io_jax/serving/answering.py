@@ -1,13 +1,13 @@
-"""From a question to an answer with pictures: find the text, offer pictures, let an inserter place them."""
+"""From a question to an answer with images: find the text, keep its own images, let an inserter place others."""
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from m2io_jax.corpus.documents import Document, PictureBlock, Question, TextBlock
+from m2io_jax.corpus.documents import Question
 from m2io_jax.corpus.pictures import PictureError, decode
 from m2io_jax.corpus.store import Corpus
 from m2io_jax.episodes.building import EpisodeConfig
@@ -16,18 +16,17 @@ from m2io_jax.episodes.episode import Candidate, Episode, Placement
 from m2io_jax.episodes.labels import seeded
 from m2io_jax.episodes.pictures import stored_picture
 from m2io_jax.episodes.sections import Draft
-from m2io_jax.episodes.sentences import block_sentences
 from m2io_jax.errors import UserError
-from m2io_jax.retrieval.search import PassageHit, Retriever
+from m2io_jax.retrieval.search import Retriever
 from m2io_jax.serving.answer import Answer, Source
+from m2io_jax.serving.text import Text, section_text, written_text
 
 MAX_CANDIDATES = 8
 MAX_SENTENCES = 12
 MAX_PIXELS = EpisodeConfig().max_pixels
-FEW_SENTENCES = 3
+MAX_OWN = 100  # images of one text that are shown where they stand; a page of thumbnails may hold thousands
 PASSAGES = 8
 PICTURE_HITS = 24
-SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
 
 # Cosine from which a written question is taken for the one that was asked.
 NEARLY = 0.95
@@ -35,16 +34,6 @@ NEARLY = 0.95
 _log = logging.getLogger(__name__)
 
 Placer = Callable[[Episode], tuple[Sequence[Placement], str]]
-
-
-@dataclass(frozen=True)
-class Text:
-    """The text of an answer and where it is from: sentences, the document, and its blocks [start, stop)."""
-
-    sentences: tuple[str, ...]
-    document: Document
-    start: int
-    stop: int
 
 
 class Answerer:
@@ -71,35 +60,46 @@ class Answerer:
         self.max_candidates, self.max_sentences, self.max_pixels = max_candidates, max_sentences, max_pixels
         self._pool = Pool(corpus.documents, frozenset())
 
-    def answer(self, question: str, place: Placer) -> Answer:
-        """Answers `question`; `place` returns placements and the words that led to them.
+    def answer(self, question: str, place: Placer, *, keep_own: bool = False) -> Answer:
+        """Answer `question`.
+
+        Args:
+            question: what the reader asks.
+            place: returns placements and the words that led to them.
+            keep_own: show the text's own images where they stand in their document, and ask `place` only for sentences
+                whose images are not known. Otherwise `place` is asked for all of them.
 
         Raises:
             UserError: an empty question, or one that no passage answers.
         """
-        episode, text = self.episode(question)
-        placements, reasoning = place(episode) if episode.candidates else ((), "")
+        episode, text = self.episode(question, keep_own=keep_own)
+        placements, reasoning = _own_placements(episode, text) if keep_own else [], ""
+        if episode.candidates and not (keep_own and text.is_sourced):
+            others, reasoning = place(_without(episode, text.sourced) if keep_own else episode)
+            kept = {placement.picture for placement in placements}
+            placements += [each for each in others if each.picture not in kept]
+        placements.sort(key=lambda placement: placement.slot)
         return Answer.of(
             episode, placements, reasoning=reasoning, sources=self._sources(text, episode.candidates, placements)
         )
 
-    def episode(self, question: str) -> tuple[Episode, Text]:
-        """What the inserter is given: the question with its text and candidates, and where the text is from.
+    def episode(self, question: str, *, keep_own: bool = False) -> tuple[Episode, Text]:
+        """Return what the inserter is given: the question with its text and candidates, and where the text is from.
 
-        The candidates are the pictures that stand in the text's part of the document, then others of the document and
-        what retrieval brings, in chance order as in training. Raises UserError as `answer` does.
+        The candidates are the images that stand in the text's part of the document, then others of the document and
+        what retrieval brings, in chance order as in training. With `keep_own` these are all images of the text, and
+        others only where the text has sentences whose images are not known. Raises UserError as `answer` does.
         """
         question = " ".join(question.split())
         if not question:
             raise UserError("The question is empty.", mend="Ask something.")
         written = self._written(question)
         text = self._written_text(written) if written else self._extract(question)
-        candidates = self._candidates(question, text)
         episode = Episode(
             id="answer",
             question=question,
             sentences=text.sentences,
-            candidates=candidates,
+            candidates=self._candidates(question, text, keep_own),
             gold=(),
             labels=(),
             document=text.document.id,
@@ -129,13 +129,15 @@ class Answerer:
         return max(near, key=lambda other: _shared_words(question, other.question), default=None)
 
     def _written_text(self, question: Question) -> Text:
-        document = self.corpus.document(question.document)
-        return Text(question.sentences, document, 0, len(document.blocks))
+        has_placements = any(other.pictures for other in self._questions[0])
+        return written_text(question, self.corpus.document(question.document), has_placements=has_placements)
 
     def _extract(self, question: str) -> Text:
         for hit in self.retriever.passages(question, PASSAGES):
-            text = self._section(hit) if hit.score > 0 else None
-            if text:
+            if hit.score <= 0:
+                continue
+            document = self.corpus.document(hit.passage.document)
+            if text := section_text(document, hit.passage.start, self.max_sentences):
                 return text
         raise UserError(
             "No passage of the corpus answers this question.",
@@ -143,40 +145,31 @@ class Answerer:
             mend="Ask in words that the documents use.",
         )
 
-    def _section(self, hit: PassageHit) -> Text | None:
-        """The section around a passage; None where it has no text.
-
-        A section of few sentences goes on into its subsections; of a long one the sentences from the passage on.
-        """
-        document = self.corpus.document(hit.passage.document)
-        start, stop = _telling_section(document, hit.passage.start)
-        said = _said(document, start, stop)
-        while len(said) < FEW_SENTENCES and _level(document, stop) > _level(document, start):
-            first, stop = _telling_section(document, stop)
-            said += _said(document, first, stop)
-        if not said:
-            return None
-        if len(said) > self.max_sentences:
-            before = sum(position < hit.passage.start for position, _ in said)
-            first = min(before, len(said) - self.max_sentences)
-            said = said[first : first + self.max_sentences]
-            start, stop = said[0][0], _past_pictures(document, said[-1][0] + 1, stop)
-        return Text(tuple(sentence for _, sentence in said), document, start, stop)
-
-    def _candidates(self, question: str, text: Text) -> tuple[Candidate, ...]:
-        own: dict[str, Place] = {}
-        for place in picture_places(text.document):
-            if text.start <= place.position < text.stop:
+    def _candidates(self, question: str, text: Text, keep_own: bool) -> tuple[Candidate, ...]:
+        shown = {position for position, _ in text.images} if keep_own else set()
+        own: dict[str, Place] = {}  # those that are shown first: which place a candidate names decides its source line
+        for place in sorted(picture_places(text.document), key=lambda place: place.position not in shown):
+            if place.position in shown or text.start <= place.position < text.stop:
                 own.setdefault(place.block.picture, place)
-        near = list(own.values())[: self.max_candidates]
-        # A draft is what choosing looks at; its "gold" are the pictures that are offered already.
+        kept = [place for place in own.values() if place.position in shown]
+        if len(kept) > MAX_OWN:
+            _log.warning("%d of the %d images of the text are shown", MAX_OWN, len(kept))
+        places = kept[:MAX_OWN]
+        if not (keep_own and text.is_sourced):
+            near = [*places, *list(own.values())[len(kept) :]][: max(self.max_candidates, len(places))]
+            places = self._with_others(question, text, near)
+        offered = [self._candidate(place) for place in places]
+        return tuple(candidate for candidate in offered if candidate)
+
+    def _with_others(self, question: str, text: Text, near: list[Place]) -> list[Place]:
+        """Return the images `near` and others that may be wrong, in chance order."""
+        # A draft is what choosing looks at; its "gold" are the images that are offered already.
         draft = Draft("answer", question, text.sentences, tuple((p.position, 0) for p in near), text.document)
         random = seeded(0, "answer", question)
         (found,) = search([draft], self.retriever, self._pool, PICTURE_HITS)
         wanted = self.max_candidates - len(near)
         places = [*near, *choose_distractors(draft, wanted, pool=self._pool, found=found, random=random)]
-        offered = [self._candidate(places[int(i)]) for i in random.permutation(len(places))]
-        return tuple(candidate for candidate in offered if candidate)
+        return [places[int(i)] for i in random.permutation(len(places))]
 
     def _candidate(self, place: Place) -> Candidate | None:
         """The place's picture; None, with a warning, where it cannot be decoded."""
@@ -210,61 +203,17 @@ class Answerer:
         return tuple(sources.values())
 
 
-def section_bounds(document: Document, position: int) -> tuple[int, int]:
-    """The blocks [start, stop) from the heading at or before `position` to the next one."""
-    start, stop = position, position + 1
-    while start > 0 and not _is_heading(document, start):
-        start -= 1
-    while stop < len(document.blocks) and not _is_heading(document, stop):
-        stop += 1
-    return start, stop
+def _own_placements(episode: Episode, text: Text) -> list[Placement]:
+    """Place the text's own images, so far as they are offered, where they stand."""
+    candidates = {candidate.picture: index for index, candidate in enumerate(episode.candidates)}
+    pictures = [(slot, text.document.blocks[position].picture) for position, slot in text.images]
+    return [Placement(slot, candidates[picture]) for slot, picture in pictures if picture in candidates]
 
 
-def _said(document: Document, start: int, stop: int) -> list[tuple[int, str]]:
-    """The sentences of blocks [start, stop), each with its block's position."""
-    return [
-        (position, sentence)
-        for position in range(start, stop)
-        if isinstance(block := document.blocks[position], TextBlock)
-        for sentence in block_sentences(block)
-    ]
-
-
-def _telling_section(document: Document, position: int) -> tuple[int, int]:
-    """The section at `position`; of a list of bare words (ingredients, tools) the illustrated section that needs it."""
-    start, stop = section_bounds(document, position)
-    if _is_bare_list(document, start, stop) and _level(document, stop) >= _level(document, start) > 0:
-        after = section_bounds(document, stop)
-        if _has_pictures(document, *after) and _said(document, *after):
-            return after
-    return start, stop
-
-
-def _is_bare_list(document: Document, start: int, stop: int) -> bool:
-    """Whether blocks [start, stop) are a list of words in which nothing ends as a sentence does, and no picture."""
-    said = _said(document, start, stop)
-    ends = any(sentence.rstrip("\"')»”’*_").endswith(SENTENCE_ENDS) for _, sentence in said)
-    return bool(said) and not ends and not _has_pictures(document, start, stop)
-
-
-def _has_pictures(document: Document, start: int, stop: int) -> bool:
-    return any(isinstance(block, PictureBlock) for block in document.blocks[start:stop])
-
-
-def _level(document: Document, position: int) -> int:
-    """Depth of the heading at `position`; 0 where there is none."""
-    return document.blocks[position].level if position < len(document.blocks) and _is_heading(document, position) else 0
-
-
-def _is_heading(document: Document, position: int) -> bool:
-    block = document.blocks[position]
-    return isinstance(block, TextBlock) and block.kind == "heading"
-
-
-def _past_pictures(document: Document, position: int, stop: int) -> int:
-    while position < stop and isinstance(document.blocks[position], PictureBlock):
-        position += 1
-    return position
+def _without(episode: Episode, sourced: Sequence[bool]) -> Episode:
+    """Blank the sentences that have a source, so that no rule spends an image on them."""
+    kept = ("" if known else sentence for sentence, known in zip(episode.sentences, sourced, strict=True))
+    return replace(episode, sentences=tuple(kept))
 
 
 def _shared_words(one: str, other: str) -> float:

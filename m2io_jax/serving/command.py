@@ -23,8 +23,10 @@ from m2io_jax.retrieval.search import Retriever, build_index, index_folder
 from m2io_jax.serving.answer import Answer
 from m2io_jax.serving.answering import MAX_PIXELS, Answerer, Placer
 from m2io_jax.serving.inserting import match_placer, model_placer
+from m2io_jax.serving.matching import CorpusMatcher
 from m2io_jax.serving.rendering import to_html, to_json, to_markdown
 
+INSERTERS = ("source", "match", "model")
 BASE_PICTURES = 6  # the most that the base model was taught to choose from
 
 
@@ -33,7 +35,7 @@ def answer(
     run: Path | None,
     *,
     corpus: Path | None,
-    inserter: str,
+    inserter: str | None,
     html: Path | None,
     as_json: bool,
     out: Console,
@@ -49,40 +51,43 @@ def answer(
 
 
 def ask(
-    question: str, run: Path | str | None = None, *, corpus: Path | str | None = None, inserter: str = "model"
+    question: str, run: Path | str | None = None, *, corpus: Path | str | None = None, inserter: str | None = None
 ) -> Answer:
     """The answer to one question; `answerer` says from what, and what can be wrong."""
     return answerer(run, corpus=corpus, inserter=inserter)(question)
 
 
 def answerer(
-    run: Path | str | None = None, *, corpus: Path | str | None = None, inserter: str = "model"
+    run: Path | str | None = None, *, corpus: Path | str | None = None, inserter: str | None = None
 ) -> Callable[[str], Answer]:
-    """Answers question after question by a run's policy, from the corpus it was trained on; without a run, by the base,
-    from a small kitchen. Documents, index and policy are read here, once.
+    """Return a function that answers question after question. Documents, index and policy are read here, once.
 
     Args:
-        run: the run's folder.
+        run: the run's folder; its corpus is answered from. Without a run, a small kitchen is.
         corpus: another folder of documents to answer from, with its index.
-        inserter: "model", or "match" for the rule.
+        inserter: "model": the run's policy places images, without a run the base. "source": the images of the text stay
+            where they stand in its document, and "match" places others where the text has no source. "match": the rule
+            that compares words. None: "model" with a run, "source" without one.
 
     Raises:
         UserError: no such run, corpus or inserter; and of a question, that nothing answers it.
     """
-    if inserter not in ("model", "match"):
-        raise UserError(f"There is no inserter `{inserter}`.", where="--inserter", mend="model or match")
+    inserter = inserter or ("source" if run is None else "model")
+    if inserter not in INSERTERS:
+        mend = f"one of {', '.join(INSERTERS)}"
+        raise UserError(f"There is no inserter `{inserter}`.", where="--inserter", mend=mend)
     run = None if run is None else Path(run)
     documents = Corpus.open(corpus or _corpus_of(run))
     retriever = Retriever.open(index_folder(documents.path), documents)
     offered = BASE_PICTURES if run is None else run_config(run).batch.pictures
     answers = Answerer(documents, retriever, max_candidates=offered, max_pixels=_pixels_of(run))
-    return partial(answers.answer, place=_placer(inserter, run, retriever))
+    return partial(answers.answer, place=_placer(inserter, run, answers), keep_own=inserter == "source")
 
 
-def _placer(inserter: str, run: Path | None, retriever: Retriever) -> Placer:
+def _placer(inserter: str, run: Path | None, answers: Answerer) -> Placer:
+    if inserter == "source" or (inserter == "match" and run is None):
+        return CorpusMatcher(answers.corpus, answers.retriever, max_candidates=answers.max_candidates)
     if inserter == "match":
-        if run is None:
-            return match_placer(retriever.encoder)
         known = take(open_episodes(run_config(run).episodes_of("inserter"), "train"), FITTED_ON)
         encoder = fit_encoder(known)
         return match_placer(encoder, fit_threshold(known, encoder))

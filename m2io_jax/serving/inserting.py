@@ -55,6 +55,6 @@ def answering(policy: Policy, run: RunConfig | None) -> RunConfig:
     return RunConfig(name="answer", objective="supervised", steps=1, **settings)
 
 
-def match_placer(encoder: Encoder, threshold: Threshold | None = None) -> Placer:
-    """The matching rule: pictures whose words are like a sentence's."""
+def match_placer(encoder: Encoder, threshold: Threshold) -> Placer:
+    """The matching rule of a run's report: images whose words are like a sentence's, from `threshold` on."""
     return lambda episode: (match_episodes([episode], encoder, threshold)[0], "")

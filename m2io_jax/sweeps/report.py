@@ -18,7 +18,7 @@ from m2io_jax.config import RunConfig
 from m2io_jax.evaluation.curves import LIGHT
 from m2io_jax.evaluation.results import Results, heading, left_out
 from m2io_jax.files import write_at_once
-from m2io_jax.models.sizes import model_config
+from m2io_jax.models.policy import config_of
 from m2io_jax.models.weights import declared
 from m2io_jax.sweeps.plan import HERE, SweepConfig, SweepRun
 from m2io_jax.sweeps.running import RESULTS, folder_of
@@ -113,7 +113,7 @@ def _outcome(sweep: SweepConfig, run: SweepRun, alike: set[str]) -> Outcome:
         name=run.name,
         size=run.size,
         settings={key: value for key, value in run.settings.items() if key not in alike},
-        parameters=_parameters(stages[-1].model),
+        parameters=_parameters(stages[0].init, stages[0].model),
         where=run.topology.name if run.topology else HERE,
         chips=chips,
         steps=steps,
@@ -155,8 +155,8 @@ def _made(stage: RunConfig) -> tuple[int, float]:
 
 
 @cache
-def _parameters(size: str) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(declared(model_config(size))))
+def _parameters(init: str, size: str | None) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(declared(config_of(init, size))))
 
 
 def as_markdown(sweep: SweepConfig, outcomes: Sequence[Outcome]) -> str:

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.episodes.prompt import Picture, Prompt, Shortened
+from m2io_jax.episodes.prompt import Picture, Prompt, Shortened, question_parts
 
 
 class Task(Protocol):
@@ -66,6 +66,17 @@ def label(index: int) -> str:
         index, letter = index // 26 - 1, index % 26
         letters = chr(ord("A") + letter) + letters
     return letters
+
+
+def labelled_question(episode: Episode) -> str:
+    """Return the question as one text, with the label of each image where the image stands inside it: `[A]`.
+
+    Images that stand in front of the question are left out: pages show them beside it.
+    """
+    if not episode.question_images:
+        return episode.question
+    parts = question_parts(episode)
+    return "".join(part if isinstance(part, str) else f"[{label(part.candidate)}]" for part in parts)
 
 
 def unlabel(letters: str) -> int:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.episodes.prompt import Picture, Prompt
+from m2io_jax.episodes.prompt import Prompt, question_parts
 from m2io_jax.errors import RowError
 from m2io_jax.verification import answers
 from m2io_jax.verification.pool import Unverified
@@ -55,7 +55,7 @@ class VerifiableTask:
     metrics = ("accuracy", "format", "validity", "reward", "length", "unscored")
 
     def prompt(self, episode: Episode) -> Prompt:
-        """The episode's pictures, then its question.
+        """The episode's question with its images where they stand in it, or in front of it.
 
         Raises:
             RowError: its answer is none that others could be compared with.
@@ -65,9 +65,8 @@ class VerifiableTask:
                 raise RowError(f"no answer that the task {self.name} can verify")
         except Unverified as error:
             raise RowError(f"an answer whose verification ends in an {error.kind}") from error
-        pictures = [part for index in range(len(episode.candidates)) for part in (Picture(index), "\n")]
         manual = MANUAL.format(what=self.what, example=self.example)
-        return Prompt(self.instruction, (*pictures, episode.question), manual)
+        return Prompt(self.instruction, question_parts(episode), manual)
 
     def target(self, episode: Episode) -> str:
         """The reasoning, where somebody wrote it, and the answer."""

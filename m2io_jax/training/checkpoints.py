@@ -17,17 +17,19 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from m2io_jax.config import CheckpointConfig
 from m2io_jax.errors import UserError
+from m2io_jax.parallel.exchange import is_first
+from m2io_jax.training.literal_path import literal_path
 
 State = TypeVar("State")
 
 NEWEST_TWO = CheckpointConfig()
 MEASURED = "measured"
 COMPLETE = "commit_success.txt"  # Orbax's name for it
+MERGED = "manifest.ocdbt"  # of the arrays that all processes wrote: what a checkpoint is read by
 
 # How an operating system's refusal shows in TensorStore's errors, which are plain ValueErrors.
 _REFUSED = "os_error_code"
@@ -42,11 +44,13 @@ class Checkpoints:
     Args:
         directory: where they lie, on a disk or in a bucket (`gs://...`); made when the first is saved.
         kept: which stay once a newer one is complete.
+
+    Raises:
+        UserError: checkpoints cannot be written below a directory of that name.
     """
 
     def __init__(self, directory: os.PathLike | str, kept: CheckpointConfig = NEWEST_TWO):
-        place = os.fspath(directory)
-        self.directory = epath.Path(place if "://" in place else os.path.abspath(place))
+        self.directory = literal_path(directory)
         self._kept = kept
         self._writer: ocp.training.Checkpointer | None = None
         self._newest: int | None = None
@@ -102,7 +106,21 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             self._tell_refusal(step, error)
             raise
+        self._require_merged(step)
         self._newest = step
+
+    def _require_merged(self, step: int) -> None:
+        """Raise UserError if Orbax calls a checkpoint complete that cannot be read back; it is so called no longer."""
+        folder = self.directory / str(step)
+        if not is_first() or not folder.exists():  # the first process merges; another run's policy may remove it
+            return
+        for items in ("state", "rollouts"):
+            # Rollouts may be without any array, and then without parts.
+            written = items == "state" or any(True for _ in (folder / items).glob("ocdbt.process_*"))
+            if written and not (folder / items / MERGED).exists():
+                (folder / COMPLETE).unlink(missing_ok=True)
+                what = f"Checkpoint {step} cannot be read back: Orbax has not merged its parts ({items}/{MERGED})."
+                raise UserError(what, where=str(folder), mend="give a folder of a plainer name with run=... and say so")
 
     def _refuse_older(self, step: int) -> None:
         if step < self._newest:
@@ -202,7 +220,9 @@ class Checkpoints:
 
 
 def require_reachable(directory: str) -> None:
-    """Raises UserError: it is a bucket's, and nothing is installed that reaches it."""
+    """Raises UserError: nothing can be written there: it is a bucket's, and nothing is installed that reaches it; or
+    its name has characters that checkpoints cannot be written below."""
+    literal_path(directory)
     needed = ("gcsfs", "google.cloud.storage")
     if directory.startswith("gs://") and not all(map(_is_installed, needed)):
         mend = "pip install -e '.[bucket]' in the source tree, or leave `checkpoint.folder` out"

@@ -82,11 +82,14 @@ def train(config: RunConfig) -> Finished:
         Stopped: SIGTERM or SIGINT asked for it; what was done is saved.
     """
     check(config)
+    if config.objective != "supervised" and config.grpo.foreign_clip is not None:
+        say(config.grpo.foreign_clip)
     if "://" not in config.checkpoints:
         require_shared(Path(config.checkpoints), config.name)
     with claimed(config) as folder:
         finished = _trained(config)
-        finished.policy.save(folder / "model", weight_type(config))
+        seen = replace(finished.policy, max_pixels=config.batch.max_pixels)
+        seen.save(folder / "model", weight_type(config))
     return finished
 
 

@@ -162,7 +162,7 @@ def _placed(laid: dict[str, Any], stage: str, before: RunConfig | None) -> dict[
     name, run = laid.get("name"), laid.get("run")
     run = f"runs/{name}" if run is None else run
     named = {} if name is None else {"name": f"{name}-{stage}"}
-    start = {} if before is None else {"init": str(before.run)}
+    start = {} if before is None else {"init": str(before.run), "model": before.model}
     # what is no path is left for the validation to refuse
     return laid | named | start | {"run": f"{run}/{stage}" if isinstance(run, str) else run}
 

@@ -231,7 +231,7 @@ def test_a_tree_with_everything_wrong(tmp_path):
             "a/big.png": png(4) + bytes(5000),
             "b/x.png": png(1),
             "b/x y.png": png(2),
-            "b/latin.md": b"caf\xe9",
+            "b/binary.md": b"PK\x03\x04\x00\x01",
             ".hidden/h.md": "# hidden",
         },
     )
@@ -253,7 +253,9 @@ def test_a_tree_with_everything_wrong(tmp_path):
     assert len(list((tmp_path / "out" / "pictures").rglob("*.png"))) == 3
     written = json.loads((tmp_path / "out" / "import_report.json").read_text())
     assert written["pictures"] == report.pictures and written["documents"] == 1
-    assert [(skip["file"], skip["reason"]) for skip in written["skipped_files"]] == [("b/latin.md", "not UTF-8 text")]
+    assert [(skip["file"], skip["reason"]) for skip in written["skipped_files"]] == [
+        ("b/binary.md", "a binary file (ZIP), not text")
+    ]
     listed = {
         problem["line"]: (problem["kind"], problem["file"], problem["reference"]) for problem in written["problems"]
     }

@@ -8,7 +8,7 @@ from episode_fakes import png
 
 from m2io_jax.config import BatchConfig
 from m2io_jax.episodes.batching import PromptEncoder, stack_completions, stack_prompts
-from m2io_jax.episodes.episode import Candidate, Episode, Placement
+from m2io_jax.episodes.episode import Candidate, Episode, Placement, QuestionImage
 from m2io_jax.episodes.prompt import Picture, Prompt, Shortened
 from m2io_jax.errors import RowError, UserError
 from m2io_jax.models.policy import BASE
@@ -63,6 +63,21 @@ def test_a_row_token_by_token(encoder, codec):
     # a picture of 4 tokens advances by 2, one of 2 x 3 by 3
     assert row.next_position == length - 10 + 2 + 3
     assert (row.positions[:, length:] == 0).all()
+
+
+def test_images_inside_a_question_are_tokens_where_they_stand(codec):
+    places = (QuestionImage(0, 1), QuestionImage(4, 0), QuestionImage(4, 1))
+    episode = Episode("e", " or ?", (), (WIDE, SQUARE), (), (), answer="3", question_images=places)
+    encoder = PromptEncoder(TINY, codec, BATCH.model_copy(update={"pictures": 3, "prompt_length": 200}))
+    row = encoder.row(find_task("geometry").prompt(episode), episode.candidates, seed=0)
+    text, looks = codec.encode, lambda count: [LOOK, *[IMAGE] * count, LOOKED]
+    said = [START, *text("user\n"), *looks(4), *text(" or "), *looks(6), *looks(4), *text("?"), END]
+    tokens = row.tokens[row.mask].tolist()
+    start = tokens.index(START, 1)
+    assert tokens[start : start + len(said)] == said
+    # the third image is the first one again, in a row of patches of its own
+    np.testing.assert_array_equal(row.patches[2], row.patches[0])
+    np.testing.assert_array_equal(row.media_index[row.tokens == IMAGE], [*range(4), *range(6, 12), *range(12, 16)])
 
 
 def test_the_chat_template_renders_as_the_published_one():

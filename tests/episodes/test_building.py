@@ -194,7 +194,7 @@ def test_share_of_sections_without_pictures():
 
 def test_too_many_gold_pictures_and_pictures_without_text_are_counted():
     report = BuildReport()
-    corpus = section_corpus("Text.", *range(1, 10), TextBlock("H", 1, "heading", 1), 20)
+    corpus = section_corpus("Some text.", *range(1, 10), TextBlock("H", 1, "heading", 1), 20)
     list(build_episodes(corpus, None, EpisodeConfig(train=1, validation=0), report=report))
     assert report.dropped == {"more than 8 gold pictures": 1, "the section has pictures and no text": 1}
 
@@ -216,7 +216,7 @@ def test_long_sections_are_cut_around_their_pictures():
 
 
 def test_large_pictures_are_scaled_down():
-    corpus = section_corpus("Text.", 1)
+    corpus = section_corpus("Some text.", 1)
     name = next(iter(corpus.files))
     corpus.files[name] = png(1, size=(400, 100))
     episode = next(build_episodes(corpus, None, EpisodeConfig(train=1, validation=0, max_pixels=10_000)))

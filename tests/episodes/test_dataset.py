@@ -15,7 +15,7 @@ from episode_fakes import WordRetriever, kitchen
 from m2io_jax.episodes import dataset
 from m2io_jax.episodes.building import EpisodeConfig, build_episodes
 from m2io_jax.episodes.dataset import open_episodes, read_manifest, write_episodes
-from m2io_jax.episodes.episode import Candidate, Episode, Placement
+from m2io_jax.episodes.episode import Candidate, Episode, Placement, QuestionImage
 from m2io_jax.episodes.pipeline import Portion, episode_pipeline
 from m2io_jax.errors import UserError
 
@@ -52,33 +52,39 @@ def test_what_is_read_equals_what_was_written(written):
 
 def test_manifest_holds_provenance_and_counts(written):
     manifest = read_manifest(written[0])
-    assert manifest["note"] == "é" and manifest["version"] == "1.1.0" and manifest["episodes"]["validation"] == 0
+    assert manifest["note"] == "é" and manifest["version"] == "1.2.0" and manifest["episodes"]["validation"] == 0
 
 
 def test_built_twice_the_files_are_equal(written, tmp_path):
     folder, rows, _ = written
     write_episodes(rows, tmp_path / "again", dict)
-    name = "1.1.0/m2io_episodes-train.array_record-00000-of-00001"
+    name = "1.2.0/m2io_episodes-train.array_record-00000-of-00001"
     assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_answers_are_kept_and_the_first_versions_folders_are_read_without_them(tmp_path, monkeypatch):
-    asked = replace(BARE, answer=r"\frac{1}{2} é", reasoning="1/2\n\nyes")
+ADDED = {"1.0.0": ("answer", "reasoning", "question_images"), "1.1.0": ("question_images",)}
+
+
+@pytest.mark.parametrize("version", sorted(ADDED))
+def test_folders_of_older_versions_are_read_without_what_came_later(tmp_path, monkeypatch, version):
+    places = (QuestionImage(4, 1), QuestionImage(0, 0), QuestionImage(4, 1))
+    asked = replace(BARE, answer=r"\frac{1}{2} é", reasoning="1/2\n\nyes", question_images=places)
     write_episodes({"train": [asked, ODD]}, tmp_path / "new", dict)
     assert {row.id: row for row in open_episodes(tmp_path / "new", "train")} == {"bare": asked, "odd/é": ODD}
 
-    features, example, added = dataset.episode_features(), dataset.to_example, ("answer", "reasoning")
+    features, example, added = dataset.episode_features(), dataset.to_example, ADDED[version]
     old = {name: feature for name, feature in features.items() if name not in added}
-    monkeypatch.setattr(dataset, "VERSION", "1.0.0")
-    monkeypatch.setattr(dataset.M2ioEpisodes, "VERSION", tfds.core.Version("1.0.0"))
+    monkeypatch.setattr(dataset, "VERSION", version)
+    monkeypatch.setattr(dataset.M2ioEpisodes, "VERSION", tfds.core.Version(version))
     monkeypatch.setattr(dataset, "episode_features", lambda: tfds.features.FeaturesDict(old))
     monkeypatch.setattr(dataset, "to_example", lambda row: {k: v for k, v in example(row).items() if k not in added})
     write_episodes({"train": [asked, ODD]}, tmp_path / "old", dict)
     monkeypatch.undo()
-    assert (tmp_path / "old" / "1.0.0").is_dir() and read_manifest(tmp_path / "old")["version"] == "1.0.0"
-    assert {row.id: row for row in open_episodes(tmp_path / "old", "train")} == {"bare": BARE, "odd/é": ODD}
+    assert (tmp_path / "old" / version).is_dir() and read_manifest(tmp_path / "old")["version"] == version
+    without = replace(asked, **{name: getattr(BARE, name) for name in added})
+    assert {row.id: row for row in open_episodes(tmp_path / "old", "train")} == {"bare": without, "odd/é": ODD}
     write_episodes({"train": [asked]}, tmp_path / "old", dict)  # and is replaced as a whole
-    assert sorted(path.name for path in (tmp_path / "old").iterdir()) == ["1.1.0", "episodes.json"]
+    assert sorted(path.name for path in (tmp_path / "old").iterdir()) == ["1.2.0", "episodes.json"]
     assert list(open_episodes(tmp_path / "old", "train")) == [asked]
 
 
@@ -144,7 +150,7 @@ def test_an_error_among_the_rows_leaves_the_former_data_set(tmp_path):
     with pytest.raises(UserError, match="No space left"):
         write_episodes({"train": rows()}, tmp_path / "e", dict)
     assert list(open_episodes(tmp_path / "e", "train")) == [ODD]
-    assert sorted(path.name for path in (tmp_path / "e").iterdir()) == ["1.1.0", "episodes.json"]
+    assert sorted(path.name for path in (tmp_path / "e").iterdir()) == ["1.2.0", "episodes.json"]
 
 
 def test_what_a_killed_build_left_is_known_to_be_unfinished(tmp_path):
@@ -179,7 +185,7 @@ def test_what_the_user_can_mend_is_said(written, tmp_path):
 @pytest.mark.parametrize("kept", [0, 70_000])
 def test_a_file_that_was_copied_in_part_is_told_when_it_is_read(written, tmp_path, kept):
     shutil.copytree(written[0], tmp_path / "copy")
-    (file,) = (tmp_path / "copy" / "1.1.0").glob("*train.array_record*")
+    (file,) = (tmp_path / "copy" / "1.2.0").glob("*train.array_record*")
     file.write_bytes(file.read_bytes()[:kept])
     source = open_episodes(tmp_path / "copy", "train")
     with pytest.raises(UserError, match="(?s)cannot be read.*copy.*Copy it again"):

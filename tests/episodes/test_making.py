@@ -4,11 +4,13 @@ import json
 
 import pytest
 
+from m2io_jax.corpus.documents import Document, PictureBlock, TextBlock
 from m2io_jax.corpus.kitchen import KitchenConfig, generate
 from m2io_jax.corpus.store import Corpus, CorpusWriter
 from m2io_jax.episodes.building import EpisodeConfig, split_of
 from m2io_jax.episodes.dataset import open_episodes
 from m2io_jax.episodes.making import make_episodes
+from m2io_jax.errors import UserError
 from m2io_jax.retrieval.search import Retriever, build_index
 
 CONFIG = EpisodeConfig(seed=4, train=0.6, validation=0.1, drop_labels=0.2, move_labels=0.1)
@@ -71,3 +73,30 @@ def test_labels_differ_from_gold_about_as_often_as_asked(made):
     changed = sum(placement not in labels for placement in gold) / len(gold)
     # Three standard deviations of a binomial with a share of 0.3.
     assert abs(changed - 0.3) < 3 * (0.21 / len(gold)) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("blocks", "reason"),
+    [
+        ((TextBlock("Text alone.", 1),), "the corpus has no image"),
+        ((TextBlock("Some text.", 1), PictureBlock("0" * 64, 2, decoration="an icon")), "all 1 images are decorations"),
+        ((TextBlock("Done.", 1), PictureBlock("0" * 64, 2)), "1 because the section's text is a single word"),
+        ((PictureBlock("0" * 64, 2),), "1 because the section has pictures and no text"),
+    ],
+)
+def test_a_corpus_that_makes_no_episode_says_why(tmp_path, blocks, reason):
+    with CorpusWriter(tmp_path / "corpus", name="bare") as writer:
+        writer.add_document(Document("d", "Pump", "d.md", "d", blocks))
+    with pytest.raises(UserError, match=reason) as refused:
+        make_episodes(Corpus.open(tmp_path / "corpus"), None, tmp_path / "episodes", EpisodeConfig())
+    assert str(tmp_path / "corpus") in str(refused.value)
+
+
+def test_a_folder_that_holds_something_else_is_refused_before_anything_is_built(tmp_path):
+    with CorpusWriter(tmp_path / "corpus", name="bare") as writer:
+        writer.add_document(Document("d", "Pump", "d.md", "d", (TextBlock("Text alone.", 1),)))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError) as refused:
+        make_episodes(Corpus.open(tmp_path / "corpus"), None, tmp_path / "mine", EpisodeConfig())
+    assert "no image" not in str(refused.value)

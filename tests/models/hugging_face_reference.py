@@ -26,6 +26,7 @@ CASES = {
     "mixed": [[20, 21, 22, 23, 24], [30, (4, 4), 31], [40, (10, 6), 41, (2, 14), 42], [50]],
 }
 MAIN = "five pictures"
+WINDOWS = (20, 36, 47)  # pixels, of which a merged patch has 8: none is a multiple
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,23 @@ def answers(model, name: str) -> dict[str, np.ndarray]:
     return found
 
 
+def window_answers() -> dict[str, np.ndarray]:
+    """Logits of the main case with the committed weights, where windows are no multiple of a merged patch."""
+    import torch
+    import transformers
+
+    found = {}
+    for window in WINDOWS:
+        config = transformers.AutoConfig.from_pretrained(FOLDER / "qwen2_5_vl")
+        config.vision_config.window_size = window
+        config._attn_implementation = "eager"
+        made = transformers.Qwen2_5_VLForConditionalGeneration
+        model = made.from_pretrained(FOLDER / "qwen2_5_vl", config=config, dtype=torch.float32).eval()
+        with torch.no_grad():
+            found[f"logits.{window}"] = model(**inputs(MAIN)).logits[0].numpy()
+    return found
+
+
 def _keep(into: dict, name: str):
     def hook(_module, _inputs, output):
         into[name] = output[0] if isinstance(output, tuple) else output
@@ -169,6 +187,7 @@ def write() -> None:
         versions = {"torch": torch.__version__, "transformers": transformers.__version__}
         versions["python"] = sys.version.split()[0]
         (folder / "made_with.json").write_text(json.dumps(versions, indent=1) + "\n")
+    np.savez_compressed(FOLDER / "qwen2_5_vl" / "windows.npz", **window_answers())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from reference_model import FORWARD, close, logits, params, prompts
 from safetensors.numpy import load_file
 from test_lora import adapted
 from test_lora import logits as adapted_logits
+from tokenizers import Tokenizer, models, trainers
+from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from m2io_jax.cli import app
@@ -19,7 +21,14 @@ from m2io_jax.errors import UserError
 from m2io_jax.models.conversion import export_folder, import_folder
 from m2io_jax.models.peft import save_adapter
 from m2io_jax.models.policy import BASE, Policy, load_policy
-from m2io_jax.models.tokenizer import train_tokenizer
+from m2io_jax.models.tokenizer import SPECIAL
+
+
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer with no more tokens than the reference models have embeddings."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.train_from_iterator(["a sentence"] * 3, trainers.BpeTrainer(vocab_size=40, special_tokens=list(SPECIAL)))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -28,7 +37,7 @@ def published(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     for name in ("config.json", "model.safetensors"):
         shutil.copy(FOLDER / request.param / name, folder / name)
-    train_tokenizer(["a sentence"] * 3, 300).save_pretrained(folder)
+    small_tokenizer().save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text('{"min_pixels": 3136, "kept": "as it is"}\n')
     (folder / "generation_config.json").write_text('{"eos_token_id": [2, 0], "temperature": 0.1}\n')
     (folder / "README.md").write_text("is not needed")

@@ -85,7 +85,7 @@ def test_a_silent_machine_is_missed_before_jax_misses_it():
     idle, interval, count = watcher.SILENCE.values()
     assert idle + interval * count < hosts.HEARTBEAT_S / 2  # JAX beats twice in that time
     with socket.socket() as connection:
-        watcher._miss_when_silent(connection)
+        watcher.miss_when_silent(connection)
         set_to = [connection.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in watcher.SILENCE]
         assert set_to == [idle, interval, count]
         assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)

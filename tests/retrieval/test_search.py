@@ -56,6 +56,20 @@ def test_a_picture_counts_once(corpus, tmp_path):
     assert [len(hits) for hits in retriever.passages_batch(["a", "b"], 1)] == [1, 1]
 
 
+def test_a_picture_that_stands_everywhere_is_not_looked_for_everywhere(tmp_path, monkeypatch):
+    with CorpusWriter(tmp_path / "corpus", name="icons") as writer:
+        icon = writer.add_picture(b"icon", extension="png")
+        blocks = [TextBlock(f"part {i}", i, "heading", 1) if i % 2 == 0 else PictureBlock(icon, i) for i in range(400)]
+        writer.add_document(Document("one", "One", "one.md", "one", tuple(blocks)))
+    corpus, asked = Corpus.open(tmp_path / "corpus"), []
+    build_index(corpus, tmp_path / "index")
+    retriever = Retriever.open(tmp_path / "index", corpus)
+    search = retriever._picture_index.search
+    monkeypatch.setattr(retriever._picture_index, "search", lambda vectors, k: asked.append(k) or search(vectors, k))
+    assert [len(hits) for hits in retriever.pictures_batch(["part 4", "part 8"], 24)] == [1, 1]
+    assert asked == [48]
+
+
 def test_the_index_moves_with_its_corpus(corpus, tmp_path):
     build_index(corpus, tmp_path / "corpus" / "index")
     expected = Retriever.open(tmp_path / "corpus" / "index", corpus).pictures("bake", 3)
@@ -115,3 +129,42 @@ def test_no_index_and_unknown_ones_are_told_apart(corpus, tmp_path, monkeypatch)
     monkeypatch.setattr(module, "VERSION", 2)
     with pytest.raises(UserError, match="version 1"):
         Retriever.open(tmp_path / "index", corpus)
+
+
+@pytest.fixture(scope="module")
+def manual(tmp_path_factory):
+    """Pages whose titles say what they are about, and whose texts use each other's common words."""
+    pages = {
+        "Lid": "Open the lid. Put it on a cloth. Keep the screws in a box, and put the box on a shelf.",
+        "Seal": "Take the old one out. Grease the groove. Press it into the housing.",
+        "Warranty": "It lasts two years. How long do I have to keep the seal in its box? Until it ends.",
+        "What you will make": "A small pump from scraps and old parts.",
+        "Filter": "Rinse it with water. What is left in the sieve goes into the bin.",
+    }
+    folder = tmp_path_factory.mktemp("manual")
+    with CorpusWriter(folder / "corpus", name="manual") as writer:
+        for title, text in pages.items():
+            blocks = (TextBlock(title, 1, "heading", 1), TextBlock(text, 3))
+            writer.add_document(Document(title, title, f"{title}.md", title, blocks))
+    corpus = Corpus.open(folder / "corpus")
+    build_index(corpus, folder / "index")
+    return Retriever.open(folder / "index", corpus)
+
+
+@pytest.mark.parametrize(
+    ("question", "title"),
+    [
+        ("How do I put in a new seal?", "Seal"),
+        ("What do I have to do with the filter?", "Filter"),
+        ("How long is the warranty?", "Warranty"),
+        ("What is there to do with the lid, and how?", "Lid"),
+        ("SEAL", "Seal"),
+        ("What is there to know about what you will make?", "What you will make"),
+    ],
+)
+def test_titles_count_and_stop_words_do_not(manual, question, title):
+    assert manual.passages(question, 1)[0].passage.document == title
+
+
+def test_a_question_of_stop_words_alone_is_searched_as_it_is(manual):
+    assert manual.passages("What will you make?", 1)[0].passage.document == "What you will make"

@@ -12,7 +12,8 @@ from m2io_jax.episodes.building import EpisodeConfig, build_episodes
 from m2io_jax.episodes.episode import Placement
 from m2io_jax.errors import UserError
 from m2io_jax.retrieval.search import Retriever, build_index
-from m2io_jax.serving.answering import Answerer, section_bounds
+from m2io_jax.serving.answering import Answerer
+from m2io_jax.serving.text import section_bounds
 
 THINGS = ("sensor", "lamp", "motor", "camera", "button", "buzzer")
 

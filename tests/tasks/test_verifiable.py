@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from m2io_jax.episodes.episode import Candidate, Episode
+from m2io_jax.episodes.episode import Candidate, Episode, QuestionImage
 from m2io_jax.episodes.prompt import Picture
 from m2io_jax.errors import RowError
 from m2io_jax.tasks import find_task
+from m2io_jax.tasks.task import labelled_question
 from m2io_jax.tasks.verifiable import is_formatted, said, write
 from m2io_jax.verification import answers
 from m2io_jax.verification.pool import Unverified
@@ -33,7 +34,11 @@ def parts(accuracy: float, format: float) -> dict[str, float]:
         ("<think></think><answer>2</answer>", RIGHT, 1),
         (" <think> 1 + 1 </think> \n\n <answer> 2.0 </answer>\n", RIGHT, 1),
         ("<think>a</think><answer>3</answer>", WRONG, 1),
-        ("<think>a</think><answer>two</answer>", WRONG, 1),
+        ("<think>a</think><answer>two</answer>", RIGHT, 1),
+        ("<think>a</think><answer>Two cubes.</answer>", RIGHT, 1),
+        ("<think>a</think><answer>2 objects</answer>", RIGHT, 1),
+        ("<think>a</think><answer>three objects</answer>", WRONG, 1),
+        ("<think>a</think><answer>many</answer>", WRONG, 1),
         ("<answer>2</answer>", RIGHT, 0),
         ("It is <answer>2</answer>, I think.", RIGHT, 0),
         ("<think>a</think><answer>2</answer> indeed", RIGHT, 0),
@@ -56,7 +61,10 @@ def test_scores_by_hand(name, completion, accuracy, format):
 
 @pytest.mark.parametrize(
     ("answer", "right"),
-    [("0", True), ("0.0", True), ("-0", True), ("1", False), ("none", False), ("0%", False), ("0/1", True)],
+    [
+        *(("0", True), ("0.0", True), ("-0", True), ("1", False), ("none", False), ("0%", False), ("0/1", True)),
+        *(("zero", True), ("0 cubes", True), ("0.5 cubes", False), ("minus one", False), ("first", False)),
+    ],
 )
 def test_a_count_is_a_whole_number(answer, right):
     assert find_task("counting").score(write("", answer), asked("0")) == parts(float(right), 1)
@@ -82,6 +90,17 @@ def test_a_prompt_shows_pictures_and_question_and_nothing_that_tells_the_answer(
     prompt = find_task("geometry").prompt(asked("70", pictures=2, reasoning="1+69=70"))
     assert prompt.user == (Picture(0), "\n", Picture(1), "\n", "How many?")
     assert find_task("arithmetic").prompt(asked("70", pictures=0)).user == ("How many?",)
+
+
+def test_images_stand_inside_the_question_where_the_episode_says_so():
+    asked_of_two = replace(
+        asked("70", pictures=2), question="Is  like ?", question_images=(QuestionImage(3, 1), QuestionImage(9, 0))
+    )
+    assert find_task("geometry").prompt(asked_of_two).user == ("Is ", Picture(1), " like ", Picture(0), "?")
+    assert labelled_question(asked_of_two) == "Is [B] like [A]?"
+    ends = replace(asked_of_two, question="x", question_images=tuple(QuestionImage(at, 0) for at in (0, 1, 1)))
+    assert find_task("counting").prompt(ends).user == (Picture(0), "x", Picture(0), Picture(0))
+    assert labelled_question(asked("70", pictures=2)) == "How many?"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,7 +8,7 @@ import pytest
 
 from m2io_jax.verification import answers
 from m2io_jax.verification.answers import equal, readable
-from m2io_jax.verification.plain import LONGEST
+from m2io_jax.verification.canonical import LONGEST
 from m2io_jax.verification.pool import Pool, Unverified
 
 
@@ -95,3 +95,50 @@ def test_the_worker_itself_loads_no_jax():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("gold", "said", "right"),
+    [
+        (r"\frac{1}{7^{60}}", r"\frac{1}{7^{61}}", False),
+        (r"\sqrt{2}\cdot 10^{-20}", r"\sqrt{3}\cdot 10^{-20}", False),
+        (r"\sqrt{2}\cdot 10^{-20}", "1.41421e-20", True),
+        (r"\sqrt{2}\cdot 10^{-20}", "1.414e-20", False),
+        ("e^{-100}", "0", False),
+        ("10^{-8}x", "10^{-9}x", False),
+        ("x > 10^{-20}", "x > 10^{-21}", False),
+        ("[0,10^{-20}]", "[0,10^{-21}]", False),
+        (r"\begin{pmatrix}10^{-20}\\1\end{pmatrix}", r"\begin{pmatrix}10^{-21}\\1\end{pmatrix}", False),
+        ("3^{200}", "3^{200}+1", False),
+        ("0", r"\sqrt{2}+\sqrt{3}-\sqrt{5+2\sqrt{6}}", True),
+        ("0", r"\sqrt{2}+\sqrt{3}-\sqrt{5+2\sqrt{7}}", False),
+        (r"2\pi", "6.283185", True),
+        ("5", r"\frac{5}{0}", False),
+        (r"\sin 30°", "1/2", True),
+        ("-1", "i^2", True),
+    ],
+)
+def test_expressions_are_compared_relatively(gold, said, right):
+    assert equal(gold, said) is right
+
+
+def test_a_list_of_expressions_is_one_request(monkeypatch):
+    requests, ask = [], answers._POOL.ask
+    monkeypatch.setattr(answers._POOL, "ask", lambda request: requests.append(request) or ask(request))
+    assert equal(r"\sqrt{2}, \sqrt{3}, \sqrt{5}", r"5^{1/2}, 2^{1/2}, 3^{1/2}")
+    assert len(requests) == 1
+
+
+def test_towers_in_a_list_take_the_time_of_one(monkeypatch):
+    pool = Pool(cpu_seconds=1.0, workers=1)
+    monkeypatch.setattr(answers, "_POOL", pool)
+    with pytest.raises(Unverified) as raised:
+        equal("1, 2, 3", "9^{9^{9^9}}, 8^{9^{9^9}}, 7^{9^{9^9}}")
+    assert raised.value.kind == "timeout"
+    pool.close()
+
+
+def test_words_of_any_script_are_good_gold_answers():
+    assert all(map(readable, ("红色", "是", "да", "左边", "नहीं", "نعم", "はい", "ab", "no", "B12", "6 objects", "six")))
+    with pytest.raises(Unverified, match="equal and as different"):
+        equal("6 cubes", "6 spheres")

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.pages import environment
-from m2io_jax.tasks.task import label
+from m2io_jax.tasks.task import label, labelled_question
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class SampledGroup:
     task: str
     episode: Episode
     completions: tuple[SampledCompletion, ...]
+
+    @property
+    def question(self) -> str:
+        """The question, with the labels of the images that stand inside it."""
+        return labelled_question(self.episode)
 
     @property
     def expected(self) -> str:

@@ -69,7 +69,7 @@ def table(samples: Samples) -> wandb.Table:
 def _prompt(group: SampledGroup) -> list[Any]:
     episode = group.episode
     pictures = wandb.Image(picture_sheet(episode.candidates)) if episode.candidates else None
-    return [episode.question, "\n".join(episode.sentences), pictures, group.expected]
+    return [group.question, "\n".join(episode.sentences), pictures, group.expected]
 
 
 def opened(config: RunConfig) -> WeightsAndBiases:

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 from PIL import Image
 
-from m2io_jax.episodes.episode import Candidate
+from m2io_jax.episodes.episode import Candidate, QuestionImage
 from m2io_jax.pages import LEAST_TILE, LINE, picture_sheet
 from m2io_jax.training.logging.samples import Samples
 
@@ -53,6 +53,14 @@ def test_the_page_shows_pictures_completions_parts_and_advantages(samples):
     assert pixels == [(255, 0, 0), (0, 0, 255)]
     words = html.unescape(samples.page)
     assert all(part in words for part in ("Samples of step 7", "Soup?", "Stir.", "right is B:1, A:2"))
+
+
+def test_the_page_shows_where_images_stand_in_the_question(samples):
+    group = samples.groups[0]
+    places = (QuestionImage(3, 1), QuestionImage(9, 0))
+    episode = replace(group.episode, question="Is  like ?", question_images=places)
+    shown = html.unescape(Samples(7, [replace(group, episode=episode)]).page)
+    assert "Is [B] like [A]?" in shown and "Is [" not in html.unescape(samples.page)
 
 
 def test_a_table_holds_the_same_rows_without_the_page(samples):

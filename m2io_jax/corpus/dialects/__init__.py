@@ -1,0 +1,1 @@
+"""What site generators and wikis add to Markdown, one family a file, rewritten as Markdown and HTML."""
