@@ -1,16 +1,20 @@
 """The columns that hold a row's question, answer and images, by the names that trainers give them."""
 
-import ast
 import re
-import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from m2io_jax.episodes.published.chats import Chat, as_turns, read_chat
+from m2io_jax.episodes.published.choices import refuse_unread_choices
 from m2io_jax.episodes.published.draft import BadRow, ReadConfig, plain
-from m2io_jax.episodes.published.images import image_sources, is_filled, looks_like_image
+from m2io_jax.episodes.published.images import (
+    IMAGE_NAMES,
+    image_sources,
+    is_filled,
+    is_named_as,
+    looks_like_image,
+)
 from m2io_jax.episodes.published.marks import UNFILLED, ImagePart, Question, place_images
 from m2io_jax.episodes.published.solutions import Solution, answer_text, read_solution, with_reasoning
 
@@ -24,10 +28,7 @@ REASONING = ("reasoning", "reasoning_content", "rationale", "cot", "chain_of_tho
              "thoughts", "explanation")  # fmt: skip
 IMAGES = ("images", "image", "multi_modal_data.image", "multi_modal_data.images", "mm_data.image", "mm_data.images")
 NUMBERED = re.compile(r"image_?([0-9]{1,2})")
-OTHER_MEDIA = ("video", "videos", "audio", "audios")
-CHOICES = ("options", "choices")
-LETTERS = tuple("ABCDEFGHIJ")
-MOST_CHOICES = 20_000  # characters of choices in a string
+OTHER_MEDIA = re.compile(r"(?:\w+_)?(?:videos?|audios?)(?:_(?:paths?|files?|urls?|names?|ids?|bytes))?", re.IGNORECASE)
 COLUMNS_READ = (
     f"question {', '.join((*CHATS, *QUESTIONS))}; answer {', '.join((*ANSWERS, *SPOKEN))}; reasoning "
     f"{', '.join(REASONING)}; images {', '.join(IMAGES)}, image_1 and so on; others by prompt_key=, answer_key=, "
@@ -99,7 +100,7 @@ def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> 
             text = "\n".join(text)
         if not found.reasoning and isinstance(text, str) and text.strip():
             found = with_reasoning(found, plain(text if "<" in text else f"<think>{text}</think>"))
-    _refuse_unread_choices(values, asked.question.text, found.answer)
+    refuse_unread_choices(values, asked.question.text, found.answer, value)
     return found
 
 
@@ -184,15 +185,19 @@ def _check_spoken(answer: str, spoken: str) -> None:
 
 
 def _refuse_other_media(values: Mapping[str, Any]) -> None:
-    found = [name for name in OTHER_MEDIA if is_filled(values.get(name))]
+    found = [name for name, value in values.items() if is_named_as(OTHER_MEDIA, name, value)]
     if found:
-        raise BadRow("a video or audio, which is not read", ", ".join(found))
+        raise BadRow("a video or audio, which is not read", plain(", ".join(found)))
 
 
 def _refuse_unread_images(values: Mapping[str, Any], read: set[str]) -> None:
     """Raise BadRow for a row without images that has one in a column that nobody reads."""
     skipped = read | {*ANSWERS, *SPOKEN, *REASONING, *QUESTIONS, *CHATS}
-    found = [name for name, value in values.items() if name not in skipped and looks_like_image(value)]
+    found = [
+        name
+        for name, value in values.items()
+        if name not in skipped and (is_named_as(IMAGE_NAMES, name, value) or looks_like_image(value))
+    ]
     if found:
         names = ", ".join(plain(str(name))[:60] for name in sorted(found, key=str)[:5])
         raise BadRow(f"images in a column that is not read: {names}", "give its name as image_key=NAME")
@@ -202,29 +207,3 @@ def _refuse_unfilled(values: Mapping[str, Any], parts: Sequence[str | ImagePart]
     text = "".join(part for part in parts if isinstance(part, str))
     if is_filled(values.get("objects")) and (mark := UNFILLED.search(text)):
         raise BadRow(f"a mark that the column objects fills, which is not read: {mark[0]}", text)
-
-
-def _refuse_unread_choices(values: Mapping[str, Any], question: str, answer: str) -> None:
-    """Raise BadRow where the answer is the letter or the number of a choice that the question does not say."""
-    for name, known in _choices(values).items():
-        is_index = answer.strip("() .").upper() in LETTERS[: len(known)]
-        is_index = is_index or (len(answer) <= 2 and answer.isdecimal() and int(answer) <= len(known))
-        if is_index and answer not in known and not all(each in question for each in known):
-            raise BadRow(f"choices in a column that is not read: {name}", ", ".join(known))
-
-
-def _choices(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the choices of a row by column: a list, a list in a string (MMMU), or columns A, B, ... (MMBench)."""
-    found = {name: values.get(name) for name in CHOICES}
-    for name, value in found.items():
-        if isinstance(value, str) and value.startswith("[") and len(value) < MOST_CHOICES:
-            with warnings.catch_warnings(), suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-                warnings.simplefilter("ignore")  # of Python, about backslashes in LaTeX
-                found[name] = ast.literal_eval(value)
-    lettered = [values.get(letter) for letter in LETTERS if isinstance(values.get(letter), str)]
-    found["A, B, ..."] = lettered if "A" in values and "B" in values else None
-    return {
-        name: [each.strip() for each in value]
-        for name, value in found.items()
-        if isinstance(value, list) and value and all(isinstance(each, str) for each in value)
-    }

@@ -34,7 +34,11 @@ OTHER_MEDIA = re.compile(r"<\|vision_start\|>(?:<\|video_pad\|>)+<\|vision_end\|
 TAG_WORDS = r"(?:tag|element|token|placeholder|keyword)s?\b"
 BESIDE = re.compile(rf"\b{TAG_WORDS}:?\W*\Z", re.IGNORECASE)
 BEHIND = re.compile(rf"\A[^\w\s]*\s*{TAG_WORDS}", re.IGNORECASE)
-OTHER_TAG = re.compile(r"</?(?!image|answer|think)[a-zA-Z]\w*\s*/?>")
+# Another tag of a list, as in "<image> or <img>". A tag around words, as in "<b>this</b>", is none.
+OTHER_TAG = r"<(?!/|\|?image|answer|think)[a-zA-Z][\w-]*(?:\s[^<>]{0,100})?>(?![^<]{0,200}</)"
+LIST = r"\W{0,5}(?:(?:or|and|vs|versus|as|like|not|nor|into|with|[A-J]|[a-j])\b\W{0,5}){0,2}"
+TAG_BEFORE = re.compile(rf"{OTHER_TAG}{LIST}\Z", re.IGNORECASE)
+TAG_BEHIND = re.compile(rf"\A{LIST}{OTHER_TAG}", re.IGNORECASE)
 LANGUAGE = re.compile(r"\b(?:html5?|xhtml|xml|svg|jsx|xaml)\b", re.IGNORECASE)
 SUBJECT = re.compile(r"\b(?:does|do|is|was|can|use|using)\W*\Z", re.IGNORECASE)
 
@@ -138,7 +142,7 @@ def _is_word(before: str, after: str) -> bool:
     if (not line.strip() and not re.match(r"\s+[a-z]", after)) or (not after.strip() and line.strip()[-1:] in ".?!:"):
         return False
     start, end = re.split(r"[.?!\n]\s", before)[-1], re.split(r"[.?!](?:\s|\Z)|\n", after)[0]
-    if BESIDE.search(start) or BEHIND.search(end) or OTHER_TAG.search(start + " " + end):
+    if BESIDE.search(start) or BEHIND.search(end) or TAG_BEFORE.search(start) or TAG_BEHIND.search(end):
         return True
     if not LANGUAGE.search(start + end):
         return False
