@@ -16,7 +16,13 @@ from m2io_jax.episodes.published.images import (
     looks_like_image,
 )
 from m2io_jax.episodes.published.marks import UNFILLED, ImagePart, Question, place_images
-from m2io_jax.episodes.published.solutions import Solution, answer_text, read_solution, with_reasoning
+from m2io_jax.episodes.published.solutions import (
+    Solution,
+    answer_text,
+    is_sentence,
+    read_solution,
+    with_reasoning,
+)
 
 # Names are tried in this order; the first filled column counts.
 CHATS = ("message",)
@@ -78,7 +84,8 @@ def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> 
     Raises:
         BadRow: there is no answer, there are several, or two that differ.
     """
-    name, value = _first(values, (config.answer_key,) if config.answer_key else ANSWERS)
+    names = (config.answer_key,) if config.answer_key else ANSWERS
+    name, value = _first(values, names)
     written = None if config.answer_key else _completion(values)
     if value is None:
         spoken = asked.spoken if asked.spoken is not None else written
@@ -87,8 +94,9 @@ def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> 
         found = read_solution(plain(spoken).strip())
     else:
         found = read_solution(answer_text(value))
-        if name != "solution" and isinstance(values.get("solution"), str):
-            found = with_reasoning(found, plain(values["solution"]).strip())
+        for other in names:
+            if other != name and isinstance(text := dotted(values, other), str) and text.strip():
+                found = with_reasoning(found, plain(text).strip())
         if asked.spoken is not None:
             _check_spoken(found.answer, asked.spoken)
             found = with_reasoning(found, plain(asked.spoken).strip())
@@ -100,6 +108,8 @@ def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> 
             text = "\n".join(text)
         if not found.reasoning and isinstance(text, str) and text.strip():
             found = with_reasoning(found, plain(text if "<" in text else f"<think>{text}</think>"))
+    if is_sentence(found.answer):
+        raise BadRow("an answer in a sentence, which cannot be compared", found.answer)
     refuse_unread_choices(values, asked.question.text, found.answer, value)
     return found
 

@@ -40,7 +40,12 @@ LIST = r"\W{0,5}(?:(?:or|and|vs|versus|as|like|not|nor|into|with|[A-J]|[a-j])\b\
 TAG_BEFORE = re.compile(rf"{OTHER_TAG}{LIST}\Z", re.IGNORECASE)
 TAG_BEHIND = re.compile(rf"\A{LIST}{OTHER_TAG}", re.IGNORECASE)
 LANGUAGE = re.compile(r"\b(?:html5?|xhtml|xml|svg|jsx|xaml)\b", re.IGNORECASE)
-SUBJECT = re.compile(r"\b(?:does|do|is|was|can|use|using)\W*\Z", re.IGNORECASE)
+SUBJECT = re.compile(r"\b(?:does|do|is|was|can|use|using|in (?:html5?|xhtml|xml|svg|jsx|xaml))\W*\Z", re.IGNORECASE)
+# An image in Markdown or HTML, which is not read: its row may not become a question without it.
+DOCUMENT_IMAGE = re.compile(
+    r"!\[[^\[\]]{0,500}\]\([^()\s]{1,2000}|<(?:img|image)\s[^<>]{0,500}?(?:src|href)\s*=[^<>]{1,2000}>",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,8 @@ def place_images(parts: Sequence[str | ImagePart], images: Sequence[Any]) -> Que
         raise BadRow("no question")
     if medium := OTHER_MEDIA.search("".join(part for part in parts if isinstance(part, str))):
         raise BadRow("a video or audio, which is not read", medium[0])
+    if not images:
+        _refuse_document_images(text)
     own = [found for piece in pieces if (found := _source(piece)) is not None]
     sources = list(images) or own
     if images and own and len(images) != len(own):
@@ -134,6 +141,14 @@ def _cut(text: str) -> Iterator[str | _Mark]:
         yield _Mark(found[0], number, found["address"], quoted, _is_word(before, after))
         start = found.end()
     yield text[start:]
+
+
+def _refuse_document_images(text: str) -> None:
+    """Raise BadRow for an image in Markdown or HTML, unless the text speaks of its code."""
+    for found in islice(DOCUMENT_IMAGE.finditer(text), MOST_MARKS):
+        before, after = text[max(0, found.start() - 400) : found.start()], text[found.end() : found.end() + 400]
+        if before[-1:] != "`" and not _is_word(before, after):
+            raise BadRow("an image in Markdown or HTML, which is not read", found[0])
 
 
 def _is_word(before: str, after: str) -> bool:

@@ -30,6 +30,8 @@ from m2io_jax.episodes.published.splits import file_split, row_split
 from m2io_jax.episodes.published.tables import Row, read_rows
 from m2io_jax.errors import UserError
 
+FIRST_ROWS = 64  # of a file, that are looked at for a column that tells the split
+
 
 class RowsReader:
     """Reads every file of rows in a folder, or one of them.
@@ -112,6 +114,9 @@ class RowsReader:
     def _rows_of(self, file: Path) -> Iterator[Row]:
         return islice(read_rows(file, self._data.get(file)), self.config.most or None)
 
+    def _good_rows(self, file: Path) -> Iterator[Mapping]:
+        return (row.values for row in self._rows_of(file) if isinstance(row.values, Mapping))
+
     def _published_as(self, row: Row) -> str | None:
         """Return the split that a row is published in; None where it is in none, or all rows are dealt anew."""
         if not self.config.published_splits:
@@ -128,16 +133,13 @@ class RowsReader:
         return self.config.deal(group, [split for split in SPLITS if split == "train" or split not in self._published])
 
     def _published_splits(self) -> set[str]:
-        """Return the splits that are published: by names of files, and by columns where the first row has one."""
+        """Return the splits that are published: by names of files, and by columns that the first rows have."""
         if not self.config.published_splits:
             return set()
         found = set(filter(None, self._file_splits.values()))
         for file in self.files:
-            first = next(self._rows_of(file), None)
-            if first is None or isinstance(first.values, BadRow) or row_split(first.values, None) is None:
-                continue
-            good = (row.values for row in self._rows_of(file) if isinstance(row.values, Mapping))
-            found |= set(filter(None, (row_split(values, self._file_splits[file]) for values in good)))
+            if any(row_split(values, None) for values in islice(self._good_rows(file), FIRST_ROWS)):
+                found |= {row_split(values, self._file_splits[file]) for values in self._good_rows(file)} - {None}
         return found
 
 

@@ -124,3 +124,43 @@ def test_long_questions_take_no_long_time(text):
     except BadRow as error:
         assert f"{MOST_MARKS}" in error.reason
     assert time.perf_counter() - begun < 3
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Look ![](https://example.com/cropped/7.jpg?h=1) and find x.",
+        "Look ![figure](a.png) and find x.",
+        'Look <img src="a.png" width="3"> and find x.',
+    ],
+)
+def test_an_image_in_markdown_or_html_is_not_lost_silently(tmp_path, question):
+    assert "Markdown or HTML" in bad_row(tmp_path, {"problem": question, "answer": "3"})
+    both = {"problem": question, "answer": "3", "image": "b.png"}
+    assert shown(read_row(tmp_path, both)) == [20, "\n", question]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Which Markdown shows an image, `![](a.png)` or `[](a.png)`?",
+        'In HTML, what does the tag <img src="a.png"> do?',
+        "Why does a browser treat <image> as <img>?",
+        "Which is a tag of HTML? (A) <image> (B) <img>",
+        "In SVG, <image> embeds raster images. True or false?",
+    ],
+)
+def test_code_of_images_is_text(tmp_path, question):
+    assert shown(read_row(tmp_path, {"problem": question, "answer": "A"})) == [question]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "On the page <image>, which <b>bold</b> word is last?",
+        "Where is <ref>the cat</ref> in <image>?",
+        "Look at <image> and <p>the dog</p>: how far?",
+    ],
+)
+def test_tags_around_words_do_not_hide_that_an_image_is_missing(tmp_path, question):
+    assert "1 mark and 0 images" in bad_row(tmp_path, {"problem": question, "answer": "3"})

@@ -141,3 +141,25 @@ def test_mutated_rows_are_episodes_or_counted_and_nothing_is_raised(tmp_path, mo
         for episode in found[split].values():
             assert "".join(part for part in question_parts(episode) if isinstance(part, str)).strip()
             assert is_formatted(find_task("geometry").target(episode))
+
+
+def test_an_array_is_read_by_any_name_of_its_file(tmp_path):
+    rows = [{"problem": f"{number}?", "answer": "3"} for number in range(3)]
+    (tmp_path / "lines.jsonl").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    (tmp_path / "one_line.jsonl").write_text(json.dumps(rows))
+    report, _ = read(tmp_path)
+    assert (report.rows, report.kept) == (6, 6)
+
+
+def test_text_behind_an_array_is_reported(tmp_path):
+    rows = json.dumps([{"problem": "Q?", "answer": "3"}])
+    (tmp_path / "a.json").write_text(rows + rows)
+    (tmp_path / "b.json").write_text(rows + "\n\n")
+    report, _ = read(tmp_path)
+    assert report.kept == 2 and [(each.file, each.row) for each in report.problems] == [("a.json", 2)]
+
+
+def test_a_first_line_that_is_a_list_costs_no_other_line(tmp_path):
+    write_lines(tmp_path / "a.jsonl", [1], {"problem": "Q?", "answer": "3"})
+    report, _ = read(tmp_path)
+    assert report.bad == {"a row without columns": 1} and report.kept == 1
