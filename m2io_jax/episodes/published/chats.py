@@ -127,4 +127,4 @@ def _role_and_content(turn: Mapping[str, Any]) -> tuple[str, Any]:
     role = turn["role"] if isinstance(turn.get("role"), str) else turn["from"]
     content = turn["content"] if turn.get("content") is not None else turn.get("value")
     calls = [key for key in ("tool_calls", "function_call") if turn.get(key) not in (None, "", [], {})]
-    return ("tool" if calls else ROLES.get(role, role[:40])), content
+    return ("tool" if calls else ROLES.get(role.lower()[:40], role[:40])), content

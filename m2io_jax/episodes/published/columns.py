@@ -35,13 +35,24 @@ REASONING = ("reasoning", "reasoning_content", "rationale", "cot", "chain_of_tho
 IMAGES = ("images", "image", "multi_modal_data.image", "multi_modal_data.images", "mm_data.image", "mm_data.images")
 NUMBERED = re.compile(r"image_?([0-9]{1,2})")
 OTHER_MEDIA = re.compile(r"(?:\w+_)?(?:videos?|audios?)(?:_(?:paths?|files?|urls?|names?|ids?|bytes))?", re.IGNORECASE)
+# Text between a template's turns: it would be encoded as one turn, inside another template.
+TEMPLATE = re.compile(r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|(?:user|assistant)\|>|\[INST\]")
 COLUMNS_READ = (
     f"question {', '.join((*CHATS, *QUESTIONS))}; answer {', '.join((*ANSWERS, *SPOKEN))}; reasoning "
     f"{', '.join(REASONING)}; images {', '.join(IMAGES)}, image_1 and so on; others by prompt_key=, answer_key=, "
     "image_key="
 )
+# Columns that are read or looked at, beside those of COLUMNS_READ.
+OTHER_READ = ("system", "history", "input", "objects", "split", "extra_info")
 SYSTEM = "its system turn"
 RESPONSE = "its response, which answers otherwise"
+
+
+def is_read(name: str, config: ReadConfig) -> bool:
+    """Return whether a column of this name is read."""
+    given = (config.prompt_key, config.answer_key, config.image_key)
+    known = (*CHATS, *QUESTIONS, *ANSWERS, *SPOKEN, *REASONING, *IMAGES, *OTHER_READ, *given)
+    return NUMBERED.fullmatch(name) is not None or name in {each.partition(".")[0] for each in known} | {*given}
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,8 @@ def read_question(values: Mapping[str, Any], config: ReadConfig) -> Asked:
     if found is None:
         raise BadRow("no question", f"columns: {', '.join(map(str, list(values)[:40]))}")
     chat = _chat(name, found, values)
+    if template := TEMPLATE.search("".join(part for part in chat.question if isinstance(part, str))):
+        raise BadRow("a prompt in a chat template, which is not read", template[0])
     if not images and not any(isinstance(part, ImagePart) and part.source is not None for part in chat.question):
         _refuse_unread_images(values, {name, *image_names})
     _refuse_unfilled(values, chat.question)
@@ -150,8 +163,10 @@ def _chat(name: str, found: Any, values: Mapping[str, Any]) -> Chat:
     if name in ("query", "instruction"):
         if is_filled(values.get("history")):
             raise BadRow("a chat that is not one question", "history")
-        more = values.get("input")
-        parts += [more] if isinstance(more, str) and more.strip() else []
+        if is_filled(more := values.get("input")):
+            if not isinstance(more, str):
+                raise BadRow("no question", f"input holds {type(more).__name__}")
+            parts.append(more)
     return Chat(tuple(parts))
 
 

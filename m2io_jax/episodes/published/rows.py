@@ -22,7 +22,7 @@ from pathlib import Path
 
 from m2io_jax.episodes.building import SPLITS
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.episodes.published.columns import COLUMNS_READ, Asked, read_answer, read_question
+from m2io_jax.episodes.published.columns import COLUMNS_READ, Asked, is_read, read_answer, read_question
 from m2io_jax.episodes.published.draft import BadRow, ReadConfig, ReadReport, checked_answer, episode, plain
 from m2io_jax.episodes.published.images import ImageFinder, read_source
 from m2io_jax.episodes.published.sources import find_source
@@ -51,7 +51,7 @@ class RowsReader:
         report.columns_read = COLUMNS_READ
         found = find_source(source, report)
         self.root, self.files, self._data = found.root, found.files, found.data
-        self.images = ImageFinder(found.root, found.blobs, _other_folder(config))
+        self.images = ImageFinder(found.images, found.blobs, _other_folder(config))
         self._names = {file: plain(file.relative_to(self.root).as_posix()) for file in self.files}
         self._file_splits = {file: file_split(file.relative_to(self.root), self.root.name) for file in self.files}
         self._published = self._published_splits()
@@ -62,7 +62,7 @@ class RowsReader:
         for row in self._rows():
             name, belongs = self._names[row.file], split == SPLITS[0]
             if belongs and isinstance(row.values, Mapping):
-                self.report.add_columns(row.values)
+                self.report.add_columns(row.values, self._is_read)
             made = None
             try:
                 published = self._published_as(row)
@@ -113,6 +113,9 @@ class RowsReader:
 
     def _rows_of(self, file: Path) -> Iterator[Row]:
         return islice(read_rows(file, self._data.get(file)), self.config.most or None)
+
+    def _is_read(self, name: str) -> bool:
+        return is_read(name, self.config)
 
     def _good_rows(self, file: Path) -> Iterator[Mapping]:
         return (row.values for row in self._rows_of(file) if isinstance(row.values, Mapping))

@@ -101,6 +101,24 @@ def test_chats_of_several_turns_are_left_out(tmp_path, more):
 
 
 @pytest.mark.parametrize(
+    "prompt",
+    [
+        "<|im_start|>user\nHow many?<|im_end|>\n<|im_start|>assistant\n",
+        "[INST] How many? [/INST]",
+        "<start_of_turn>user\nHow many?<end_of_turn>",
+        [{"role": "user", "content": "<|user|>How many?<|end|>"}],
+    ],
+)
+def test_a_prompt_in_a_chat_template_is_left_out(tmp_path, prompt):
+    assert "chat template" in bad_row(tmp_path, {"prompt": prompt, "answer": "3"})
+
+
+def test_roles_in_capitals(tmp_path):
+    chat = [{"role": "User", "content": "How many?"}, {"role": "ASSISTANT", "content": "3"}]
+    assert read_row(tmp_path, {"messages": chat}).answer == "3"
+
+
+@pytest.mark.parametrize(
     ("row", "reason"),
     [
         ({"problem": "How many?", "image_path": "a.png"}, "not read: image_path"),
@@ -133,6 +151,7 @@ def test_chats_of_several_turns_are_left_out(tmp_path, more):
         ({"problem": "Q?", "answer": "3", "ground_truth": "4"}, "two answers that differ"),
         ({"problem": "Q?", "answer": "3", "reward_model": {"ground_truth": "4"}}, "two answers that differ"),
         ({"problem": "Q?", "answer": True}, "no answer"),
+        ({"instruction": "Q?", "input": {"a": 1}, "output": "3"}, "no question"),
         ({"problem": "Where is <bbox>?", "objects": {"bbox": [[1, 2, 3, 4]]}}, "<bbox>"),
     ],
 )

@@ -143,6 +143,15 @@ def test_a_snapshot_of_a_cache_is_read_with_its_images(tmp_path):
         assert [shades(row) for row in found.values()] == [[40], [40]] and not report.unread
 
 
+def test_a_part_of_a_snapshot_finds_the_images_of_the_whole(tmp_path):
+    snapshot = cache(tmp_path)
+    (snapshot / "data").mkdir()
+    (snapshot / "data" / "train.jsonl").symlink_to(os.path.join("..", os.readlink(snapshot / "train.jsonl")))
+    for source in (snapshot / "data", snapshot / "data" / "train.jsonl"):
+        report, found = read_all(source)
+        assert [shades(row) for row in found.values()] == [[40], [40]] and not report.bad
+
+
 def test_links_that_were_written_as_text_are_followed_too(tmp_path):
     snapshot = cache(tmp_path)
     for link in [path for path in snapshot.rglob("*") if path.is_symlink()]:
