@@ -5,15 +5,17 @@ import re
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from string import ascii_uppercase
 from typing import Any
 
 from m2io_jax.episodes.published.draft import BadRow
 
 NAMES = ("options", "choices", "candidates", "answer_choices", "multiple_choices")
-LETTERS = "ABCDEFGHIJ"
+LETTERS = ascii_uppercase
 PREFIXES = ("", "option_", "choice_", "option", "choice")
 MOST_CHARACTERS = 20_000  # of choices in a string
-LETTERED = re.compile(r"^\s*\(?[A-J][.):]\s*(\S.*)$", re.MULTILINE)  # choices as lines of text
+MOST_SAID = 100  # choices that the question is searched for
+LETTERED = re.compile(r"^[ \t]*\(?[A-Z][.):][ \t]*(\S.*)$", re.MULTILINE)  # choices as lines of text
 ANSWER_WORDS = re.compile(r"\A(?:option|choice|answer)\b", re.IGNORECASE)
 
 
@@ -31,11 +33,11 @@ def refuse_unread_choices(values: Mapping[str, Any], question: str, answer: str,
         if answer in texts and not is_number:
             continue
         if len(bare) == 1 and bare in LETTERS[: len(texts)]:
-            last = LETTERS[len(texts) - 1]
-            if not all(text in question for text in texts) or not re.search(rf"\b{last}\b", question):
-                raise BadRow(f"choices in a column that is not read: {name}", ", ".join(texts))
+            last = LETTERS[: len(texts)][-1]
+            if not all(text in question for text in texts[:MOST_SAID]) or not re.search(rf"\b{last}\b", question):
+                raise BadRow(f"choices in a column that is not read: {name}", ", ".join(texts[:MOST_SAID]))
         elif len(bare) <= 2 and bare.isdecimal() and int(bare) <= len(texts):
-            raise BadRow(f"choices in a column that is not read: {name}", f"{answer} of {', '.join(texts)}")
+            raise BadRow(f"choices in a column that is not read: {name}", f"{answer} of {', '.join(texts[:MOST_SAID])}")
 
 
 def _choices(values: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -43,8 +43,7 @@ LANGUAGE = re.compile(r"\b(?:html5?|xhtml|xml|svg|jsx|xaml)\b", re.IGNORECASE)
 SUBJECT = re.compile(r"\b(?:does|do|is|was|can|use|using|in (?:html5?|xhtml|xml|svg|jsx|xaml))\W*\Z", re.IGNORECASE)
 # An image in Markdown or HTML, which is not read: its row may not become a question without it.
 DOCUMENT_IMAGE = re.compile(
-    r"!\[[^\[\]]{0,500}\]\([^()\s]{1,2000}|<(?:img|image)\s[^<>]{0,500}?(?:src|href)\s*=[^<>]{1,2000}>",
-    re.IGNORECASE,
+    r"!\[[^\[\]]{0,300}\]\([^()\s]{1,300}|<(?:img|image)\s[^<>]{0,300}?(?:src|href)\s{0,9}=", re.IGNORECASE
 )
 
 

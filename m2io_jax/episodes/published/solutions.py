@@ -12,6 +12,8 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from m2io_jax.episodes.published.draft import BadRow, plain
 from m2io_jax.verification.answers import equal
 from m2io_jax.verification.pool import Unverified
@@ -71,7 +73,14 @@ def answer_text(value: Any) -> str:
     is_number = is_number or isinstance(value, float | Decimal) and isfinite(value)
     if not is_number and value is not None:
         raise BadRow("no answer", f"{type(value).__name__} is neither text nor a number")
-    return f"{value}" if is_number else ""
+    return _written(value) if is_number else ""
+
+
+def _written(number: int | float | Decimal) -> str:
+    """Write a number as it was meant: 0.1 in a column of single precision is 0.10000000149011612 in Python."""
+    if isinstance(number, float) and abs(number) < 1e30 and float(single := np.float32(number)) == number:
+        return str(single)
+    return f"{number}"
 
 
 def read_solution(text: str) -> Solution:

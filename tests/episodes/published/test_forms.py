@@ -146,6 +146,10 @@ def test_roles_in_capitals(tmp_path):
         ({"question": "Which?", "options": {"A": "cat", "B": "dog"}, "answer": "A"}, "not read: options"),
         ({"question": "Which?", "choices": {"text": ["cat", "dog"], "label": ["A", "B"]}, "answer": "B"}, "choices"),
         ({"question": "Which?", "option_a": "cat", "option_b": "dog", "answer": "A"}, "not read: option_a, option_b"),
+        (
+            {"question": "Which?", "options": [f"cat {i}" for i in range(40)], "answer": "Z"},
+            "not read: options",
+        ),
         ({"question": "Which?", "options": "A. cat\nB. dog", "answer": "B"}, "not read: options"),
         ({"question": "Which?", "choices": ["cat", "dog"], "answer": "Option B"}, "not read: choices"),
         ({"problem": "Q?", "answer": "3", "ground_truth": "4"}, "two answers that differ"),

@@ -163,3 +163,12 @@ def test_a_first_line_that_is_a_list_costs_no_other_line(tmp_path):
     write_lines(tmp_path / "a.jsonl", [1], {"problem": "Q?", "answer": "3"})
     report, _ = read(tmp_path)
     assert report.bad == {"a row without columns": 1} and report.kept == 1
+
+
+@pytest.mark.parametrize("kind", [pyarrow.float32(), pyarrow.float64()])
+def test_numbers_are_written_as_they_were_meant(tmp_path, kind):
+    numbers = pyarrow.array([0.1, 2.5, 1e-7, 3.0, 16777216.0], kind)
+    table = pyarrow.table({"problem": [f"{number}?" for number in range(5)], "answer": numbers})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    _, found = read_all(tmp_path)
+    assert [float(row.answer) for row in found.values()] == [0.1, 2.5, 1e-7, 3.0, 16777216.0]
