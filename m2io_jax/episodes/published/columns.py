@@ -34,7 +34,8 @@ REASONING = ("reasoning", "reasoning_content", "rationale", "cot", "chain_of_tho
              "thoughts", "explanation")  # fmt: skip
 IMAGES = ("images", "image", "multi_modal_data.image", "multi_modal_data.images", "mm_data.image", "mm_data.images")
 NUMBERED = re.compile(r"image_?([0-9]{1,2})")
-OTHER_MEDIA = re.compile(r"(?:\w+_)?(?:videos?|audios?)(?:_(?:paths?|files?|urls?|names?|ids?|bytes))?", re.IGNORECASE)
+OTHER_MEDIA = ("video", "videos", "audio", "audios")
+MEDIA_NAMES = re.compile(r"(?:\w+_)?(?:videos?|audios?)(?:_(?:paths?|files?|urls?|names?|ids?|bytes))?", re.IGNORECASE)
 # Text between a template's turns: it would be encoded as one turn, inside another template.
 TEMPLATE = re.compile(r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|(?:user|assistant)\|>|\[INST\]")
 COLUMNS_READ = (
@@ -84,6 +85,7 @@ def read_question(values: Mapping[str, Any], config: ReadConfig) -> Asked:
     if template := TEMPLATE.search("".join(part for part in chat.question if isinstance(part, str))):
         raise BadRow("a prompt in a chat template, which is not read", template[0])
     if not images and not any(isinstance(part, ImagePart) and part.source is not None for part in chat.question):
+        _refuse_named_media(values)
         _refuse_unread_images(values, {name, *image_names})
     _refuse_unfilled(values, chat.question)
     question = place_images(chat.question, images)
@@ -107,9 +109,7 @@ def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> 
         found = read_solution(plain(spoken).strip())
     else:
         found = read_solution(answer_text(value))
-        for other in names:
-            if other != name and isinstance(text := dotted(values, other), str) and text.strip():
-                found = with_reasoning(found, plain(text).strip())
+        found = _with_other_answers(found, {other: dotted(values, other) for other in names if other != name})
         if asked.spoken is not None:
             _check_spoken(found.answer, asked.spoken)
             found = with_reasoning(found, plain(asked.spoken).strip())
@@ -124,6 +124,19 @@ def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> 
     if is_sentence(found.answer):
         raise BadRow("an answer in a sentence, which cannot be compared", found.answer)
     refuse_unread_choices(values, asked.question.text, found.answer, value)
+    return found
+
+
+def _with_other_answers(found: Solution, others: Mapping[str, Any]) -> Solution:
+    """Compare an answer with the row's other columns of answers, and take the reasoning of its solution.
+
+    Raises:
+        BadRow: two answers surely differ.
+    """
+    for name, value in others.items():
+        if isinstance(value, str | int | float) and is_filled(value):
+            other = with_reasoning(found, plain(str(value)).strip())
+            found = other if name == "solution" else found
     return found
 
 
@@ -210,7 +223,14 @@ def _check_spoken(answer: str, spoken: str) -> None:
 
 
 def _refuse_other_media(values: Mapping[str, Any]) -> None:
-    found = [name for name, value in values.items() if is_named_as(OTHER_MEDIA, name, value)]
+    found = [name for name in OTHER_MEDIA if is_filled(values.get(name))]
+    if found:
+        raise BadRow("a video or audio, which is not read", ", ".join(found))
+
+
+def _refuse_named_media(values: Mapping[str, Any]) -> None:
+    """Raise BadRow for a row without images that names a video. Beside images it may be where these come from."""
+    found = [name for name, value in values.items() if is_named_as(MEDIA_NAMES, name, value)]
     if found:
         raise BadRow("a video or audio, which is not read", plain(", ".join(found)))
 

@@ -100,10 +100,10 @@ def place_images(parts: Sequence[str | ImagePart], images: Sequence[Any]) -> Que
         raise BadRow("no question")
     if medium := OTHER_MEDIA.search("".join(part for part in parts if isinstance(part, str))):
         raise BadRow("a video or audio, which is not read", medium[0])
-    if not images:
-        _refuse_document_images(text)
     own = [found for piece in pieces if (found := _source(piece)) is not None]
     sources = list(images) or own
+    if not sources:
+        _refuse_document_images(text)
     if images and own and len(images) != len(own):
         raise BadRow(f"{_images(len(own))} in the question and {len(images)} in a column", text)
     if len(sources) > MOST_IMAGES:

@@ -113,6 +113,17 @@ def test_a_prompt_in_a_chat_template_is_left_out(tmp_path, prompt):
     assert "chat template" in bad_row(tmp_path, {"prompt": prompt, "answer": "3"})
 
 
+def test_a_video_that_images_come_from_does_not_leave_them_out(tmp_path):
+    row = {"problem": "How many?", "image": "a.png", "video_id": "x7", "answer": "3"}
+    assert shown(read_row(tmp_path, row)) == ROUND
+
+
+def test_other_columns_of_answers_are_compared_and_teach_nothing(tmp_path):
+    row = {"problem": "Q?", "answer": "3", "ground_truth": "three of them are red", "final_answer": 3}
+    episode = read_row(tmp_path, row)
+    assert (episode.answer, episode.reasoning) == ("3", "")
+
+
 def test_roles_in_capitals(tmp_path):
     chat = [{"role": "User", "content": "How many?"}, {"role": "ASSISTANT", "content": "3"}]
     assert read_row(tmp_path, {"messages": chat}).answer == "3"
@@ -152,6 +163,7 @@ def test_roles_in_capitals(tmp_path):
         ),
         ({"question": "Which?", "options": "A. cat\nB. dog", "answer": "B"}, "not read: options"),
         ({"question": "Which?", "choices": ["cat", "dog"], "answer": "Option B"}, "not read: choices"),
+        ({"problem": "Q?", "answer": "3", "final_answer": 4}, "two answers that differ"),
         ({"problem": "Q?", "answer": "3", "ground_truth": "4"}, "two answers that differ"),
         ({"problem": "Q?", "answer": "3", "reward_model": {"ground_truth": "4"}}, "two answers that differ"),
         ({"problem": "Q?", "answer": True}, "no answer"),

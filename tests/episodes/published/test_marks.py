@@ -147,6 +147,8 @@ def test_an_image_in_markdown_or_html_is_not_lost_silently(tmp_path, question):
     assert "Markdown or HTML" in bad_row(tmp_path, {"problem": question, "answer": "3"})
     both = {"problem": question, "answer": "3", "image": "b.png"}
     assert shown(read_row(tmp_path, both)) == [20, "\n", question]
+    chat = [{"role": "user", "content": [{"type": "image", "image": "b.png"}, {"type": "text", "text": question}]}]
+    assert shown(read_row(tmp_path, {"messages": chat, "answer": "3"})) == [20, "\n", question]
 
 
 @pytest.mark.parametrize(
