@@ -74,7 +74,7 @@ def read_chat(value: Any) -> Chat:
 
 
 def _answer(content: Any, turn: Mapping[str, Any]) -> str:
-    """Return what the assistant says, behind its thoughts where these stand outside of the text."""
+    """Return what the assistant says, after its thoughts where these stand outside of the text."""
     thoughts, parts = [turn.get(key) for key in THOUGHTS], []
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, Mapping) and part.get("type") in THOUGHTS:

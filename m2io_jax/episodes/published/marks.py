@@ -32,7 +32,7 @@ OTHER_MEDIA = re.compile(r"<\|vision_start\|>(?:<\|video_pad\|>)+<\|vision_end\|
 # What a sentence that speaks of the tag `<image>` says besides: a word for tags beside the mark, another tag, or a
 # language of markup with a word for tags or with the mark as its subject.
 TAG_WORDS = r"(?:tag|element|token|placeholder|keyword)s?\b"
-BESIDE = re.compile(rf"\b{TAG_WORDS}:?\W*\Z", re.IGNORECASE)
+BESIDE = re.compile(rf"\b{TAG_WORDS}:?[^\w,;]*\Z", re.IGNORECASE)
 BEHIND = re.compile(rf"\A[^\w\s]*\s*{TAG_WORDS}", re.IGNORECASE)
 # Another tag of a list, as in "<image> or <img>". A tag around words, as in "<b>this</b>", is none.
 OTHER_TAG = r"<(?!/|\|?image|answer|think)[a-zA-Z][\w-]*(?:\s[^<>]{0,100})?>(?![^<]{0,200}</)"
@@ -40,7 +40,9 @@ LIST = r"\W{0,5}(?:(?:or|and|vs|versus|as|like|not|nor|into|with|[A-J]|[a-j])\b\
 TAG_BEFORE = re.compile(rf"{OTHER_TAG}{LIST}\Z", re.IGNORECASE)
 TAG_BEHIND = re.compile(rf"\A{LIST}{OTHER_TAG}", re.IGNORECASE)
 LANGUAGE = re.compile(r"\b(?:html5?|xhtml|xml|svg|jsx|xaml)\b", re.IGNORECASE)
-SUBJECT = re.compile(r"\b(?:does|do|is|was|can|use|using|in (?:html5?|xhtml|xml|svg|jsx|xaml))\W*\Z", re.IGNORECASE)
+SUBJECT = re.compile(r"\b(?:does|do|is|was|can|use|in (?:html5?|xhtml|xml|svg|jsx|xaml))\W*\Z", re.IGNORECASE)
+# What a mark that is an image follows: "shown in <image>", "using <image>".
+SHOWN = re.compile(r"\b(?:in|at|from|on|see|using|given|here is|screenshot|page|site)\W*\Z", re.IGNORECASE)
 # An image in Markdown or HTML, which is not read: its row may not become a question without it.
 DOCUMENT_IMAGE = re.compile(
     r"!\[[^\[\]]{0,300}\]\([^()\s]{1,300}|<(?:img|image)\s[^<>]{0,300}?(?:src|href)\s{0,9}=", re.IGNORECASE
@@ -158,7 +160,7 @@ def _is_word(before: str, after: str) -> bool:
     start, end = re.split(r"[.?!\n]\s", before)[-1], re.split(r"[.?!](?:\s|\Z)|\n", after)[0]
     if BESIDE.search(start) or BEHIND.search(end) or TAG_BEFORE.search(start) or TAG_BEHIND.search(end):
         return True
-    if not LANGUAGE.search(start + end):
+    if SHOWN.search(start) or not LANGUAGE.search(start + end):
         return False
     return bool(re.search(TAG_WORDS, start + end, re.IGNORECASE) or SUBJECT.search(start))
 

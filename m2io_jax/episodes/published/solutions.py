@@ -61,7 +61,7 @@ def answer_text(value: Any) -> str:
     """Return the text of a column that holds an answer: text, a finite number, or one of these alone in a list.
 
     Raises:
-        BadRow: it holds several, or one of another kind.
+        BadRow: it holds several, or a value of another kind.
     """
     if isinstance(value, list | tuple):
         if len(value) > 1:
@@ -73,11 +73,11 @@ def answer_text(value: Any) -> str:
     is_number = is_number or isinstance(value, float | Decimal) and isfinite(value)
     if not is_number and value is not None:
         raise BadRow("no answer", f"{type(value).__name__} is neither text nor a number")
-    return _written(value) if is_number else ""
+    return _format_number(value) if is_number else ""
 
 
-def _written(number: int | float | Decimal) -> str:
-    """Write a number as it was meant: 0.1 in a column of single precision is 0.10000000149011612 in Python."""
+def _format_number(number: int | float | Decimal) -> str:
+    """Return a number as it was meant: 0.1 in a column of single precision is 0.10000000149011612 in Python."""
     if isinstance(number, float) and abs(number) < 1e30 and float(single := np.float32(number)) == number:
         return str(single)
     return f"{number}"

@@ -39,11 +39,11 @@ def file_split(path: PurePath, root_name: str) -> str | None:
 
 
 def row_split(values: Mapping[str, Any], of_file: str | None) -> str | None:
-    """Return the split of a row: by its own column `split`, else of its file, else by verl's `extra_info.split`."""
-    inner = (_told_split(info) for name in INFO if isinstance(info := values.get(name), Mapping))
-    return _told_split(values) or of_file or next(filter(None, inner), None)
+    """Return the split of a row: by its own column `split`, else of its file, else by a column such as `extra_info`."""
+    inner = (_column_split(info) for name in INFO if isinstance(info := values.get(name), Mapping))
+    return _column_split(values) or of_file or next(filter(None, inner), None)
 
 
-def _told_split(values: Mapping[str, Any]) -> str | None:
-    told = (each for name, each in values.items() if isinstance(name, str) and name.lower() in COLUMNS)
-    return next(filter(None, (named_split(each) for each in told if isinstance(each, str))), None)
+def _column_split(values: Mapping[str, Any]) -> str | None:
+    found = (each for name, each in values.items() if isinstance(name, str) and name.lower() in COLUMNS)
+    return next(filter(None, (named_split(each) for each in found if isinstance(each, str))), None)

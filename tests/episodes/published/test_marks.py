@@ -170,8 +170,12 @@ def test_code_of_images_is_text(tmp_path, question):
     [
         "On the page <image>, which <b>bold</b> word is last?",
         "Where is <ref>the cat</ref> in <image>?",
+        "What HTML tag is shown in <image>?",
+        "From the HTML page <image>, which element is red?",
+        "Using <image>, find the HTML tag that is closed.",
+        "The tag, <image>, is what colour?",
         "Look at <image> and <p>the dog</p>: how far?",
     ],
 )
-def test_tags_around_words_do_not_hide_that_an_image_is_missing(tmp_path, question):
+def test_words_about_tags_do_not_hide_that_an_image_is_missing(tmp_path, question):
     assert "1 mark and 0 images" in bad_row(tmp_path, {"problem": question, "answer": "3"})
