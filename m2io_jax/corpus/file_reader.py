@@ -12,7 +12,7 @@ from typing import Any
 from m2io_jax.corpus.import_cache import ImportCache
 from m2io_jax.corpus.import_worker import reply
 from m2io_jax.corpus.pictures import PictureLimits
-from m2io_jax.corpus.reading import MAX_TEXT_BYTES, Unreadable, load
+from m2io_jax.corpus.reading import MAX_TEXT_BYTES, Unreadable, is_page, is_picture, load
 from m2io_jax.verification.pool import Pool, Unverified
 
 WORKER = (sys.executable, "-m", "m2io_jax.corpus.import_worker")
@@ -70,7 +70,10 @@ class FileReader:
     def _results(self, paths: Sequence[str], settings: dict[str, Any], max_bytes: int) -> Iterator[dict[str, Any]]:
         for start in range(0, len(paths), BATCH):
             jobs = [self._job(path, settings, max_bytes) for path in paths[start : start + BATCH]]
-            known = self.cache.load(dict.fromkeys(job.key for job in jobs if job.key))
+            found = self.cache.load(dict.fromkeys(job.key for job in jobs if job.key))
+            # A cache may be shared, so that what it holds is no more trusted than the tree.
+            has_shape = is_page if "encoding" in settings else is_picture
+            known = {key: value for key, value in found.items() if has_shape(value)}
             missing = list({job.key or job.path: job for job in jobs if job.key not in known}.values())
             new: dict[str, Any] = {}
             failed: dict[str, Any] = {}
