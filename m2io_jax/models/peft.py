@@ -292,7 +292,7 @@ The weights in `model*.safetensors` are the base that the run started from. What
 `adapter/`; the same two files lie here once more.
 
 - `m2io` reads both.
-- transformers opens both where PEFT is installed, and **the base alone, without a word, where it is not**.
+- transformers 5 opens both where PEFT is installed, and **the base alone, without a word, where it is not**.
 - vLLM and most other servers open **the base alone**, or refuse the folder.
 
 To serve or share the policy:

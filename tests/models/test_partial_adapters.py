@@ -78,6 +78,14 @@ def test_an_adapter_of_one_module_in_one_layer(tmp_path):
     assert not np.any(b[0]) and np.all(b[1]) and np.all(a)  # where it is new, it can be trained
 
 
+def test_adapters_of_a_model_are_not_lost_for_others(tmp_path):
+    policy = load_policy("base")
+    policy.with_adapters(LoraConfig(2, 4.0, (r"language\.blocks\.q",)), seed=1).save(tmp_path / "mine")
+    with pytest.raises(UserError, match="(?s)has adapters already, which would be lost.*mine/adapter"):
+        import_folder(tmp_path / "mine", tmp_path / "out", adapter=tmp_path / "mine" / "adapter")
+    assert not (tmp_path / "out").exists()
+
+
 def patterned(folder, rslora):
     """The same function twice: adapters that differ in rank and alpha by `*_pattern`, and with all made alike."""
     scale = {True: lambda alpha, rank: alpha / rank**0.5, False: lambda alpha, rank: alpha / rank}[rslora]
