@@ -4,7 +4,7 @@
     adapter_model.safetensors    lora_A [rank, in] and lora_B [out, rank] of every layer
 
 A policy's folder keeps them in `adapter/`. Beside its weights lie the same two files once more, and a README.md: so
-transformers with PEFT opens the whole policy, and whoever opens the base alone can read that it is.
+transformers 5 with PEFT opens the whole policy, and whoever opens the base alone can read that it is.
 """
 
 import math
