@@ -4,7 +4,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -147,6 +147,9 @@ def build_episodes(
 ) -> Iterator[Episode]:
     """Episodes of the named splits, split by split, in the corpus's order.
 
+    No image is gold in two splits: one that stands in documents of several is gold in the first of them, and is not
+    offered in the others.
+
     Args:
         corpus: documents, perhaps with questions.
         retriever: brings plausible wrong pictures; without one they come from the same document, then by chance.
@@ -201,11 +204,28 @@ def _drafts(
                     report.drop(question.id, "the question's document is not in the corpus")
     else:
         rows = iter(_with_few_empty([r for d in documents for r in section_drafts(d, config.max_sentences)], config))
+    earlier = _pictures_of(by_split, SPLITS[: SPLITS.index(split)])
     for row in rows:
+        row = row if isinstance(row, Rejected) else _without_gold_of(earlier, row)
         if isinstance(row, Rejected):
             report.drop(row.id, row.reason)
         else:
             yield row
+
+
+def _pictures_of(by_split: Mapping[str, Sequence[Document]], splits: Iterable[str]) -> frozenset[str]:
+    """Return the hashes of all images in the documents of the splits."""
+    blocks = (block for split in splits for document in by_split[split] for block in document.blocks)
+    return frozenset(block.picture for block in blocks if isinstance(block, PictureBlock))
+
+
+def _without_gold_of(earlier: frozenset[str], draft: Draft) -> Draft | Rejected:
+    """Hide the gold images that stand in an earlier split; reject a draft that has no others."""
+    known = {position for position, _ in draft.gold if draft.document.blocks[position].picture in earlier}
+    if known and len(known) == len(draft.gold):
+        return Rejected(draft.id, "its gold pictures stand in documents of another split too")
+    gold = tuple((position, slot) for position, slot in draft.gold if position not in known)
+    return replace(draft, gold=gold, hidden=draft.hidden | known)
 
 
 def _with_few_empty(rows: list[Draft | Rejected], config: EpisodeConfig) -> list[Draft | Rejected]:
@@ -229,14 +249,7 @@ class _Maker:
         by_split: Mapping[str, Sequence[Document]],
     ):
         self.corpus, self.config, self.report, self.split = corpus, config, report, split
-        foreign = frozenset(
-            block.picture
-            for other, documents in by_split.items()
-            if other != split
-            for document in documents
-            for block in document.blocks
-            if isinstance(block, PictureBlock)
-        )
+        foreign = _pictures_of(by_split, [other for other in by_split if other != split])
         self.documents = {document.id: document for document in by_split[split]}
         self.pool = Pool(by_split[split], foreign)
         # A small split loses most of what retrieval brings, so it asks for more: else its wrong pictures are easier.
