@@ -1,6 +1,8 @@
 """From a corpus to answers with their pictures taken out: written questions, or the sections of any document."""
 
+import itertools
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +15,7 @@ from m2io_jax.retrieval.words import UNSPACED, words
 # half a word; numbers and signs alone say nothing.
 FEWEST_WORDS = 2
 _LETTER = re.compile(r"[^\W\d_]")
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -105,11 +108,15 @@ def window(sentences: int, slots: Sequence[int], length: int) -> int:
     """First sentence of the window of `length` that holds most of `slots`, where they are most central."""
     if sentences <= length or not slots:
         return 0
+    ordered = sorted(slots)
+    sums = list(itertools.accumulate(ordered, initial=0))
 
     def merit(first: int) -> tuple[int, float, int]:
-        inside = [slot for slot in slots if (first < slot or first == 0) and slot <= first + length]
-        eccentric = abs(sum(inside) / len(inside) - (first + length / 2)) if inside else float("inf")
-        return len(inside), -eccentric, -first
+        begin, end = bisect_right(ordered, first) if first else 0, bisect_right(ordered, first + length)
+        if begin == end:
+            return 0, float("-inf"), -first
+        mean = (sums[end] - sums[begin]) / (end - begin)
+        return end - begin, -abs(mean - (first + length / 2)), -first
 
     return max(range(sentences - length + 1), key=merit)
 
