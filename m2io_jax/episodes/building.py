@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from m2io_jax.corpus.documents import Document, PictureBlock, Question
+from m2io_jax.corpus.documents import Document, PictureBlock, Question, is_illustration
 from m2io_jax.corpus.pictures import PictureError
 from m2io_jax.episodes.candidates import Place, Pool, Retriever, choose_distractors, context_around, search
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
@@ -128,11 +128,20 @@ def split_of(group: str, config: EpisodeConfig) -> str:
     return "validation" if point < config.train + config.validation or config.share("test") < 1e-9 else "test"
 
 
-def split_groups(groups: Iterable[str], config: EpisodeConfig) -> dict[str, str]:
-    """The split of each group: `split_of`, except that a corpus of few groups always has one to train on."""
+def split_groups(
+    groups: Iterable[str], config: EpisodeConfig, illustrated: frozenset[str] = frozenset()
+) -> dict[str, str]:
+    """The split of each group: `split_of`, except that a corpus of few groups always has one to train on.
+
+    Args:
+        groups: names of all groups.
+        config: seed and shares.
+        illustrated: groups that have images. Where there are any, one of these is trained on.
+    """
     splits = {group: split_of(group, config) for group in groups}
-    if splits and config.train > 0 and "train" not in splits.values():
-        splits[min(splits, key=lambda group: _point(group, config.seed))] = "train"
+    telling = illustrated or splits.keys()
+    if telling and config.train > 0 and not any(splits[group] == "train" for group in telling):
+        splits[min(telling, key=lambda group: _point(group, config.seed))] = "train"
     return splits
 
 
@@ -168,7 +177,8 @@ def build_episodes(
     groups = groups or join_groups(corpus.documents)
     report.groups = groups.to_json()
     by_split: dict[str, list[Document]] = {split: [] for split in SPLITS}
-    split_by_group = split_groups(groups.of.values(), config)
+    illustrated = (document.id for document in corpus.documents if any(map(is_illustration, document.blocks)))
+    split_by_group = split_groups(groups.of.values(), config, frozenset(groups.of[id] for id in illustrated))
     for document in groups.regrouped(corpus.documents):
         by_split[split_by_group[document.group]].append(document)
     for split in splits:

@@ -201,6 +201,14 @@ def test_too_many_gold_pictures_and_pictures_without_text_are_counted():
     assert report.dropped == {"more than 8 gold pictures": 1, "the section has pictures and no text": 1}
 
 
+def test_a_group_with_images_is_trained_on():
+    for seed in range(20):
+        config = EpisodeConfig(seed=seed)
+        splits = split_groups(["lesson", "licence"], config, frozenset(["lesson"]))
+        assert splits == {"lesson": "train", "licence": split_of("licence", config)}
+        assert "train" in split_groups(["a", "b"], config).values()
+
+
 def test_the_window_holds_most_images_and_has_them_most_central():
     random = np.random.default_rng(0)
     for _ in range(300):
