@@ -215,7 +215,7 @@ def answer(
 ):
     """Answer a question with pictures: placed by a run's policy, or where they stand in the answer's own document.
 
-    source keeps the pictures of the text where its document has them; match compares words, and places few; model is
+    source keeps the pictures of the text where its document has them. match compares words, and places few. model asks
     the run's policy, or without a run the base that ships with the package.
     """
     from m2io_jax.serving import command
