@@ -5,9 +5,10 @@ what came after the last complete one.
     checkpoints/300/extra    JSON: where the data stand, the settings that must not change, seconds elapsed, counters
     checkpoints/300/rollouts groups that later steps learn from, where the run keeps any
 
-Orbax's last file in a checkpoint says that it is complete (commit_success.txt): nothing is renamed, which no bucket,
-mounted or not, does at once. What a killed run left half written is not seen here, and is cleared away when the next
-run first saves. Nothing in one depends on the processes or devices that wrote it, so another number of them can go on.
+A checkpoint is complete when Orbax's last file says so (commit_success.txt) and the file that its arrays are read by is
+there, which Orbax does not look for. Nothing is renamed, which no bucket, mounted or not, does at once. What a killed
+run left half written is not seen here, and is cleared away when the next run first saves. Nothing in one depends on the
+processes or devices that wrote it, so another number of them can go on.
 """
 
 import logging
@@ -22,9 +23,11 @@ from orbax.checkpoint import v1 as ocp
 from m2io_jax.config import CheckpointConfig
 from m2io_jax.errors import UserError
 from m2io_jax.parallel.exchange import is_first
-from m2io_jax.training.literal_path import literal_path
+from m2io_jax.training.literal_path import LiteralPath, literal_path
 
 State = TypeVar("State")
+
+logger = logging.getLogger(__name__)
 
 NEWEST_TWO = CheckpointConfig()
 MEASURED = "measured"
@@ -61,7 +64,7 @@ class Checkpoints:
         if not self.directory.is_dir():
             return []
         named = (path for path in self.directory.iterdir() if path.name.isdecimal())
-        return sorted(int(path.name) for path in named if (path / COMPLETE).exists())
+        return sorted(int(path.name) for path in named if (path / COMPLETE).exists() and _unmerged(path) is None)
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint; None where there is none."""
@@ -114,13 +117,18 @@ class Checkpoints:
         folder = self.directory / str(step)
         if not is_first() or not folder.exists():  # the first process merges; another run's policy may remove it
             return
-        for items in ("state", "rollouts"):
-            # Rollouts may be without any array, and then without parts.
-            written = items == "state" or any(True for _ in (folder / items).glob("ocdbt.process_*"))
-            if written and not (folder / items / MERGED).exists():
+        if (missing := _unmerged(folder)) is not None:
+            (folder / COMPLETE).unlink(missing_ok=True)
+            what = f"Checkpoint {step} cannot be read back: Orbax has not merged its parts ({missing})."
+            raise UserError(what, where=str(folder), mend="give a folder of a plainer name with run=... and say so")
+
+    def _unmark_unmerged(self) -> None:
+        """Take the mark from what a run that was killed between Orbax's mark and `_require_merged` left."""
+        marked = self.directory.iterdir() if self.directory.is_dir() else ()
+        for folder in [path for path in marked if path.name.isdecimal() and (path / COMPLETE).exists()]:
+            if (missing := _unmerged(folder)) is not None:
+                logger.warning("Checkpoint %s is not whole and is removed: %s is missing.", folder, missing)
                 (folder / COMPLETE).unlink(missing_ok=True)
-                what = f"Checkpoint {step} cannot be read back: Orbax has not merged its parts ({items}/{MERGED})."
-                raise UserError(what, where=str(folder), mend="give a folder of a plainer name with run=... and say so")
 
     def _refuse_older(self, step: int) -> None:
         if step < self._newest:
@@ -195,6 +203,8 @@ class Checkpoints:
         if self._writer is None:
             logging.getLogger("absl").addFilter(_is_not_told_here)
             self._newest = self.latest()
+            if is_first():
+                self._unmark_unmerged()
             policy = _policy(self._kept)
             self._writer = ocp.training.Checkpointer(
                 self.directory, context=_context(), preservation_policy=policy, cleanup_tmp_directories=True
@@ -217,6 +227,16 @@ class Checkpoints:
                 where=str(where),
                 mend=f"if the settings are those it was saved with, it is damaged: move it away, and {on}",
             ) from error
+
+
+def _unmerged(folder: LiteralPath) -> str | None:
+    """Return which file a checkpoint lacks that its arrays are read by; None: it has what it needs."""
+    for items in ("state", "rollouts"):
+        # Rollouts may be without any array, and then without parts.
+        written = items == "state" or any(True for _ in (folder / items).glob("ocdbt.process_*"))
+        if written and not (folder / items / MERGED).exists():
+            return f"{items}/{MERGED}"
+    return None
 
 
 def require_reachable(directory: str) -> None:
