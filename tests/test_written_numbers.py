@@ -83,15 +83,13 @@ WRITTEN_NAMES = ["1e5", "1e-4", "007", "0123", "1_000", "1.10", "0x10", "2026", 
 @pytest.mark.parametrize("name", WRITTEN_NAMES)
 def test_a_setting_of_text_takes_a_number_as_it_is_written(tmp_path, name):
     config, stages = tmp_path / "config.yaml", tmp_path / "stages.yaml"
-    body = f"steps: 1\nepisodes: {{inserter: {name}}}\nfreeze: [{name}]\n"
-    config.write_text(f"name: {name}\nobjective: supervised\n{body}")
+    config.write_text(f"name: {name}\nobjective: supervised\nsteps: 1\nepisodes: {name}\nfreeze: [{name}]\n")
     run = load_config(config, [f"init={name}", f"run={name}", f"checkpoint.folder={name}"])
     assert (run.name, run.init, str(run.run), run.checkpoint.folder, run.freeze) == (name, name, name, name, (name,))
-    assert str(run.episodes_of("inserter")) == name
+    assert str(run.episodes) == name
     config.write_text(run.to_yaml())
     assert load_config(config) == run
-    assert str(load_config(config, [f"episodes={name}"]).episodes) == name
-    assert str(load_config(config, [f"episodes.inserter={name}"]).episodes["inserter"]) == name
+    assert load_config(config, [f"episodes={name}", f"name={name}"]) == run
 
     stages.write_text(f"{RUN}steps: 1e1\nstages:\n  a: {{freeze: [{name}]}}\n  b: {{}}\n")
     first, second = load_stages(stages, [f"stages.b.freeze=[{name}]"]).runs

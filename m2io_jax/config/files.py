@@ -51,8 +51,8 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"The configuration cannot be read: {reason}.", where=str(path), mend=_EXAMPLE) from None
     try:
-        lines = key_lines(yaml.compose(text, Loader=Loader), path)
         data = read_yaml(text, takes_text)
+        lines = key_lines(yaml.compose(text, Loader=Loader), path)
     except RecursionError:
         raise UserError("The configuration holds itself, by an alias.", where=str(path), mend=_EXAMPLE) from None
     except yaml.YAMLError as error:
@@ -104,9 +104,7 @@ def _kinds_below(kind: Any, key: str) -> Iterator[Any]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         if key in kind.model_fields:
             yield kind.model_fields[key].annotation
-    elif get_origin(kind) is dict:
-        yield get_args(kind)[1]
-    else:
+    elif get_origin(kind) is not dict:  # a number that stands for a task's folder is a slip
         for part in get_args(kind):
             yield from _kinds_below(part, key)
 
