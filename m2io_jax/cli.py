@@ -215,7 +215,7 @@ def answer(
 ):
     """Answer a question with pictures: placed by a run's policy, or where they stand in the answer's own document.
 
-    source keeps the pictures of the text where its document has them; match compares words, and places few; model is
+    source keeps the pictures of the text where its document has them. match compares words, and places few. model asks
     the run's policy, or without a run the base that ships with the package.
     """
     from m2io_jax.serving import command
@@ -335,6 +335,8 @@ def _read_as(kind: type, setting: str, text: str):
         value = text
     if type(value) in (int, float) and kind in (int, float) and _is_same_number(kind, value):
         return kind(value)
+    if type(value) in (int, float) and kind is str:
+        return text
     if kind in (bool, int, float, str) and type(value) is not kind or kind is float:
         needed = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
         raise UserError(f"`{setting}` has a value of the wrong type.", where="the command line", mend=f"give {needed}")

@@ -16,6 +16,7 @@ Row = TypeVar("Row")
 
 
 SAMPLES, SAMPLE = 64, 4096  # of a file, that tell it from others; bytes of each
+DESCRIPTION = {"bytes", "sampled_sha256"}
 
 
 def sampled_digest(folder: Path, pattern: str) -> str:
@@ -51,7 +52,11 @@ def require_described(folder: Path, described: Mapping[str, Mapping[str, Any]], 
     Args:
         by: name of the file that holds the description.
     """
+    if not isinstance(described, Mapping):
+        raise ValueError(f"{by} is damaged: `files` must be names with sizes and digests")
     for name, expected in described.items():
+        if not isinstance(expected, Mapping) or set(expected) != DESCRIPTION:
+            raise ValueError(f"{by} is damaged: it does not describe {name}")
         if not (folder / name).is_file():
             raise ValueError(f"{name} is missing")
         size = (folder / name).stat().st_size

@@ -6,6 +6,7 @@ import typer
 from m2io_jax import cli
 from m2io_jax.config import load_config, parse_override
 from m2io_jax.config.text import read_yaml
+from m2io_jax.corpus.importing import MarkdownSettings
 from m2io_jax.corpus.kitchen import KitchenConfig
 from m2io_jax.episodes.building import EpisodeConfig
 from m2io_jax.episodes.generated import find_generated
@@ -74,6 +75,33 @@ def test_what_is_no_whole_number_is_refused(text):
 def test_what_is_no_finite_number_is_refused(text):
     with pytest.raises(UserError, match="give a number"):
         cli._with(EpisodeConfig(), [f"empty={text}"], "episodes")
+
+
+WRITTEN_NAMES = ["1e5", "1e-4", "007", "0123", "1_000", "1.10", "0x10", "2026", "2026-01-01", "1e400"]
+
+
+@pytest.mark.parametrize("name", WRITTEN_NAMES)
+def test_a_setting_of_text_takes_a_number_as_it_is_written(tmp_path, name):
+    config, stages = tmp_path / "config.yaml", tmp_path / "stages.yaml"
+    config.write_text(f"name: {name}\nobjective: supervised\nsteps: 1\nepisodes: {name}\nfreeze: [{name}]\n")
+    run = load_config(config, [f"init={name}", f"run={name}", f"checkpoint.folder={name}"])
+    assert (run.name, run.init, str(run.run), run.checkpoint.folder, run.freeze) == (name, name, name, name, (name,))
+    assert str(run.episodes) == name
+    config.write_text(run.to_yaml())
+    assert load_config(config) == run
+    assert load_config(config, [f"episodes={name}", f"name={name}"]) == run
+
+    stages.write_text(f"{RUN}steps: 1e1\nstages:\n  a: {{freeze: [{name}]}}\n  b: {{}}\n")
+    first, second = load_stages(stages, [f"stages.b.freeze=[{name}]"]).runs
+    assert (first.freeze, second.freeze, first.steps) == ((name,), (name,), 10)
+    assert cli._with(MarkdownSettings(), [f"cache={name}"], "corpus import markdown").cache == name
+
+
+def test_aliases_cost_no_more_than_they_are_written(tmp_path):
+    rows = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else '1'}]" for i in range(30)]
+    (tmp_path / "config.yaml").write_text("\n".join(rows))
+    with pytest.raises(UserError, match="a29"):
+        load_config(tmp_path / "config.yaml")
 
 
 def test_runs_stages_and_sweeps_read_them_in_files_and_in_settings(tmp_path):

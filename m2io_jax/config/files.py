@@ -1,11 +1,11 @@
 """Configurations in YAML files, with dotted overrides on top."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from m2io_jax.config.errors import as_user_error, key_lines
 from m2io_jax.config.run import RunConfig
@@ -51,7 +51,7 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"The configuration cannot be read: {reason}.", where=str(path), mend=_EXAMPLE) from None
     try:
-        data = read_yaml(text)
+        data = read_yaml(text, takes_text)
         lines = key_lines(yaml.compose(text, Loader=Loader), path)
     except RecursionError:
         raise UserError("The configuration holds itself, by an alias.", where=str(path), mend=_EXAMPLE) from None
@@ -73,7 +73,7 @@ def parse_override(override: str) -> tuple[list[str], Any]:
         mend = "write key=value, such as steps=20 or rollout.group_size=4"
         raise UserError(f"`{override}` is not an override.", where="the command line", mend=mend)
     try:
-        return keys, read_yaml(text)
+        return keys, read_yaml(text, takes_text, keys)
     except yaml.YAMLError:
         return keys, text
 
@@ -88,3 +88,31 @@ def set_setting(data: dict[str, Any], keys: list[str], value: Any) -> None:
             data[key] = {}
         data = data[key]
     data[keys[-1]] = value
+
+
+def takes_text(keys: Sequence[str]) -> bool:
+    """Return whether a setting of a run, or of one of its stages, takes text or a path, and no number."""
+    kinds: list[Any] = [RunConfig]
+    for key in keys[2:] if keys[:1] == ["stages"] else keys:
+        kinds = [inner for kind in kinds for inner in _kinds_below(kind, key)]
+    found = {leaf for kind in kinds for leaf in _leaves(kind)}
+    return bool(found & {str, Path}) and not found & {int, float}
+
+
+def _kinds_below(kind: Any, key: str) -> Iterator[Any]:
+    """Yield the kinds of what `key` names in a value of `kind`."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if key in kind.model_fields:
+            yield kind.model_fields[key].annotation
+    elif get_origin(kind) is not dict:  # a number that stands for a task's folder is a slip
+        for part in get_args(kind):
+            yield from _kinds_below(part, key)
+
+
+def _leaves(kind: Any) -> Iterator[Any]:
+    """Yield the plain types that a value of `kind` may have without keys of its own."""
+    if isinstance(kind, type) and get_origin(kind) is None:
+        yield kind
+    elif get_origin(kind) not in (dict, Literal):
+        for part in get_args(kind):
+            yield from _leaves(part)

@@ -53,7 +53,8 @@ class GRPOConfig(Section):
         sapo_temperatures: `sapo` alone: of tokens with advantages above 0, and of the others.
         advantage: what a reward is compared with (`rl/advantages.py`).
         scale_rewards: `group` alone: divide by the group's standard deviation.
-        loss_aggregation: how tokens are weighed (`rl/losses.py`).
+        loss_aggregation: how tokens are weighed (`rl/losses.py`). By default as in the loss's paper: `token_mean`
+            for `cispo`, `sequence_mean` for the others.
         kl_beta: weight of the KL to the frozen reference, the largest where it changes. 0: no reference is kept.
         kl_schedule, kl_beta_min, kl_turn: how the weight changes over the run, the least it gets, and the share of the
             run after which `grpo_d` turns (`rl/kl.py`).
@@ -80,7 +81,9 @@ class GRPOConfig(Section):
     sapo_temperatures: tuple[Positive, Positive] = (1.0, 1.05)
     advantage: Literal["group", "leave_one_out", "batch_std", "reinforce_baseline", "batch", "none"] = "group"
     scale_rewards: bool = True
-    loss_aggregation: Literal["sequence_mean", "token_mean", "constant_length"] = "sequence_mean"
+    loss_aggregation: Literal["sequence_mean", "token_mean", "constant_length"] = Field(
+        default_factory=lambda given: "token_mean" if given["loss"] == "cispo" else "sequence_mean"
+    )
     kl_beta: NotNegative = 0.02
     kl_schedule: Literal["constant", "linear", "grpo_d"] = "constant"
     kl_beta_min: NotNegative = 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from m2io_jax.corpus.captions import SHARED_BY, caption_key, says_nothing
-from m2io_jax.corpus.decorations import Place, decoration_reason
+from m2io_jax.corpus.decorations import Place, decoration_reason, typical_pages
 from m2io_jax.corpus.documents import Block, Document, PictureBlock, TextBlock
 from m2io_jax.corpus.file_reader import FileReader
 from m2io_jax.corpus.html_blocks import Piece, Reference
@@ -141,10 +141,14 @@ class Assembler:
         for each in shown.values():
             places[each.picture].append(each)
         different = len({_page_key(page) for page in pages})
+        seen = {
+            picture: [Place(_page_key(each.page), each.path, each.reference.caption) for each in there]
+            for picture, there in places.items()
+        }
+        typical = typical_pages([len({place.page for place in there}) for there in seen.values()])
         reasons = {}
         for picture, there in places.items():
-            seen = [Place(_page_key(each.page), each.path, each.reference.caption) for each in there]
-            if reason := decoration_reason(*self.sizes[picture], seen, different):
+            if reason := decoration_reason(*self.sizes[picture], seen[picture], different, typical):
                 reasons[picture] = reason
                 first = there[0]
                 address = _listed(first.reference.address)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from statistics import median
 
 # Interface icons and emoji are 16 to 40 pixels; a drawing that shows something is rarely smaller than 48.
 ICON_SIDE = 48
@@ -22,6 +23,10 @@ FOLDER_SIDE = 128
 REPEATED_PAGES = 5
 REPEATED_SHARE = 0.1
 MANY_PAGES = 20
+# Where a tree shows all its images on many pages (steps that machines share), repetition tells nothing: an image is
+# repeated only if it stands on this many times as many pages as the median image. Of few images there is no median.
+REPEATED_FACTOR = 3
+MEDIAN_OF = 4
 
 DECORATIVE = frozenset(
     "avatar avatars badge badges bullet divider emoji emojis favicon gravatar icon icons logo logos separator shield"
@@ -40,13 +45,19 @@ class Place:
     caption: str
 
 
-def decoration_reason(width: int, height: int, places: Collection[Place], pages: int) -> str:
+def typical_pages(counts: Collection[int]) -> int:
+    """Return the median number of pages that an image of the tree stands on; 1 where there are few images."""
+    return int(median(counts)) if len(counts) >= MEDIAN_OF else 1
+
+
+def decoration_reason(width: int, height: int, places: Collection[Place], pages: int, typical: int = 1) -> str:
     """Return why an image is a decoration, "" where it is none.
 
     Args:
         width, height: of the image, in pixels.
         places: everywhere it stands.
         pages: number of different pages in the tree.
+        typical: number of pages that the tree's images stand on, as `typical_pages` gives it.
     """
     longer, shorter = max(width, height), min(width, height)
     if longer < ICON_SIDE:
@@ -59,7 +70,8 @@ def decoration_reason(width: int, height: int, places: Collection[Place], pages:
         if all(_is_named(place, longer) for place in places):
             return "a logo, icon or badge by its name"
     on = len({place.page for place in places})
-    if on >= MANY_PAGES or (on >= REPEATED_PAGES and on >= REPEATED_SHARE * pages):
+    on_many = on >= MANY_PAGES or (on >= REPEATED_PAGES and on >= REPEATED_SHARE * pages)
+    if on_many and on >= REPEATED_FACTOR * typical:
         return f"on {on:,} of {pages:,} pages"
     return ""
 

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from posixpath import splitext
 from typing import Any
 
 from m2io_jax.corpus.import_cache import ImportCache
 from m2io_jax.corpus.import_worker import reply
 from m2io_jax.corpus.pictures import PictureLimits
-from m2io_jax.corpus.reading import MAX_TEXT_BYTES, Unreadable, load
+from m2io_jax.corpus.reading import MAX_TEXT_BYTES, Unreadable, is_page, is_picture, load
 from m2io_jax.verification.pool import Pool, Unverified
 
 WORKER = (sys.executable, "-m", "m2io_jax.corpus.import_worker")
@@ -21,6 +20,8 @@ WORKER = (sys.executable, "-m", "m2io_jax.corpus.import_worker")
 BATCH = 512
 # A worker takes about a quarter of a second to start, in which this much is read.
 WORTH_BYTES, WORTH_FILES = 2 * 2**20, 100
+# A hostile text of this size may take long to parse, so that it is read where time is limited.
+LARGE_TEXT_BYTES = 128 * 2**10
 CPU_SECONDS = 60.0  # for one file, in a worker
 CLOCK_SECONDS = 600.0
 
@@ -69,13 +70,16 @@ class FileReader:
     def _results(self, paths: Sequence[str], settings: dict[str, Any], max_bytes: int) -> Iterator[dict[str, Any]]:
         for start in range(0, len(paths), BATCH):
             jobs = [self._job(path, settings, max_bytes) for path in paths[start : start + BATCH]]
-            known = self.cache.load(dict.fromkeys(job.key for job in jobs if job.key))
+            found = self.cache.load(dict.fromkeys(job.key for job in jobs if job.key))
+            # A cache may be shared, so that what it holds is no more trusted than the tree.
+            has_shape = is_page if "encoding" in settings else is_picture
+            known = {key: value for key, value in found.items() if has_shape(value)}
             missing = list({job.key or job.path: job for job in jobs if job.key not in known}.values())
             new: dict[str, Any] = {}
             failed: dict[str, Any] = {}
             for job, answer in zip(missing, self._answers(missing), strict=True):
                 # Bytes that changed since they were looked at are another file's result.
-                kept = new if job.key and job.key == self._key(answer["digest"], job.path, settings) else failed
+                kept = new if job.key and job.key == ImportCache.key(answer["digest"], settings) else failed
                 kept[job.key or job.path] = answer["read"]
             self.cache.save(new)
             found = known | failed | new
@@ -87,16 +91,12 @@ class FileReader:
             data = load(self.root, path, max_bytes)
         except Unreadable:
             return _Job(path, request, "", 0)
-        return _Job(path, request, self._key(hashlib.sha256(data).hexdigest(), path, settings), len(data))
-
-    def _key(self, digest: str, path: str, settings: dict[str, Any]) -> str:
-        # What a page's file ends in says which dialect it is in.
-        suffix = splitext(path)[1].lower() if "encoding" in settings else ""
-        return ImportCache.key(digest, settings | {"suffix": suffix})
+        return _Job(path, request, ImportCache.key(hashlib.sha256(data).hexdigest(), settings), len(data))
 
     def _answers(self, jobs: Sequence[_Job]) -> Iterable[dict[str, Any]]:
         is_much = sum(job.size for job in jobs) > WORTH_BYTES or len(jobs) > WORTH_FILES
-        if self.workers == 1 or not is_much:
+        is_large = any("encoding" in job.request and job.size > LARGE_TEXT_BYTES for job in jobs)
+        if not is_large and (self.workers == 1 or not is_much):
             return (reply(job.request) for job in jobs)
         if self._pool is None:
             self._pool = Pool(WORKER, workers=self.workers, cpu_seconds=CPU_SECONDS, seconds=CLOCK_SECONDS)

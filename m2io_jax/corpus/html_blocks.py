@@ -18,6 +18,7 @@ HEADINGS = {f"h{level}": level for level in range(1, 7)}
 UNREAD = frozenset(("script", "style", "svg", "template"))
 # Elements whose text is shown as it stands, among other text.
 VERBATIM = frozenset(("code", "kbd", "samp", "tt", "var"))
+FIGURES = ("figure", "frame")
 # Elements that hold a line of text: a "+" or a "1." at its start begins no list.
 LINES = frozenset("p summary figcaption caption dt dd li td th tr label button legend".split()) | frozenset(HEADINGS)
 # Figures nested deeper than this, and captions longer, are read as text.
@@ -123,7 +124,7 @@ class HtmlReader(HTMLParser):
         self.silent += tag in VIDEOS
         if tag in HEADINGS:
             self.kind, self.level = "heading", HEADINGS[tag]
-        elif tag in ("figure", "frame"):
+        elif tag in FIGURES:
             self.figures.append(
                 _Figure(len(self.pieces), given.get("caption", ""), given.get("data-caption") == "rest")
             )
@@ -137,7 +138,7 @@ class HtmlReader(HTMLParser):
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         # In HTML the slash of <div/> means nothing, but <svg/> must not swallow what follows.
         self.handle_starttag(tag, attrs)
-        if tag in UNREAD or tag in VERBATIM or tag in VIDEOS:
+        if tag in UNREAD or tag in VERBATIM or tag in VIDEOS or tag in FIGURES:
             self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -155,7 +156,7 @@ class HtmlReader(HTMLParser):
             self.needs_video = False
         if tag == "figcaption" and self.caption_start is not None:
             self._end_caption(self.caption_start)
-        if tag in ("figure", "frame") and self.figures:
+        if tag in FIGURES and self.figures:
             self._end_figure(self.figures.pop())
         if tag in HEADINGS or tag in ("li", "pre", "tr"):
             self.kind, self.level = "paragraph", 0

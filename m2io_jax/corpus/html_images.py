@@ -17,9 +17,9 @@ VIDEOS = frozenset(("video", "audio"))
 COMPONENT = re.compile(r"(?:\w+[-.:])*\w*(?:image|img|picture|figure|screenshot|photo)")
 COMPONENT_SOURCES = ("src", "source", "sources", "image", "img", "imagesrc", "imgsrc", "poster", "url", "path")
 # Elements that give an address and show no picture by it.
-OTHERS = frozenset(block_names) | frozenset(
+OTHERS = (frozenset(block_names) - {"figure"}) | frozenset(
     "a abbr b button cite code del em font i iframe input ins kbd label mark q s samp script small source span strong "
-    "style sub sup svg textarea time track u use var embed object picture figure".split()
+    "style sub sup svg textarea time track u use var embed object picture".split()
 )
 MEDIA = "a video, a recording or a PDF, no still image"
 

@@ -23,6 +23,7 @@ from platformdirs import user_cache_path
 FILE = "imports.sqlite"
 MAX_BYTES = 512 * 2**20
 MAX_ENTRY_BYTES = 16 * 2**20
+MAX_VALUE_BYTES = 128 * 2**20  # of an entry without compression
 LOCK_SECONDS = 5.0
 USED_SECONDS = 86_400.0  # that an entry was used is written down once a day
 CHECKSUM_BYTES = 16
@@ -144,7 +145,11 @@ def _unpack(data: bytes, key: str) -> Any:
     body = data[CHECKSUM_BYTES:]
     if data[:CHECKSUM_BYTES] != _checksum(body, key):
         raise ValueError("a damaged entry")
-    return json.loads(zlib.decompress(body))
+    unpacking = zlib.decompressobj()
+    value = unpacking.decompress(body, MAX_VALUE_BYTES)
+    if not unpacking.eof:
+        raise ValueError("a damaged entry, or one that is too large")
+    return json.loads(value)
 
 
 def _checksum(body: bytes, key: str) -> bytes:

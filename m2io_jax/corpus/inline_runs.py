@@ -1,6 +1,7 @@
 """A block's inline content as runs of text and pictures, each with its line."""
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from markdown_it.token import Token
@@ -25,6 +26,7 @@ CALLOUT = re.compile(r"\s*\[!\w[\w-]*(?:\|[^\[\]\n]*)?\][+-]?")
 # Obsidian's width of an image, ![words|300](a.png).
 WIDTH = re.compile(r"\|\d+(?:x\d+)?$")
 SENTENCE_END = re.compile(r"[.!?:;…。！？][)\]\"'”’»*_]*\s*$")
+MAX_BEFORE = 1000  # characters before an image that tell whether a sentence goes on
 INLINE_CHUNK = re.compile(r"r\s+(?:knitr::)?include_graphics\((.*)\)\s*", re.DOTALL)
 
 
@@ -49,14 +51,14 @@ def runs_of(token: Token, first: int, html: HtmlReader) -> list[Run]:
     """
     runs: list[Run] = []
     text, start, here = "", first, first
-    source = token.content
+    breaks = [found.start() for found in re.finditer("\n", token.content)]
     html.start(first)
     for child in token.children or ():
-        found = _references(child, first + source.count("\n", 0, child.meta.get("start", 0)), html, here)
+        found = _references(child, first + bisect_left(breaks, child.meta.get("start", 0)), html, here)
         if found:
             runs += [Words(text, html.number(start)), *found]
             text = ""
-            start = here = first + source.count("\n", 0, child.meta["end"]) if "end" in child.meta else here
+            start = here = first + bisect_left(breaks, child.meta["end"]) if "end" in child.meta else here
             continue
         if not (html.silent or html.unread):
             text += reading_text(child)
@@ -106,17 +108,20 @@ def arranged(runs: list[Run], kind: TextKind, level: int) -> list[Piece]:
     end."""
     pieces: list[Piece] = []
     waiting: list[Reference] = []
-    text, line = "", runs[0].line
+    words: list[str] = []
+    before, line = "", runs[0].line  # the last words that are not blank, up to the image
     following = _texts_after(runs)
     for index, run in enumerate(runs):
         if isinstance(run, Words):
-            text, line = text + run.text, line if text.strip() else run.line
+            words.append(run.text)
+            line = line if before else run.line
+            before = (run.text if run.text.strip() else before and before + run.text)[-MAX_BEFORE:]
             continue
         waiting.append(run)
-        if not _inside_sentence(text, following[index]):
-            pieces += text_block(text, line, kind, level) + waiting
-            text, waiting = "", []
-    return pieces + text_block(text, line, kind, level) + waiting
+        if not _inside_sentence(before, following[index]):
+            pieces += text_block("".join(words), line, kind, level) + waiting
+            before, words, waiting = "", [], []
+    return pieces + text_block("".join(words), line, kind, level) + waiting
 
 
 def _texts_after(runs: list[Run]) -> list[str]:

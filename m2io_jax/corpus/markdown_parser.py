@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.common.utils import unescapeAll
 from markdown_it.rules_inline import StateInline
 
 from m2io_jax.corpus.dialects.html import image_tag
@@ -144,8 +145,10 @@ def _lenient_image(state: StateInline, silent: bool) -> bool:
     if not end:
         return False
     content = state.src[label_end + 2 : end]
+    # The size may stand before the title or after it.
+    content = SIZE.sub("", content)
     title = TITLE.search(content)
-    address = SIZE.sub("", content[: title.start()] if title else content).strip().strip("<>")
+    address = unescapeAll((content[: title.start()] if title else content).strip().strip("<>"))
     if not address:
         return False
     caption = state.src[state.pos + 2 : label_end] or (title[0].strip()[1:-1] if title else "")

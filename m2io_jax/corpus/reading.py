@@ -15,11 +15,14 @@ from typing import Any, get_args
 from m2io_jax.corpus.html_blocks import Piece
 from m2io_jax.corpus.markdown_blocks import ParsedMarkdown, parse_markdown
 from m2io_jax.corpus.pictures import PictureError, PictureInfo, PictureLimits, decode, inspect, still
+from m2io_jax.corpus.store import EXTENSION
 from m2io_jax.corpus.text_encoding import decode_text
 
 # The parser's time can grow with the square of a hostile text's length.
 MAX_TEXT_BYTES = 4 * 2**20
 PIECES = {kind.__name__: kind for kind in get_args(Piece)}
+PIECE_TYPES = {"TextBlock": [str, int, str, int], "Reference": [str, int, str, str]}
+PICTURE_TYPES = {"extension": str, "hash": str, "width": int, "height": int, "still": str, "kind": str, "reason": str}
 
 
 class Unreadable(ValueError):
@@ -63,6 +66,29 @@ def read_page(data: bytes, encoding: str) -> dict[str, Any]:
 def page_from_json(read: dict[str, Any]) -> ParsedMarkdown:
     """Return the page that `read_page` has read. Raises KeyError or TypeError for values of another shape."""
     return ParsedMarkdown(read["title"], tuple(PIECES[kind](*values) for kind, *values in read["pieces"]))
+
+
+def is_page(read: Any) -> bool:
+    """Return whether a value from the cache has the shape of what `read_page` returns."""
+    match read:
+        case {"skipped": str()}:
+            return True
+        case {"title": str(), "encoding": str(), "pieces": list() as pieces}:
+            return all(isinstance(piece, list) and _is_piece(*piece) for piece in pieces)
+    return False
+
+
+def _is_piece(kind: Any = None, *values: Any) -> bool:
+    return isinstance(kind, str) and [type(value) for value in values] == PIECE_TYPES.get(kind)
+
+
+def is_picture(read: Any) -> bool:
+    """Return whether a value from the cache has the shape of what `read_picture` returns."""
+    if not isinstance(read, dict) or any(type(value) is not PICTURE_TYPES.get(name) for name, value in read.items()):
+        return False
+    if "reason" in read:
+        return read.get("kind") in ("broken", "unsupported")
+    return {"extension", "hash", "width", "height"} <= read.keys() and bool(EXTENSION.fullmatch(read["extension"]))
 
 
 def read_picture(data: bytes, limits: PictureLimits) -> dict[str, Any]:

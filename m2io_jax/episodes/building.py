@@ -4,12 +4,12 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from m2io_jax.corpus.documents import Document, PictureBlock, Question
+from m2io_jax.corpus.documents import Document, PictureBlock, Question, is_illustration
 from m2io_jax.corpus.pictures import PictureError
 from m2io_jax.episodes.candidates import Place, Pool, Retriever, choose_distractors, context_around, search
 from m2io_jax.episodes.episode import Candidate, Episode, Placement
@@ -128,11 +128,20 @@ def split_of(group: str, config: EpisodeConfig) -> str:
     return "validation" if point < config.train + config.validation or config.share("test") < 1e-9 else "test"
 
 
-def split_groups(groups: Iterable[str], config: EpisodeConfig) -> dict[str, str]:
-    """The split of each group: `split_of`, except that a corpus of few groups always has one to train on."""
+def split_groups(
+    groups: Iterable[str], config: EpisodeConfig, illustrated: frozenset[str] = frozenset()
+) -> dict[str, str]:
+    """The split of each group: `split_of`, except that a corpus of few groups always has one to train on.
+
+    Args:
+        groups: names of all groups.
+        config: seed and shares.
+        illustrated: groups that have images. Where there are any, one of these is trained on.
+    """
     splits = {group: split_of(group, config) for group in groups}
-    if splits and config.train > 0 and "train" not in splits.values():
-        splits[min(splits, key=lambda group: _point(group, config.seed))] = "train"
+    telling = illustrated or splits.keys()
+    if telling and config.train > 0 and not any(splits[group] == "train" for group in telling):
+        splits[min(telling, key=lambda group: _point(group, config.seed))] = "train"
     return splits
 
 
@@ -146,6 +155,9 @@ def build_episodes(
     groups: Groups | None = None,
 ) -> Iterator[Episode]:
     """Episodes of the named splits, split by split, in the corpus's order.
+
+    No image is gold in two splits: one that stands in documents of several is gold in the first of them, and is not
+    offered in the others.
 
     Args:
         corpus: documents, perhaps with questions.
@@ -165,7 +177,8 @@ def build_episodes(
     groups = groups or join_groups(corpus.documents)
     report.groups = groups.to_json()
     by_split: dict[str, list[Document]] = {split: [] for split in SPLITS}
-    split_by_group = split_groups(groups.of.values(), config)
+    illustrated = (document.id for document in corpus.documents if any(map(is_illustration, document.blocks)))
+    split_by_group = split_groups(groups.of.values(), config, frozenset(groups.of[id] for id in illustrated))
     for document in groups.regrouped(corpus.documents):
         by_split[split_by_group[document.group]].append(document)
     for split in splits:
@@ -203,11 +216,28 @@ def _drafts(
                     report.drop(question.id, "the question's document is not in the corpus")
     else:
         rows = iter(_with_few_empty([r for d in documents for r in section_drafts(d, config.max_sentences)], config))
+    earlier = _pictures_of(by_split, SPLITS[: SPLITS.index(split)])
     for row in rows:
+        row = row if isinstance(row, Rejected) else _without_gold_of(earlier, row)
         if isinstance(row, Rejected):
             report.drop(row.id, row.reason)
         else:
             yield row
+
+
+def _pictures_of(by_split: Mapping[str, Sequence[Document]], splits: Iterable[str]) -> frozenset[str]:
+    """Return the hashes of all images in the documents of the splits."""
+    blocks = (block for split in splits for document in by_split[split] for block in document.blocks)
+    return frozenset(block.picture for block in blocks if isinstance(block, PictureBlock))
+
+
+def _without_gold_of(earlier: frozenset[str], draft: Draft) -> Draft | Rejected:
+    """Hide the gold images that stand in an earlier split; reject a draft that has no others."""
+    known = {position for position, _ in draft.gold if draft.document.blocks[position].picture in earlier}
+    if known and len(known) == len(draft.gold):
+        return Rejected(draft.id, "its gold pictures stand in documents of another split too")
+    gold = tuple((position, slot) for position, slot in draft.gold if position not in known)
+    return replace(draft, gold=gold, hidden=draft.hidden | known)
 
 
 def _with_few_empty(rows: list[Draft | Rejected], config: EpisodeConfig) -> list[Draft | Rejected]:
@@ -231,14 +261,7 @@ class _Maker:
         by_split: Mapping[str, Sequence[Document]],
     ):
         self.corpus, self.config, self.report, self.split = corpus, config, report, split
-        foreign = frozenset(
-            block.picture
-            for other, documents in by_split.items()
-            if other != split
-            for document in documents
-            for block in document.blocks
-            if isinstance(block, PictureBlock)
-        )
+        foreign = _pictures_of(by_split, [other for other in by_split if other != split])
         self.documents = {document.id: document for document in by_split[split]}
         self.pool = Pool(by_split[split], foreign)
         # A small split loses most of what retrieval brings, so it asks for more: else its wrong pictures are easier.

@@ -196,11 +196,13 @@ def _words(content: str) -> frozenset[str]:
 def _text(document: Document, positions: range, *, from_end: bool) -> str:
     """Text of the blocks in that order until there is enough of it."""
     parts: list[str] = []
+    length = 0
     for position in positions:
         block = document.blocks[position]
         if isinstance(block, TextBlock) and block.kind != "code":
             parts.append(block.text)
-        if sum(map(len, parts)) > CONTEXT_CHARACTERS:
+            length += len(block.text)
+        if length > CONTEXT_CHARACTERS:
             break
     return " ".join(reversed(parts) if from_end else parts)
 

@@ -3,6 +3,10 @@
 A model that has seen a page in training knows where its images stand in the page's translation too, so held-out figures
 would say nothing. Documents are therefore joined by a union-find over their groups, in three steps: by path, by text
 and by image. Everything follows from the documents alone, so a second run finds the same groups.
+
+Images may chain all pages of a tree together (each shares one with the next, or one page shows all). Images therefore
+join no more than half of the pages. An image that still stands in several splits is gold in the first of them alone:
+see `building.build_episodes`.
 """
 
 import re
@@ -23,6 +27,10 @@ from m2io_jax.retrieval.words import words
 
 PATH, COPY, IMAGE = "translations or versions of a page", "copies of a text", "pages that share an image"
 LISTED_GROUPS = 10
+
+# Shared images make no group of more pages than the greater of these: a number, and a share of all pages.
+MOST_JOINED = 10
+LARGEST_SHARE = 0.5
 
 # Near-identical texts have this share of their runs of five words in common (Jaccard), estimated by MinHash
 # (Broder 1997). Short texts have to be equal, very short ones ("Coming soon.") are no evidence.
@@ -46,10 +54,17 @@ _DOCUSAURUS = (
 )
 _NAMES = (
     "arabic|chinese|dutch|english|french|german|hindi|italian|japanese|korean|polish|portuguese|russian|spanish"
-    "|turkish|ukrainian|vietnamese|deutsch|espa[nñ]ol|fran[cç]ais|italiano|nederlands|polski|portugu[eê]s"
+    "|turkish|ukrainian|vietnamese|deutsch|espa[nñ]ol|fran[cç]ais|italiano|nederlands|polski|portugu[eê]s|zhcn|zhtw|ptbr"
+    "|简体中文|繁體中文|繁体中文|中文|日本語|한국어|русский"
 )
 _LANGUAGE_NAME = re.compile(rf"(^|/)(?:{_NAMES})(?=/)|(?<=[^/])[._-](?:{_NAMES})(?=\.\w+$)")
-_SUFFIXED_FOLDER = re.compile(r"(^|/)(docs?|content|pages|posts|wiki|guide|book|site)[._-]([a-z]{2}(?:[-_]\w{2,4})?)/")
+_SUFFIXED_FOLDER = re.compile(r"(^|/)(?![a-z]{2}[-_])([^/]+?)[._-]([a-z]{2}(?:[-_]\w{2,4})?)(?=/)")
+_VERSION_FOLDER = re.compile(
+    r"(^|/)(?:releases?[-_]v?\d[\w.]*|v?\d+(?:\.\d+)*[-_.]?(?:alpha|beta|rc|preview)[-_.]?\d*"
+    r"|main|master|nightly|unstable|current)(?=/)"
+)
+_NUMBERED_FOLDER = re.compile(r"(^|/)(\d+(?:\.(?:\d+|x))+)(?=/)")
+_README = re.compile(r"(^|/)(?:docs?|\.github|readmes?)/(?=readme[._-][^/]*$)")
 
 
 @dataclass(frozen=True)
@@ -61,7 +76,7 @@ class Groups:
         documents: how many there are.
         joins: how many times two groups became one, by reason.
         largest: (group, documents) of the largest joined groups, largest first.
-        not_joined: images that stand on too many pages to join these, though nothing marks them as decorations.
+        not_joined: number of images whose pages were not joined, since the group would have been too large.
     """
 
     of: dict[str, str]
@@ -81,7 +96,7 @@ class Groups:
             "groups": len(set(self.of.values())),
             "joins": dict(self.joins),
             "largest": [list(each) for each in self.largest],
-            "images_on_too_many_pages": self.not_joined,
+            "images_not_joined": self.not_joined,
         }
 
 
@@ -92,8 +107,7 @@ def join_groups(documents: Sequence[Document]) -> Groups:
         sets.find(document.group)
     _join_all(sets, PATH, _same_pages(documents))
     _join_all(sets, COPY, _copies(documents))
-    shared, not_joined = _sharing_images(documents, sets)
-    _join_all(sets, IMAGE, shared)
+    not_joined = _join_by_images(sets, documents)
     of = {document.id: sets.find(document.group) for document in documents}
     sizes = Counter(of.values())
     own = {document.group for document in documents}
@@ -129,9 +143,10 @@ def split_key(source: str) -> str:
     path = source.lower().replace("\\", "/")
     for folder, plain in _DOCUSAURUS:
         path = folder.sub(plain, path)
+    path = _VERSION_FOLDER.sub(r"\1latest", path)
     path = _LANGUAGE_NAME.sub(lambda found: ".en" if found[1] is None else f"{found[1]}en", path)
     # docs-zh/, content.en/: page_key knows a language as a folder of its own.
-    path = _SUFFIXED_FOLDER.sub(r"\1\2/\3/", path)
+    path = _SUFFIXED_FOLDER.sub(r"\1\2/\3", path)
     # Twice, for x.zh-hans-cn.md: page_key takes two parts of a name at most.
     return page_key(page_key(path)).rpartition(".")[0] if path else ""
 
@@ -168,24 +183,48 @@ def _same_pages(documents: Sequence[Document]) -> Iterator[list[str]]:
     """Yield the groups of documents whose paths differ in language or version alone."""
     pages: dict[str, dict[str, list[str]]] = defaultdict(dict)
     for document in documents:
-        if key := split_key(document.source):
+        for key in _page_keys(document):
             pages[key].setdefault(document.source, []).append(document.group)
     # Documents of one and the same file are its parts, not its translations.
     yield from (sum(files.values(), []) for files in pages.values() if len(files) > 1)
 
 
-def _sharing_images(documents: Sequence[Document], sets: _Sets) -> tuple[list[list[str]], int]:
-    """Return the groups that show the same image, and the number of images on too many pages.
+def _page_keys(document: Document) -> Iterator[str]:
+    """Yield the keys that a page shares with its translations and versions."""
+    path = document.source.lower().replace("\\", "/")
+    if not (key := split_key(path)):
+        return
+    # A folder "1.2" may be a version or a chapter. Versions of a page have the same title.
+    yield f"{key}\n{document.title.casefold()}"
+    yield split_key(_NUMBERED_FOLDER.sub(r"\1chapter \2", path))
+    # docs/README.zh-CN.md is the translation of the README in the folder above.
+    above = _README.sub(r"\1", path)
+    if above != path and split_key(above) != above.rpartition(".")[0]:
+        yield split_key(above)
 
-    Pages that were joined before count once.
+
+def _join_by_images(sets: _Sets, documents: Sequence[Document]) -> int:
+    """Join the groups that show the same image; return the number of images whose groups were not joined.
+
+    Pages that were joined before count once. Images on few pages come first, since they say most.
     """
     pages: dict[str, set[str]] = defaultdict(set)
     for document in documents:
         for block in document.blocks:
             if is_illustration(block):
                 pages[block.picture].add(sets.find(document.group))
-    shared = [sorted(groups) for groups in pages.values() if 1 < len(groups) < MANY_PAGES]
-    return shared, sum(len(groups) >= MANY_PAGES for groups in pages.values())
+    sizes = Counter({sets.find(document.group): 1 for document in documents})
+    most = max(MOST_JOINED, int(LARGEST_SHARE * len(sizes)))
+    not_joined = 0
+    for _, groups in sorted(pages.items(), key=lambda pair: (len(pair[1]), pair[0])):
+        roots = sorted({sets.find(group) for group in groups})
+        size = sum(sizes[root] for root in roots)
+        if len(roots) > 1 and (size > most or len(groups) >= MANY_PAGES):
+            not_joined += 1
+        else:
+            _join_all(sets, IMAGE, [roots])
+            sizes[roots[0]] = size
+    return not_joined
 
 
 def _copies(documents: Sequence[Document]) -> Iterator[list[str]]:

@@ -3,13 +3,27 @@
 import re
 import unicodedata
 
-# First words of headings that are instructions ("Connect the sensor"), which read well after "How do I".
+# First words of headings that are instructions ("Add oil"), which read well after "How do I".
 _IMPERATIVES = frozenset(
-    "add adjust attach bake build calibrate calculate call capture change check choose clean combine configure connect"
-    " convert cook create cut debug define delete deploy design detect develop display download enable export find get"
-    " import improve install join load make manage measure mix monitor move open plot prepare program publish read"
-    " receive register remove run save secure select send serve set setup show split start stop store subscribe test"
-    " train transform translate turn update upload use validate visualize wire work write".split()
+    "add adjust attach bake calibrate calculate choose combine configure connect convert create define delete deploy"
+    " detect develop enable find get give improve install join make manage measure mix prepare publish read receive"
+    " register remove save secure select send serve subscribe transform translate upload validate visualize"
+    " write".split()
+)
+# Such words that are nouns or adjectives too ("Test results", "Open source"): the second word tells.
+_VERBS_OR_NOUNS = frozenset(
+    "build call capture change check clean cook cut debug design display download draw export import load"
+    " monitor move open plot program record run set setup show split start stop store take test train turn"
+    " update use wire".split()
+)
+_OBJECT_BEGINS = frozenset(
+    "a an all another any both down each every from into it its more my off on our out over some that the their them"
+    " these this those to two up with your".split()
+)
+# They end in "ing" and are no activities.
+_NO_GERUNDS = frozenset(
+    "according anything being building ceiling during everything evening king morning nothing ring something spring"
+    " string thing wing wiring".split()
 )
 
 _KINDS = (
@@ -28,10 +42,10 @@ _TIMING = re.compile(r"\s*\([^()]*\b(?:min|mins|minutes|hours?|optional)\b[^()]*
 _CLAUSE = re.compile(r"(?:How|If|What|When|Where|Which|Who|Why)\b")
 
 # A run of marks is tried once, from its first: from each of them, a line of dots would take the square of its length.
-_QUESTION = re.compile(r"(?<![\s.!?…。！？])[\s.!…。！]*+([?？])[\s.!?…。！？]*+(?=[\"'”’»)\]]*$)")
-_ENDS = " \t.:;,!?…。：；，！？-–—"
+_QUESTION = re.compile(r"(?<![\s.!?…。！？؟।])[\s.!…。！।]*+([?？؟])[\s.!?…。！？؟।]*+(?=[\"'”’»)\]]*$)")
+_ENDS = " \t.:;,!?…。：；，！？؟،؛।-–—"
 _SYMBOLS = ("So", "Sk", "Co", "Cf", "Mn")  # categories of emoji, their modifiers and selectors
-_BULLETS = "•·▸►→*"
+_BULLETS = "•·▸►→"
 
 
 def ask(title: str, heading: str, parent: str = "") -> str:
@@ -59,19 +73,36 @@ def ask(title: str, heading: str, parent: str = "") -> str:
     if _QUESTION.search(heading):
         return f"{page}: {_asked(heading)}"
     heading = _body(heading)
-    first, _, rest = heading.partition(" ")
-    if first.casefold() in _IMPERATIVES and rest:
-        return f"How do I {first.casefold()} {rest}, in {page}?"
-    if first.casefold().endswith("ing") and rest:
-        return f"How does {first.casefold()} {rest} go, in {page}?"
+    if _is_instruction(heading):
+        return f"How do I {_begin_small(heading)}, in {page}?"
+    first, _, rest = heading.casefold().partition(" ")
+    if first.endswith("ing") and first not in _NO_GERUNDS and _begins_object(rest):
+        return f"How does {_begin_small(heading)} go, in {page}?"
+    page = f'"{page}"' if _CLAUSE.match(page) else page  # "What does What you need say" cannot be read
     return f"What does {page} say about {_clause(heading)}?"
 
 
 def _about(title: str) -> str:
     if _QUESTION.search(title):
         return _asked(title)
-    body = _clause(_body(title))
-    return f"What is there to know about {body}?" if body else ""
+    body = _body(title)
+    if _is_instruction(body):
+        return f"How do I {_begin_small(body)}?"
+    return f"What is there to know about {_clause(body)}?" if body else ""
+
+
+def _is_instruction(text: str) -> bool:
+    first, _, rest = text.casefold().partition(" ")
+    return bool(rest) and (first in _IMPERATIVES or (first in _VERBS_OR_NOUNS and _begins_object(rest)))
+
+
+def _begins_object(text: str) -> bool:
+    return text.partition(" ")[0] in _OBJECT_BEGINS
+
+
+def _begin_small(text: str) -> str:
+    first, _, rest = text.partition(" ")
+    return f"{first.casefold()} {rest}"
 
 
 def _topic(heading: str) -> str:
@@ -91,12 +122,14 @@ def _plain(text: str) -> str:
 
 
 def _is_symbol(character: str) -> bool:
-    return character.isspace() or character in _BULLETS or unicodedata.category(character) in _SYMBOLS
+    if character.isascii():
+        return character.isspace()
+    return character in _BULLETS or character.isspace() or unicodedata.category(character) in _SYMBOLS
 
 
 def _body(text: str) -> str:
-    """Return the text without the marks that end it."""
-    return text.rstrip(_ENDS)
+    """Return the text without the marks that end it, and those that begin a question in Spanish."""
+    return text.rstrip(_ENDS).lstrip("¿¡")
 
 
 def _asked(question: str) -> str:

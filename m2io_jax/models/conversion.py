@@ -35,16 +35,19 @@ def import_folder(source: Path, folder: Path, *, adapter: Path | None = None, dt
         dtype: of the copy; None keeps that of each tensor.
 
     Raises:
-        UserError: the source is no folder of a model we have, its weights do not fit its config.json, or the folder
-            holds something already.
+        UserError: the source is no folder of a model we have, its weights do not fit its config.json, it has adapters
+            and others are given, or the folder holds something already.
     """
     source = existing_folder(source)
+    own = adapter_folder(source)
+    if adapter and own:
+        mend = "merge them first: m2io convert export"
+        raise UserError("This model has adapters already, which would be lost.", where=str(own), mend=mend)
     read = read_folder(source)
     files = consistent_files(read.files, read.config, str(source))
     with _converted(source, read, folder, files, dtype) as draft:
         copy_weights(source, draft, read.config, dtype=dtype)
-        adapter = adapter or adapter_folder(source)
-        if adapter:
+        if adapter := adapter or own:
             load_adapter(adapter, read.config.with_lora(read_lora(adapter)))  # it is this model's
             copy_adapter(adapter, draft / ADAPTER_FOLDER)
             show_adapter(draft)

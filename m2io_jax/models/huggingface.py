@@ -2,51 +2,27 @@
 
 transformers 4 wrote the language model's settings flat, newer versions in `text_config`. Every setting that either
 reads is read here, refused unless it has the one value that is computed (`_require_implemented`), or harmless
-(`HARMLESS`). What is none of these is told (`unknown_settings`).
+(models/config_keys.py). What is none of these is told (`unknown_settings`).
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from m2io_jax.errors import UserError
+from m2io_jax.models.config_keys import KNOWN, MROPE_SECTION, TEXT_DEFAULTS, VISION_DEFAULTS
 from m2io_jax.models.json_files import read_json
 from m2io_jax.models.sizes import ModelConfig, SpecialTokens, TextConfig, VisionConfig
 from m2io_jax.models.weight_files import ADAPTER_SETTINGS, FLOAT_HINT, adapter_alone
 
 FAMILIES = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "qwen2_vl": "Qwen2VLForConditionalGeneration"}
 ACTS = {"qwen2_5_vl": "silu", "qwen2_vl": "quick_gelu"}  # of the vision tower; the language model's is silu
+_OTHER_SENSES = "vis|vl|image|img|audio|speech|thinker"  # in keys of models that see or hear
 FLOATS = ("float32", "bfloat16", "float16")
 MAX_SIZE, MAX_LAYERS = 2**24, 1024  # far above any published model; what a damaged file says is not allocated
-# As transformers has them where config.json does not say.
-THETA, MROPE_SECTION, MAX_POSITIONS = 1e6, (16, 24, 24), 32_768
-
-_READ = """
-    vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads rms_norm_eps
-    rope_theta rope_scaling rope_parameters tie_word_embeddings max_position_embeddings initializer_range
-    bos_token_id eos_token_id pad_token_id image_token_id video_token_id vision_start_token_id vision_end_token_id
-    text_config vision_config model_type architectures dtype torch_dtype
-    hidden_act use_sliding_window layer_types attention_dropout head_dim partial_rotary_factor quantization_config
-    compression_config
-    depth num_heads embed_dim mlp_ratio patch_size temporal_patch_size spatial_merge_size in_channels in_chans
-    out_hidden_size fullatt_block_indexes window_size tokens_per_second
-"""
-# Read by transformers and without effect on what is computed here, or by nothing at all.
-HARMLESS = """
-    transformers_version use_cache sliding_window max_window_layers spatial_patch_size vision_token_id auto_map
-    _name_or_path name_or_path model_name attn_implementation _attn_implementation _attn_implementation_autoset
-    return_dict output_hidden_states output_attentions torchscript use_bfloat16 tf_legacy_loss is_encoder_decoder
-    is_decoder add_cross_attention cross_attention_hidden_size tie_encoder_decoder chunk_size_feed_forward pruned_heads
-    id2label label2id num_labels problem_type finetuning_task task_specific_params tokenizer_class prefix
-    sep_token_id cls_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id
-    max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k top_p
-    typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
-    num_return_sequences output_scores return_dict_in_generate remove_invalid_values exponential_decay_length_penalty
-    suppress_tokens begin_suppress_tokens ignore_index unsloth_version unsloth_fixed transformers.js_config
-"""
-_KNOWN = frozenset((_READ + HARMLESS).split())
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -60,9 +36,9 @@ def read_config(folder: Path) -> ModelConfig:
     raw, where = _raw(folder), str(folder / "config.json")
     try:
         family = _require_family(raw, where)
-        text, vision = _sections(raw)
+        text, vision = _sections(raw, family)
         _require_implemented(raw, text, vision, where)
-        return ModelConfig(_vision(family, vision), _text(raw, text), _special(text))
+        return ModelConfig(_vision(family, vision), _text(raw, text), _special(_joined(raw), text))
     except KeyError as error:
         raise UserError(f"{error.args[0]} is missing.", where=where) from None
     except (TypeError, ValueError, AttributeError) as error:
@@ -75,12 +51,12 @@ def unknown_settings(folder: Path) -> list[str]:
     """Name the settings of a config.json that nobody here knows, dotted. They are not read."""
     raw = _raw(folder)
     sections = {"": raw} | {f"{name}.": raw.get(name) or {} for name in ("text_config", "vision_config")}
-    return sorted(f"{name}{key}" for name, section in sections.items() for key in section if key not in _KNOWN)
+    return sorted(f"{name}{key}" for name, section in sections.items() for key in section if key not in KNOWN)
 
 
 def config_stops(folder: Path) -> tuple[int, ...]:
     """Return the stop tokens that a config.json names, which `read_config` has found to be tokens."""
-    named = _sections(_raw(folder))[0].get("eos_token_id")
+    named = _joined(_raw(folder)).get("eos_token_id")
     return tuple(named) if isinstance(named, list) else () if named is None else (named,)
 
 
@@ -90,13 +66,25 @@ def _raw(folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json")
 
 
-def _sections(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of the language model and of the vision tower.
+def _sections(raw: Mapping[str, Any], family: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of the language model and of the vision tower, defaults filled in as transformers does.
 
-    What the language model's section leaves empty stands outside of it.
+    Where `text_config` has the language model's, nothing outside of it counts. Raises KeyError: a section is absent.
     """
+    text, vision = raw.get("text_config") or {}, raw.get("vision_config")
+    if vision is None:
+        raise KeyError("vision_config")
+    if not text and "hidden_size" not in raw:
+        raise KeyError("hidden_size")
+    if "hidden_size" not in text and "hidden_size" in raw:
+        text = _joined(raw)
+    return TEXT_DEFAULTS | text, VISION_DEFAULTS[family] | vision
+
+
+def _joined(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of `text_config`, and what stands outside of it where it leaves a setting empty."""
     inner = {key: value for key, value in (raw.get("text_config") or {}).items() if value is not None}
-    return {**raw, **inner}, dict(raw.get("vision_config") or {})
+    return {**raw, **inner}
 
 
 def _require_family(raw: Mapping[str, Any], where: str) -> str:
@@ -104,7 +92,8 @@ def _require_family(raw: Mapping[str, Any], where: str) -> str:
     family, families = raw.get("model_type"), ", ".join(FAMILIES)
     if family not in FAMILIES:
         what = f"model_type is {family!r}."
-        if family is not None and not isinstance(raw.get("vision_config"), dict):
+        senses = any(re.search(_OTHER_SENSES, key) for key in (str(family), *raw))
+        if family is not None and (not senses or str(family).endswith("_text")):
             what = f"model_type is {family!r}, a model of text alone: there is no vision_config."
         raise UserError(what, where=where, mend=f"one of: {families}")
     architectures = raw.get("architectures") or [FAMILIES[family]]
@@ -118,9 +107,10 @@ def _require_implemented(
     raw: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any], where: str
 ) -> None:
     """Raise UserError where something would be computed in another way than here."""
-    for key in ("quantization_config", "compression_config"):
-        if (found := raw.get(key) or text.get(key) or vision.get(key)) is not None:
-            method = found.get("quant_method", "an unnamed method") if isinstance(found, dict) else found
+    for key in ("quantization_config", "compression_config", "quantization"):
+        if found := raw.get(key) or text.get(key) or vision.get(key):
+            unnamed = "MLX" if key == "quantization" else "an unnamed method"
+            method = found.get("quant_method", unnamed) if isinstance(found, dict) else found
             what = f"The weights are quantised, by {method}; only float weights can be read."
             raise UserError(what, where=f"{where}: {key}", mend=FLOAT_HINT)
     for name in ("rope_parameters", "rope_scaling"):
@@ -128,8 +118,9 @@ def _require_implemented(
         _require_rope(vision, name, {"axial", "default"}, f"{where}: vision_config")
     act, layers = ACTS[raw["model_type"]], text.get("layer_types")
     head_dim = text["hidden_size"] // (text["num_attention_heads"] or 1)
-    vision_width = vision.get("embed_dim") if "embed_dim" in vision else vision.get("hidden_size")
-    vision_head_dim = (vision_width or 0) // (vision.get("num_heads") or 1)
+    vision_width = vision["embed_dim" if raw["model_type"] == "qwen2_vl" else "hidden_size"]
+    depth, heads = vision["depth"], vision["num_heads"]
+    vision_head_dim = vision_width // (heads or 1)
     # Each setting, what it is, and the one value that is computed.
     needed = [
         ("use_sliding_window", text.get("use_sliding_window") or False, False),
@@ -139,6 +130,9 @@ def _require_implemented(
         ("head_dim", text.get("head_dim") or head_dim, head_dim),
         ("vision_config.hidden_act", vision.get("hidden_act", act), act),
         ("vision_config.head_dim", vision.get("head_dim") or vision_head_dim, vision_head_dim),
+        # Other names, which transformers 5 reads and transformers 4 does not.
+        ("vision_config.num_hidden_layers", vision.get("num_hidden_layers", depth), depth),
+        ("vision_config.num_attention_heads", vision.get("num_attention_heads", heads), heads),
         ("vision_config.in_channels", vision.get("in_channels") or 3, 3),
         ("vision_config.in_chans", vision.get("in_chans") or 3, 3),
     ]
@@ -165,13 +159,13 @@ def _require_rope(section: Mapping[str, Any], name: str, allowed: set[str], wher
 
 
 def _rope(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rotary settings, by either name; transformers prefers `rope_scaling` where both stand."""
-    return {**(section.get("rope_parameters") or {}), **(section.get("rope_scaling") or {})}
+    """Return the rotary settings, by either name; transformers takes `rope_scaling` where both stand."""
+    return section.get("rope_scaling") or section.get("rope_parameters") or {}
 
 
-def _size(found: Mapping[str, Any], key: str, otherwise: int | None = None, most: int = MAX_SIZE) -> int:
-    """Return a dimension; without one `otherwise`, where that is given. Raises KeyError or ValueError: it is none."""
-    value = found[key] if otherwise is None else found.get(key, otherwise)
+def _size(found: Mapping[str, Any], key: str, most: int = MAX_SIZE) -> int:
+    """Return a dimension. Raises ValueError: it is none."""
+    value = found[key]
     if type(value) is not int or value < 1:
         raise ValueError(f"{key} is {value!r} but must be a whole number above 0")
     if value > most:
@@ -194,7 +188,7 @@ def _text(raw: Mapping[str, Any], text: Mapping[str, Any]) -> TextConfig:
     tied = [raw.get("tie_word_embeddings"), (raw.get("text_config") or {}).get("tie_word_embeddings")]
     if any(value not in (None, True, False) or value in (0, 1) and type(value) is not bool for value in tied):
         raise ValueError(f"tie_word_embeddings is {tied} but must be true or false")
-    shared = text.get("num_key_value_heads", heads) is None
+    shared = text["num_key_value_heads"] is None
     return TextConfig(
         vocab_size=_size(text, "vocab_size"),
         hidden_size=hidden,
@@ -205,10 +199,10 @@ def _text(raw: Mapping[str, Any], text: Mapping[str, Any]) -> TextConfig:
         mrope_section=tuple(section),
         head_dim=hidden // heads,
         rms_norm_eps=_number(text["rms_norm_eps"], "rms_norm_eps"),
-        rope_theta=_number(rope.get("rope_theta") or text.get("rope_theta") or THETA, "rope_theta"),
+        rope_theta=_number(rope.get("rope_theta") or text["rope_theta"], "rope_theta"),
         tie_word_embeddings=any(tied),
-        max_position_embeddings=text.get("max_position_embeddings", MAX_POSITIONS),
-        initializer_range=text.get("initializer_range", 0.02),
+        max_position_embeddings=_size(text, "max_position_embeddings", most=2**40),
+        initializer_range=_number(text["initializer_range"], "initializer_range"),
     )
 
 
@@ -219,12 +213,12 @@ def _vision(family: str, vision: Mapping[str, Any]) -> VisionConfig:
         depth=depth,
         num_heads=_size(vision, "num_heads"),
         patch_size=_size(vision, "patch_size"),
-        temporal_patch_size=_size(vision, "temporal_patch_size", 2),
-        spatial_merge_size=_size(vision, "spatial_merge_size", 2),
+        temporal_patch_size=_size(vision, "temporal_patch_size"),
+        spatial_merge_size=_size(vision, "spatial_merge_size"),
         rope_theta=_number(theta, "vision_config.rope_theta"),
     )
     if family == "qwen2_vl":  # whose `hidden_size` is what comes out
-        width, ratio = _size(vision, "embed_dim"), _number(vision.get("mlp_ratio", 4), "mlp_ratio")
+        width, ratio = _size(vision, "embed_dim"), _number(vision["mlp_ratio"], "mlp_ratio")
         return VisionConfig(
             hidden_size=width,
             intermediate_size=_size({"embed_dim * mlp_ratio": int(width * ratio)}, "embed_dim * mlp_ratio"),
@@ -243,7 +237,7 @@ def _vision(family: str, vision: Mapping[str, Any]) -> VisionConfig:
         out_hidden_size=_size(vision, "out_hidden_size"),
         fullatt_block_indexes=tuple(full),
         window_size=_size(vision, "window_size"),
-        tokens_per_second=_number(vision.get("tokens_per_second", 4), "tokens_per_second"),
+        tokens_per_second=_number(vision["tokens_per_second"], "tokens_per_second"),
         **common,
     )
     if found.window_side < 1:
@@ -265,8 +259,8 @@ def token_ids(value: Any, rows: int, where: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _special(found: Mapping[str, Any]) -> SpecialTokens:
-    default, rows = SpecialTokens(), _size(found, "vocab_size")
+def _special(found: Mapping[str, Any], text: Mapping[str, Any]) -> SpecialTokens:
+    default, rows = SpecialTokens(), _size(text, "vocab_size")
 
     def ids(key: str) -> tuple[int, ...]:
         return token_ids(found.get(key), rows, f"config.json: {key}")

@@ -37,6 +37,8 @@ def read_image_config(files: Mapping[str, bytes], vision: VisionConfig, where: s
     size = settings.get("size") or {}
     if not isinstance(size, dict):
         raise UserError(f"size is {size!r} but must hold shortest_edge and longest_edge.", where=f"{where}: size")
+    if size and not {"shortest_edge", "min_pixels"} & {*size, *settings}:
+        raise UserError(f"size is {size!r} but must hold shortest_edge and longest_edge.", where=f"{where}: size")
     given = (settings.get("min_pixels"), size.get("shortest_edge"), size.get("min_pixels"))
     least = next((pixels for pixels in given if pixels is not None), None)
     default = CLIP

@@ -4,17 +4,17 @@
     adapter_model.safetensors    lora_A [rank, in] and lora_B [out, rank] of every layer
 
 A policy's folder keeps them in `adapter/`. Beside its weights lie the same two files once more, and a README.md: so
-transformers with PEFT opens the whole policy, and whoever opens the base alone can read that it is.
+transformers 5 with PEFT opens the whole policy, and whoever opens the base alone can read that it is.
 """
 
 import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -36,8 +36,6 @@ MATRICES = {"a": "lora_A", "b": "lora_B"}
 # Settings that make an adapter compute something else than `alpha / rank * (x @ a) @ b` in every module, and why.
 _REFUSED = {
     "use_dora": "it scales the weights' columns too (DoRA)",
-    "rank_pattern": "its modules differ in rank",
-    "alpha_pattern": "its modules differ in alpha",
     "modules_to_save": "it trained whole modules beside the adapters",
     "fan_in_fan_out": "its matrices are stored the other way round",
     "layer_replication": "it repeats layers of the model",
@@ -113,13 +111,75 @@ def read_lora(folder: Path) -> LoraConfig:
     with _open(folder) as file:
         modules = {_published_module(name): _our_module(name, folder) for name in file.keys()}
         _require_targeted(settings, file.keys(), where)
-        ranks = {(file.get_slice(name).get_shape() or [0])[0] for name in file.keys() if ".lora_A." in name}
+        ranks = {_plain(n): (file.get_slice(n).get_shape() or [0])[0] for n in file.keys() if ".lora_A." in n}
     if not modules:
         raise UserError("This adapter holds no tensors.", where=str(folder / TENSORS))
-    if rank not in ranks:
-        raise UserError(f"r is {rank}, but its matrices have rank {min(ranks, default=0)}.", where=f"{where}: r")
+    pattern, found = _pattern(settings, "rank_pattern", where), set(ranks.values())
+    alphas = _pattern(settings, "alpha_pattern", where)
+    for name, size in ranks.items() if pattern else ():
+        if size != (expected := _matching(pattern, _published_module(name), rank)):
+            what = f"{name} has rank {size}, but r and rank_pattern say {expected}."
+            raise UserError(what, where=f"{where}: rank_pattern")
+    if not pattern and rank not in found:
+        raise UserError(f"r is {rank}, but its matrices have rank {min(found, default=0)}.", where=f"{where}: r")
     targets = tuple(sorted({re.escape(module) for module in modules.values()}))
-    return LoraConfig(rank, alpha * rank**0.5 if settings.get("use_rslora") else alpha, targets)
+    if not pattern and not alphas:
+        return LoraConfig(rank, alpha * rank**0.5 if settings.get("use_rslora") else alpha, targets)
+    widest = max(found)
+    return LoraConfig(widest, (_scale(settings, rank, alpha) or 1.0) * widest, targets)
+
+
+def _scale(settings: Mapping[str, Any], rank: int, alpha: float) -> float:
+    """Return what `b @ a` is multiplied with in a module of this rank and alpha."""
+    return alpha / (rank**0.5 if settings.get("use_rslora") else rank)
+
+
+def _pattern(settings: Mapping[str, Any], key: str, where: str) -> dict[str, float]:
+    """Return the numbers of `rank_pattern` or `alpha_pattern` by the modules' names.
+
+    Raises:
+        UserError: a name is a regular expression, which is not run for it comes with the file, or a number is none.
+    """
+    pattern = settings.get(key) or {}
+    if not isinstance(pattern, dict):
+        raise UserError(f"{key} is {pattern!r} but must hold a number by module.", where=f"{where}: {key}")
+    for name, value in pattern.items():
+        if not re.fullmatch(r"\^?[\w.]+", name):
+            what = f"{name!r} is a regular expression; only names of modules can be read."
+            raise UserError(what, where=f"{where}: {key}", mend="name each module whole, as PEFT does for itself")
+        whole_number = type(value) is int or key == "alpha_pattern" and type(value) is float and math.isfinite(value)
+        if not whole_number or value < 1 and key == "rank_pattern":
+            raise UserError(f"{value!r} of {name!r} is no {key[:-8]}.", where=f"{where}: {key}")
+    return pattern
+
+
+def _matching(pattern: Mapping[str, float], module: str, otherwise: float) -> float:
+    """Return the number of the first name that a module has or ends with, as PEFT looks it up."""
+    spelled = (module, in_torch(module))
+    for name, value in pattern.items():
+        bare = name.removeprefix("^")
+        if any(spelling == bare or name == bare and spelling.endswith(f".{bare}") for spelling in spelled):
+            return value
+    return otherwise
+
+
+class _Module(NamedTuple):
+    """An adapted module's rank, and what its `b @ a` is multiplied with."""
+
+    rank: int
+    scale: float
+
+
+def _modules(folder: Path, names: Iterable[str]) -> dict[str, _Module]:
+    """Return the adapted modules by their published names."""
+    settings, where = read_json(folder / SETTINGS), str(folder / SETTINGS)
+    rank, alpha = _rank_and_alpha(settings, where)
+    ranks, alphas = (_pattern(settings, f"{name}_pattern", where) for name in ("rank", "alpha"))
+    found = {}
+    for module in map(_published_module, names):
+        own = int(_matching(ranks, module, rank))
+        found[module] = _Module(own, _scale(settings, own, _matching(alphas, module, alpha)))
+    return found
 
 
 def _require_plain_start(start: Any, where: str) -> None:
@@ -138,7 +198,7 @@ def _require_plain_start(start: Any, where: str) -> None:
 
 def _rank_and_alpha(settings: Mapping[str, Any], where: str) -> tuple[int, float]:
     rank, alpha = settings.get("r"), settings.get("lora_alpha")
-    if type(rank) is not int or type(alpha) not in (int, float) or not math.isfinite(alpha):
+    if type(rank) is not int or rank < 1 or type(alpha) not in (int, float) or not math.isfinite(alpha):
         raise UserError(f"r and lora_alpha must be numbers: they are {rank!r} and {alpha!r}.", where=where)
     return rank, float(alpha)
 
@@ -168,16 +228,17 @@ def _require_targeted(settings: Mapping[str, Any], names: list[str], where: str)
 def load_adapter(folder: Path, config: ModelConfig) -> nnx.State:
     """Load the adapters of a PEFT folder for a model of `config`, whose `lora` is `read_lora(folder)`; float32.
 
-    A layer that the folder does not adapt gets an adapter that changes nothing, as new ones do: layers are stacked.
+    A layer that the folder does not adapt gets an adapter that changes nothing, as new ones do: layers are stacked. So
+    modules of a lower rank are widened by zeros, which stay zero, and another scale of theirs goes into lora_B.
 
     Raises:
         UserError: all listed together, tensors without their other half or of another shape.
     """
-    abstract = declared(config)
+    abstract, scale = declared(config), config.lora.alpha / config.lora.rank
     filled, problems = dict(nnx.to_flat_state(fresh(abstract, seed=0))), []
     with _open(folder) as file:
         stored = {_plain(name): name for name in file.keys()}
-        unused = set(stored)
+        unused, modules = set(stored), _modules(folder, file.keys())
         for path, param in list(filled.items()):
             shape, layers = param.get_value().shape, np.array(param.get_value())
             stack = layers if len(shape) == 3 else layers[None]
@@ -187,11 +248,16 @@ def load_adapter(folder: Path, config: ModelConfig) -> nnx.State:
                     if _other_half(name) in stored:
                         problems.append(f"{name} is missing")
                     continue
-                found = file.get_tensor(stored[name])
-                if found.shape != shape[-1:-3:-1]:
-                    problems.append(f"{name} is {list(found.shape)}, the model's is {list(shape[-1:-3:-1])}")
-                else:
-                    stack[layer] = found.astype(np.float32).T
+                found, module = file.get_tensor(stored[name]), modules[_published_module(name)]
+                matrix, is_a = stack[layer], path[-1] == "a"
+                part = matrix[:, : module.rank] if is_a else matrix[: module.rank]
+                if found.shape != part.shape[::-1]:
+                    problems.append(f"{name} is {list(found.shape)}, the model's is {list(part.shape[::-1])}")
+                    continue
+                matrix[...] = 0
+                part[...] = found.astype(np.float32).T
+                if not is_a and module.scale != scale:
+                    part *= module.scale / scale
             filled[path] = param.replace(jnp.asarray(layers))
     problems += [f"{name} is no module of this model" for name in unused]
     if problems:
@@ -226,7 +292,7 @@ The weights in `model*.safetensors` are the base that the run started from. What
 `adapter/`; the same two files lie here once more.
 
 - `m2io` reads both.
-- transformers opens both where PEFT is installed, and **the base alone, without a word, where it is not**.
+- transformers 5 opens both where PEFT is installed, and **the base alone, without a word, where it is not**.
 - vLLM and most other servers open **the base alone**, or refuse the folder.
 
 To serve or share the policy:
@@ -256,14 +322,14 @@ def merging(folder: Path, config: ModelConfig) -> Iterator[Callable[[str, np.nda
     lora = read_lora(folder)
     load_adapter(folder, config.with_lora(lora))  # complete, and of this model
     with _open(folder) as file:
-        stored = {_plain(name): name for name in file.keys()}
+        stored, modules = {_plain(name): name for name in file.keys()}, _modules(folder, file.keys())
 
         def merged(name: str, tensor: np.ndarray) -> np.ndarray:
             module = name.removesuffix(".weight")
             if f"{module}.lora_A.weight" not in stored:
                 return tensor
             a, b = (file.get_tensor(stored[f"{module}.lora_{kind}.weight"]).astype(np.float32) for kind in "AB")
-            return tensor.astype(np.float32) + lora.alpha / lora.rank * (b @ a)
+            return tensor.astype(np.float32) + modules[module].scale * (b @ a)
 
         yield merged
 

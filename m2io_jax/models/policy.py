@@ -200,9 +200,13 @@ def existing_folder(path: Path) -> Path:
     folder, init = policy_folder(path), str(path)
     if (folder / "config.json").is_file():
         return folder
-    if not folder.exists() and not path.parent.is_dir() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", init):
-        hint = f"is it a name on the Hugging Face hub? hf download {init} --local-dir {folder.name}"
-        raise UserError("There is no folder of this name.", where=init, mend=f"{hint}, then init={folder.name}")
+    named = re.fullmatch(r"(?:(?:hf|https?):/{1,2}(?:huggingface\.co/)?)?([\w-][\w.-]*/([\w-][\w.-]*))", init)
+    if named and not folder.exists() and not path.parent.is_dir():
+        repository, name = named.groups()
+        hint = f"is it a name on the Hugging Face hub? hf download {repository} --local-dir {name}"
+        raise UserError("There is no folder of this name.", where=init, mend=f"{hint}, then init={name}")
+    if folder.is_file():
+        raise UserError("This is a file, not the folder of a model.", where=init, mend=f"give {folder.parent}")
     if (folder / ADAPTER_SETTINGS).is_file():
         raise adapter_alone(folder)
     if snapshots := sorted((folder / "snapshots").glob("*/config.json")):
@@ -213,7 +217,7 @@ def existing_folder(path: Path) -> Path:
 
 
 def _folder_of(init: str) -> Path:
-    return BASE if init == "base" else existing_folder(Path(init))
+    return BASE if init == "base" else existing_folder(Path(init).expanduser())
 
 
 def policy_folder(path: Path) -> Path:

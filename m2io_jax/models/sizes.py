@@ -216,6 +216,8 @@ class ModelConfig:
             raise UserError("num_attention_heads must be a multiple of num_key_value_heads")
         if vision.out_hidden_size != text.hidden_size:
             raise UserError("the vision tower's out_hidden_size must equal the language model's hidden_size")
+        if vision.head_dim * vision.num_heads != vision.hidden_size:
+            raise UserError("the vision tower's hidden_size must be a multiple of its num_heads")
         if vision.head_dim % 4:
             raise UserError("the vision tower's head size must be a multiple of 4 (two axes, pairs of numbers)")
         if vision.window_side < 1 and set(range(vision.depth)) - set(vision.fullatt_block_indexes):

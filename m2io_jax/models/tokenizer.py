@@ -92,7 +92,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         UserError: the folder has none, or it is damaged.
     """
     if not (folder / "tokenizer.json").is_file():
-        raise UserError("There is no tokenizer here.", where=str(folder / "tokenizer.json"))
+        hint = "take this file from the model that it was made of"
+        if (folder / "vocab.json").is_file():
+            hint = "make it of vocab.json and merges.txt: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        raise UserError("There is no tokenizer here.", where=str(folder / "tokenizer.json"), mend=hint)
     try:
         return PreTrainedTokenizerFast.from_pretrained(folder)
     except Exception as error:  # transformers and tokenizers raise many types on files that are cut short

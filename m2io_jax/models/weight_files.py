@@ -20,6 +20,8 @@ _SAVE_AGAIN = (
     "load it with transformers where it is trusted and save it again: "
     "AutoModelForImageTextToText.from_pretrained(FOLDER).save_pretrained(OTHER)"
 )
+# What a Trainer keeps beside the weights to resume.
+_STATE = r"(optimizer|scheduler|scaler|rng_state|training_args|random_states).*"
 # Files of other formats by their names, and what to say of them.
 _FORMATS = (
     (r"pytorch_model.*\.bin|.*\.(pt|pth|ckpt)", "PyTorch's pickle format", _SAVE_AGAIN),
@@ -31,9 +33,10 @@ _FORMATS = (
 _QUANTISED = (
     ("bitsandbytes", (".absmax", ".quant_map", ".SCB", ".nested_absmax")),
     ("GPTQ or AWQ", (".qweight", ".qzeros", ".g_idx")),
+    ("MLX", (".scales", ".biases")),
     ("FP8 or compressed-tensors", (".weight_scale", ".weight_scale_inv", ".weight_packed", ".input_scale")),
 )
-_FEW_BITS = ("I8", "U8", "F8_E4M3", "F8_E5M2", "F4")
+_FEW_BITS = ("I8", "U8", "I32", "U32", "F8_E4M3", "F8_E5M2", "F4")
 FLOAT_HINT = "give the model that was quantised, in bfloat16 or float32"
 
 
@@ -112,6 +115,10 @@ def require_plain(names: Sequence[str], dtype: Callable[[str], str], folder: Pat
         what = f"The weights have adapters that were not merged ({found[0]})."
         mend = "merge them first, by PEFT's merge_and_unload(), or save them as an adapter of their own"
         raise UserError(what, where=str(folder), mend=mend)
+    if found := [name for name in names if name.partition("visual.")[0] and ".visual." in name]:
+        prefix = found[0].partition("visual.")[0]
+        what = f"The tensors' names begin with {prefix!r}, which the wrapper of a training tool adds ({found[0]})."
+        raise UserError(what, where=str(folder), mend="save the model that is inside of the wrapper")
     if not any(name.startswith("visual.") for name in names):
         what = "The weights have no tensor of a vision tower."
         raise UserError(what, where=str(folder), mend="give a whole Qwen2.5-VL or Qwen2-VL, not its language model")
@@ -124,6 +131,7 @@ def _unreadable(path: Path, what: str, reason: str, hint: str = WHOLE_HINT) -> U
 def _absent(folder: Path) -> UserError:
     """Return the error for a folder without safetensors of a model, by what it holds instead."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    names = [name for name in names if not re.fullmatch(_STATE, name)]
     for pattern, kind, hint in _FORMATS:
         if found := [name for name in names if re.fullmatch(pattern, name)]:
             what = f"The weights cannot be read: they are in {kind} ({_shown(found)}), not in safetensors."

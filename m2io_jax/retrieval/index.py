@@ -38,6 +38,8 @@ TRAINING_SAMPLE = 100_000
 PARALLEL_FROM = 64
 NUMPY_ROWS = 256
 
+SCANN_SUFFIXES = (".npy", ".pb", ".pbtxt")  # of files that an index is read from
+
 Method = Literal["exact", "tree"]
 
 
@@ -144,7 +146,7 @@ class VectorIndex:
         folder = Path(folder)
         try:
             manifest = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            n, dim, method = manifest["n"], manifest["dim"], manifest["method"]
+            n, dim, method = map(manifest.get, ("n", "dim", "method")) if isinstance(manifest, dict) else (None,) * 3
             if not (type(n) is type(dim) is int and method in get_args(Method)):
                 raise ValueError("index.json holds no method, n and dim")
             _require_whole(folder, manifest)
@@ -164,6 +166,9 @@ def _require_whole(folder: Path, manifest: Mapping[str, Any]) -> None:
     _require_shape(folder / "dataset.npy", (n, dim))
     if (described := manifest.get("files")) is not None:
         require_described(folder, described, by="index.json")
+        for path in sorted(folder.iterdir()):
+            if path.suffix in SCANN_SUFFIXES and path.name not in described:
+                raise ValueError(f"{path.name} is not in index.json: it is of another build")
     elif manifest["method"] == "tree":
         raise ValueError("it was written by an older version, which did not describe its files")
 

@@ -1,5 +1,6 @@
 """The text of an answer: a section of a document or a written answer, with the images that belong to it."""
 
+import itertools
 import logging
 from bisect import bisect_right
 from dataclasses import dataclass, replace
@@ -87,13 +88,15 @@ def written_text(question: Question, document: Document, *, has_placements: bool
     said, shown = _read_blocks(document, 0, len(document.blocks))
     at = _align(text.sentences, [sentence for _, sentence in said])
     found = {index: number for number, index in enumerate(at) if index is not None}
+    are_headings = (_is_heading(document, position) for position in range(len(document.blocks)))
+    section = list(itertools.accumulate(are_headings))  # of each block: the number of headings up to it
     images = []
     for block, after in shown:
-        if after - 1 in found and not _is_heading_between(document, said[after - 1][0], block):
+        is_first = not after or section[said[after - 1][0]] < section[block]
+        if after - 1 in found and not is_first:
             images.append((block, found[after - 1] + 1))
-        elif after in found and (not after or _is_heading_between(document, said[after - 1][0], block)):
-            if not _is_heading_between(document, block, said[after][0]):
-                images.append((block, found[after]))
+        elif after in found and is_first and section[block] == section[said[after][0]]:
+            images.append((block, found[after]))
     images.sort(key=lambda pair: (pair[1], pair[0]))
     return replace(text, images=tuple(images), sourced=tuple(index is not None for index in at))
 
@@ -178,10 +181,6 @@ def _level(document: Document, position: int) -> int:
 def _is_heading(document: Document, position: int) -> bool:
     block = document.blocks[position]
     return isinstance(block, TextBlock) and block.kind == "heading"
-
-
-def _is_heading_between(document: Document, first: int, last: int) -> bool:
-    return any(_is_heading(document, position) for position in range(first + 1, last))
 
 
 def _plain(sentence: str) -> str:

@@ -12,6 +12,7 @@ from m2io_jax.episodes.episode import Episode
 from m2io_jax.episodes.prompt import Prompt, question_parts
 from m2io_jax.errors import RowError
 from m2io_jax.verification import answers
+from m2io_jax.verification.choices import with_choices
 from m2io_jax.verification.pool import Unverified
 
 _INSIDE = r"(?:(?!</?think>|</?answer>).)*"
@@ -79,7 +80,7 @@ class VerifiableTask:
             Unverified: nobody can say whether the answer is right.
         """
         answer = said(completion)
-        right = answer is not None and self.equal(episode.answer, answer)
+        right = answer is not None and self.equal(*with_choices(episode.question, episode.answer, answer))
         return {"accuracy": float(right), "format": float(is_formatted(completion))}
 
     def measure(self, completion: str, episode: Episode, parts: Mapping[str, float]) -> dict[str, float | None]:

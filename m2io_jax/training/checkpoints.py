@@ -5,9 +5,10 @@ what came after the last complete one.
     checkpoints/300/extra    JSON: where the data stand, the settings that must not change, seconds elapsed, counters
     checkpoints/300/rollouts groups that later steps learn from, where the run keeps any
 
-Orbax's last file in a checkpoint says that it is complete (commit_success.txt): nothing is renamed, which no bucket,
-mounted or not, does at once. What a killed run left half written is not seen here, and is cleared away when the next
-run first saves. Nothing in one depends on the processes or devices that wrote it, so another number of them can go on.
+A checkpoint is complete when Orbax's last file says so (commit_success.txt) and its arrays were merged, which Orbax
+does not look for. Nothing is renamed, which no bucket, mounted or not, does at once. What a killed run left unfinished
+is not seen here, and is cleared away when the next run first saves. Nothing in one depends on the processes or devices
+that wrote it, so another number of them can go on.
 """
 
 import logging
@@ -22,13 +23,16 @@ from orbax.checkpoint import v1 as ocp
 from m2io_jax.config import CheckpointConfig
 from m2io_jax.errors import UserError
 from m2io_jax.parallel.exchange import is_first
-from m2io_jax.training.literal_path import literal_path
+from m2io_jax.training.literal_path import LiteralPath, literal_path
 
 State = TypeVar("State")
+
+logger = logging.getLogger(__name__)
 
 NEWEST_TWO = CheckpointConfig()
 MEASURED = "measured"
 COMPLETE = "commit_success.txt"  # Orbax's name for it
+ARRAYS = ("state", "rollouts")
 MERGED = "manifest.ocdbt"  # of the arrays that all processes wrote: what a checkpoint is read by
 
 # How an operating system's refusal shows in TensorStore's errors, which are plain ValueErrors.
@@ -61,7 +65,7 @@ class Checkpoints:
         if not self.directory.is_dir():
             return []
         named = (path for path in self.directory.iterdir() if path.name.isdecimal())
-        return sorted(int(path.name) for path in named if (path / COMPLETE).exists())
+        return sorted(int(path.name) for path in named if (path / COMPLETE).exists() and not _is_unmerged(path))
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint; None where there is none."""
@@ -114,13 +118,19 @@ class Checkpoints:
         folder = self.directory / str(step)
         if not is_first() or not folder.exists():  # the first process merges; another run's policy may remove it
             return
-        for items in ("state", "rollouts"):
-            # Rollouts may be without any array, and then without parts.
-            written = items == "state" or any(True for _ in (folder / items).glob("ocdbt.process_*"))
-            if written and not (folder / items / MERGED).exists():
+        missing = [f"{items}/{MERGED}" for items in ARRAYS if _has_no_merged(folder / items)]
+        if missing:
+            (folder / COMPLETE).unlink(missing_ok=True)
+            what = f"Checkpoint {step} cannot be read back: Orbax has not merged its parts ({missing[0]})."
+            raise UserError(what, where=str(folder), mend="give a folder of a plainer name with run=... and say so")
+
+    def _unmark_unmerged(self) -> None:
+        """Take the mark from what a run that was killed between Orbax's mark and `_require_merged` left."""
+        marked = self.directory.iterdir() if self.directory.is_dir() else ()
+        for folder in [path for path in marked if path.name.isdecimal() and (path / COMPLETE).exists()]:
+            if _is_unmerged(folder):
+                logger.warning("Checkpoint %s is removed: Orbax called it complete without merging its parts.", folder)
                 (folder / COMPLETE).unlink(missing_ok=True)
-                what = f"Checkpoint {step} cannot be read back: Orbax has not merged its parts ({items}/{MERGED})."
-                raise UserError(what, where=str(folder), mend="give a folder of a plainer name with run=... and say so")
 
     def _refuse_older(self, step: int) -> None:
         if step < self._newest:
@@ -195,6 +205,8 @@ class Checkpoints:
         if self._writer is None:
             logging.getLogger("absl").addFilter(_is_not_told_here)
             self._newest = self.latest()
+            if is_first():
+                self._unmark_unmerged()
             policy = _policy(self._kept)
             self._writer = ocp.training.Checkpointer(
                 self.directory, context=_context(), preservation_policy=policy, cleanup_tmp_directories=True
@@ -217,6 +229,21 @@ class Checkpoints:
                 where=str(where),
                 mend=f"if the settings are those it was saved with, it is damaged: move it away, and {on}",
             ) from error
+
+
+def _has_no_merged(items: LiteralPath) -> bool:
+    """Return whether arrays lack the file that they are read by; rollouts may be without any array, and then parts."""
+    return (items.name == "state" or _has_parts(items)) and not (items / MERGED).exists()
+
+
+def _is_unmerged(folder: LiteralPath) -> bool:
+    """Return whether parts were never merged. A checkpoint that was, and lost a file since, is damaged instead."""
+    kinds = [folder / items for items in ARRAYS]
+    return any(_has_parts(items) and not any((items / name).exists() for name in (MERGED, "d")) for items in kinds)
+
+
+def _has_parts(items: LiteralPath) -> bool:
+    return items.is_dir() and any(path.name.startswith("ocdbt.process_") for path in items.iterdir())
 
 
 def require_reachable(directory: str) -> None:

@@ -3,7 +3,7 @@
 import atexit
 from functools import lru_cache
 
-from m2io_jax.verification.canonical import canonical
+from m2io_jax.verification.canonical import canonical, without_reasons
 from m2io_jax.verification.comparing import same
 from m2io_jax.verification.expressions import to_latex
 from m2io_jax.verification.pool import Pool, Unverified
@@ -21,6 +21,7 @@ def equal(gold: str, said: str) -> bool:
         Unverified: it took too long, math-verify failed, the two can be read as equal and as different, or the gold
             answer is not readable.
     """
+    gold, said = without_reasons(gold, said)
     truth, answer = read(gold), read(said)
     if truth is None or isinstance(truth, Unreadable):
         raise Unverified("error", "the gold answer cannot be read")

@@ -15,6 +15,9 @@ Ask = Callable[[str, str], bool]
 
 _DEGREE, _RADIAN = (("degree", 1),), (("radian", 1),)
 _IN_DEGREES = r"\frac{180}{\pi} \cdot "
+_IN_RADIANS = re.compile(r"\\pi|arc(?:sin|cos|tan)|(?:sin|cos|tan) ?\^ ?\{?-1")
+_EQUATION = re.compile(r"(?<![<>!])=")
+_BELOW = re.compile(r"_ ?\{[^{}]*\}")  # of a sum or a limit
 _SLASH = re.compile(r"(?<![0-9.}])([0-9]+) ?/ ?([0-9]+)(?= ?(?:\\pi|\\sqrt|[a-zA-Z(]))")
 
 
@@ -30,7 +33,10 @@ def ask_about(gold: Reading, said: Reading, ask: Ask) -> Verdict:
         return None
     percents = [isinstance(each, Quantity) and each.number.percent for each in (gold, said)]
     degrees = [unit is not None and unit.dimensions == _DEGREE for unit in units]
-    return ask(*texts) or _in_another_reading(texts, percents, degrees, ask)
+    verdict = ask(*texts) or _in_another_reading(texts, percents, degrees, ask)
+    if verdict and sum(_EQUATION.search(_BELOW.sub("", text)) is not None for text in texts) == 1:
+        return None  # math-verify takes x + y = 5 for 5
+    return verdict
 
 
 def _in_one_unit(texts: list[str], units: list[Unit], ask: Ask) -> Verdict:
@@ -52,7 +58,7 @@ def _in_another_reading(texts: list[str], percents: list[bool], degrees: list[bo
     """Compare 50% as 50, an angle in radians with one in degrees, and 1/2x as a half of x."""
     if any(percents):
         return ask(*(rf"100 \cdot ({text})" if each else text for text, each in zip(texts, percents, strict=True)))
-    if any(degrees) and any(r"\pi" in text for text in texts):
+    if any(degrees) and any(_IN_RADIANS.search(text) for text in texts):
         return ask(*(text if each else f"{_IN_DEGREES}({text})" for text, each in zip(texts, degrees, strict=True)))
     halves = [_SLASH.sub(r"\\frac{\1}{\2}", text) for text in texts]
     if halves != texts and ask(*halves):

@@ -13,10 +13,11 @@ DOLLAR = "\N{CURRENCY SIGN}"
 
 _TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?|boldsymbol|bm"
-    r"|emph|underline) ?\{(?P<body>[^{}]*)\}"
+    r"|emph|underline|ce|textcolor ?\{[a-zA-Z]+\}) ?\{(?P<body>[^{}]*)\}"
 )
 _SIZES = re.compile(
-    r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?|\\(?:display|text|script)style(?![a-zA-Z])|\\limits(?![a-z])"
+    r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?|\\(?:display|text|script)style(?![a-zA-Z])|\\color ?\{[a-zA-Z]+\}"
+    r"|\\(?:bf|it|rm|tiny|small|large|Large|LARGE|huge|Huge|normalsize|centering)(?![a-zA-Z])|\\limits(?![a-z])"
 )
 _SPACES = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\\thinspace(?![a-zA-Z])")
 _CASES = re.compile(r"\\(?:begin|end) ?\{(?:cases|aligned|array|split)\}(?:\{[lcr|]+\})?")
@@ -49,12 +50,19 @@ _LEAD = re.compile(
     r"|(?:the |my )?(?:correct |right |best )?(?:option|choice) (?:is|:) *"
     r"|i (?:think|believe)(?: that)?(?: it is| it's)? "
     r"|final answer +"
+    r"|in (?=[12][0-9]{3}$)|(?:in )?(?:the )?year (?=[0-9])"
     r"|there (?:is|are)\b *|it(?: is|'s)\b *|(?:i|we) (?:count|see|get|have|obtain|find)\b *|(?:a |in )?total of\b *"
     r"|(?:antwort|réponse|respuesta|resposta|risposta|ответ) ?[:=] *"
-    r"|(?:一共|总共|共)?有(?=[0-9一二三四五六七八九十两])"
+    r"|(?:the |this )?(?:image|picture|photo|figure|diagram|scene) (?:shows|contains|has)\b *"
+    r"|(?:exactly|approximately|approx)\b\.? *"
+    r"|(?:(?:图片?|画面)[中里]?)?(?:一共|总共|共)?(?:有|(?<=共))(?=[0-9一二三四五六七八九十两])"
     r"|(?:所以|因此)?,? ?(?:最终|正确)?"
     r"(?:答案|答|结果) ?(?:[:是为]|等于)[: ]*)",
     re.IGNORECASE,
+)
+_REASON = re.compile(
+    r"(?<=\S)(?:,? \(?because\b.*|(?:,| \() ?since\b.*|\s*\n\s*\**(?:explanation|reason|reasoning|note)\b.*)",
+    re.IGNORECASE | re.DOTALL,
 )
 _REPEATING = re.compile(r"(?P<before>[0-9]\.[0-9]*?)(?P<digit>[0-9])(?P=digit){2,}(?:\.{3}|\\[lc]?dots)$")  # 0.333...
 _TRAIL = re.compile(r"(?<=\S) is (?:the )?(?:correct|right)(?: (?:answer|option|choice|one))?$", re.IGNORECASE)
@@ -79,6 +87,13 @@ def canonical(answer: str) -> str:
     while inner != text:
         text, inner = inner, _unwrapped(inner)
     return text
+
+
+def without_reasons(*answers: str) -> tuple[str, ...]:
+    """Return answers without the reasons that follow them, "because ..."; as they are where each gives one."""
+    cut = [_REASON.sub("", answer) if len(answer) <= LONGEST else answer for answer in answers]
+    given = [short != answer for short, answer in zip(cut, answers, strict=True)]
+    return answers if all(given) else tuple(cut)
 
 
 def plain_latex(text: str) -> str:

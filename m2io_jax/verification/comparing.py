@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from m2io_jax.verification.asking import Ask, Verdict, ask_about
+from m2io_jax.verification.dates import Date, same_date, same_numeric_date
 from m2io_jax.verification.numbers import Number
 from m2io_jax.verification.quantities import Quantity, same_quantity, singular
 from m2io_jax.verification.readings import (
@@ -17,11 +18,20 @@ from m2io_jax.verification.readings import (
     Words,
     read,
 )
-from m2io_jax.verification.words import Choice, Figure, fold_expression
+from m2io_jax.verification.units import read_unit
+from m2io_jax.verification.words import Choice, Figure, bare_letters, fold_expression, without_preposition
 
 _RELATION = re.compile(r"[<>]|\\[lg]eq?(?![a-z])")
 _PRODUCT = 3  # letters at most of a word that may also be a product of symbols
 _DAY = 24
+_LETTERS = "ABCDEFGH"  # of choices
+_OF_LETTERS = re.compile(r"(?<![^\W_])[A-H](?![\w+*^=-])|^[A-H]+$")
+_SHORT_SCALE = re.compile(r"(?P<digits>[0-9]+(?:\.[0-9]+)?) ?(?P<scale>[kKM])")
+_COLUMN = re.compile(r"\\begin\{[pb]matrix\}(?P<lines>[^&]*)\\end\{[pb]matrix\}")
+_NO_SOLUTION = {"no solution", "no solutions", "no real solution", "no real solutions", "none", "无解"}
+_KINDS = "色边侧面形"
+_NOTHING = {"none", "no", "nothing", "没有", "无"}
+_UNIT_OR_SCALE = {read_unit("K"): 10**3, read_unit("B"): 10**9}  # 10K, 1.2B
 _YES_NO = {"yes", "no"}
 
 
@@ -54,7 +64,17 @@ def _choices(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     if isinstance(other, Named):
         return same(other.value, said, ask) if other is gold else same(gold, other.value, ask)
     symbolic = isinstance(other, Expression) and other.unit is None and not other.noun
-    return ask_about(gold, said, ask) if symbolic else False
+    if symbolic and ask_about(gold, said, ask):
+        return True
+    # A letter asks for a choice, whose text nobody told; a number or words ask for no letter.
+    return None if choice is gold and choice.letter in _LETTERS and not _are_letters(other) else False
+
+
+def _are_letters(reading: Reading) -> bool:
+    """Return whether a reading is about letters of choices: AB, A and B, not A."""
+    if isinstance(reading, Items):
+        return any(isinstance(item, Choice) for item in reading.items)
+    return isinstance(reading, Words | Expression) and _OF_LETTERS.search(reading.text) is not None
 
 
 def _texts(gold: str, said: str, ask: Ask) -> Verdict:
@@ -71,10 +91,19 @@ def _named(gold: Reading, said: Reading, ask: Ask) -> Verdict:
         if _sides(gold) == _sides(said):  # AB = CD is CD = AB
             return True
         verdict = same(gold.value, said.value, ask)
-        if gold.name == said.name or not verdict:
+        if gold.name == said.name or not verdict or _is_indexed(gold.name, said.name):
             return verdict
         return False if len(gold.name) == len(said.name) == 1 else None
-    return same(gold.value, said, ask) if isinstance(gold, Named) else same(gold, said.value, ask)
+    named, other = (gold, said) if isinstance(gold, Named) else (said, gold)
+    if named.name in ("c", "p") and isinstance(named.value, Items) and isinstance(other, Quantity):
+        return None  # C(5,2) may be a number of combinations
+    return same(named.value, said, ask) if named is gold else same(gold, named.value, ask)
+
+
+def _is_indexed(one: str, other: str) -> bool:
+    """Return whether one name is the other with an index: x and x1."""
+    short, long = sorted((one, other), key=len)
+    return long.startswith(short) and long[len(short) :].isdecimal()
 
 
 def _sides(equation: Named) -> list[str]:
@@ -96,10 +125,15 @@ def _one_of_several(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     if items.decimal:
         return same(items.decimal, said, ask) if items is gold else same(gold, items.decimal, ask)
     if isinstance(other, Expression):
+        vector = _column(other)
+        if vector:
+            return _listed(gold, vector, ask) if items is gold else _listed(vector, said, ask)
         if any(isinstance(item, Words | Figure | Parts) for item in items.items):
             return False
         alternatives = any(isinstance(item, Expression) and _RELATION.search(item.text) for item in items.items)
-        return ask_about(gold, said, ask) or (None if alternatives and r"\cup" in other.text else False)
+        return ask_about(gold, said, ask) or (
+            None if alternatives and (r"\cup" in other.text or _RELATION.search(other.text)) else False
+        )
     if isinstance(other, Words) and other.folded in _YES_NO:  # Yes, it is red
         first, *rest = (item.folded if isinstance(item, Words) else "" for item in items.items)
         return first == other.folded and not _YES_NO & set(rest)
@@ -111,10 +145,20 @@ def _one_of_several(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     return False
 
 
+def _column(expression: Expression) -> Items | None:
+    """Return a column vector as a tuple; None for all other expressions."""
+    column = _COLUMN.fullmatch(expression.text)
+    vector = read("(" + column["lines"].replace(r"\\", ", ") + ")") if column else None
+    return vector if isinstance(vector, Items) else None
+
+
 def _listed(gold: Items, said: Items, ask: Ask) -> Verdict:
     """Compare item by item. Tuples and intervals have an order, also beside a list; sets and lists have none."""
     if len(gold.items) != len(said.items):
         return False
+    if _have_the_same_names(gold, said):
+        said = Items("", tuple(sorted(said.items, key=lambda item: item.name)), said.text)
+        return _in_order(Items("", tuple(sorted(gold.items, key=lambda item: item.name)), gold.text), said, ask)
     if _needs_names(gold, said):
         return _in_order(gold, said, ask)
     kinds = {gold.brackets, said.brackets}
@@ -126,6 +170,15 @@ def _listed(gold: Items, said: Items, ask: Ask) -> Verdict:
     if "{}" in kinds:
         return None if verdict or _in_any_order(gold, said, ask) else False
     return False  # an open interval is no closed one
+
+
+def _have_the_same_names(gold: Items, said: Items) -> bool:
+    """Return whether both sides name all their values, and alike; the indices of roots may be given in any order."""
+    if not all(isinstance(item, Named) for item in gold.items + said.items):
+        return False
+    names = sorted(item.name for item in gold.items)
+    several = len(set(names)) == len(names) == len({name.rstrip("0123456789") for name in names})
+    return several and names == sorted(item.name for item in said.items)
 
 
 def _needs_names(gold: Items, said: Items) -> bool:
@@ -182,6 +235,13 @@ def _figures(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     return other.folded in (name, name[::-1])
 
 
+def _dates(gold: Reading, said: Reading, ask: Ask) -> Verdict:
+    if isinstance(gold, Date) and isinstance(said, Date):
+        return same_date(gold, said)
+    date, other = (gold, said) if isinstance(gold, Date) else (said, gold)
+    return same_numeric_date(date, other.numbers) if isinstance(other, Parts) and other.kind in ("/", "-") else False
+
+
 def _parts(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     one, other = gold, said
     if isinstance(one, Parts) and isinstance(other, Parts):
@@ -191,7 +251,7 @@ def _parts(gold: Reading, said: Reading, ask: Ask) -> Verdict:
         return False
     first, second = parts.numbers
     if parts.kind == ":":
-        if not second or parts.suffix:
+        if not second or parts.suffix or other.unit or other.noun:
             return False
         value = Quantity(Number(Fraction(first, second)))
     else:
@@ -199,7 +259,9 @@ def _parts(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     verdict = same(value, said, ask) if parts is gold else same(gold, value, ask)
     if not verdict:
         return verdict
-    return None if parts.ambiguous or parts.kind == ":" and _is_time(parts) else True
+    if parts.kind == ":":
+        return None if first % second == 0 or _is_time(parts) else True  # 5 may be no ratio
+    return True if " - " in parts.text and not parts.ambiguous else None  # 3-1 may be a score
 
 
 def _same_parts(one: Parts, other: Parts) -> Verdict:
@@ -248,24 +310,52 @@ def _hours(parts: Parts) -> tuple[int, ...]:
 
 def _quantities(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     if isinstance(gold, Quantity) and isinstance(said, Quantity):
-        return same_quantity(gold, said)
+        verdict = same_quantity(gold, said)
+        return None if verdict is False and (_is_abbreviated(gold, said) or _is_abbreviated(said, gold)) else verdict
+    if _is_abbreviated(gold, said) or _is_abbreviated(said, gold):
+        return None
     return ask_about(gold, said, ask) if isinstance(gold, Expression) or isinstance(said, Expression) else False
+
+
+def _is_abbreviated(short: Reading, full: Reading) -> bool:
+    """Return whether 10k or 2.3M may be the other number in full: k may also be a symbol, and K a temperature."""
+    if not isinstance(full, Quantity) or full.number.huge:
+        return False
+    if isinstance(short, Quantity):
+        return short.doubtful and short.number.value * _UNIT_OR_SCALE.get(short.unit, 1) == full.number.value
+    match = _SHORT_SCALE.fullmatch(short.text) if isinstance(short, Expression) else None
+    return bool(match) and Fraction(match["digits"]) * (10**6 if match["scale"] == "M" else 1000) == full.number.value
 
 
 def _words(gold: Reading, said: Reading, ask: Ask) -> Verdict:
     if isinstance(gold, Words) and isinstance(said, Words):
-        if gold.folded == said.folded:
+        if gold.folded == said.folded or without_preposition(gold.folded) == said.folded:
+            return True
+        if gold.folded == without_preposition(said.folded):
             return True
         if set(gold.folded + said.folded) <= set("xyz"):
             return sorted(gold.folded) == sorted(said.folded)  # a product: xy is yx
-        return None if _singular(gold) == _singular(said) else False  # cubes and cube
-    word = gold if isinstance(gold, Words) else said
+        if _singular(gold) == _singular(said) or _stem(gold) == _stem(said):  # cubes and cube
+            return None
+        return None if bare_letters(gold.folded) == bare_letters(said.folded) else False  # café and cafe
+    word, other = (gold, said) if isinstance(gold, Words) else (said, gold)
+    if isinstance(other, Quantity) and word.folded in _NOTHING and not other.number.value and not other.number.huge:
+        return None
+    if isinstance(other, Expression) and other.text == r"\emptyset" and word.folded in _NO_SOLUTION:
+        return None
+    if isinstance(other, Expression) and bare_letters(other.text) == bare_letters(word.folded):  # B-12 and B12
+        return None
     product = word.folded.isascii() and word.folded.isalpha() and len(word.folded) <= _PRODUCT
     return ask_about(gold, said, ask) if product else False
 
 
 def _singular(words: Words) -> list[str]:
     return [singular(word) for word in words.folded.split()]
+
+
+def _stem(words: Words) -> str:
+    """Return Chinese words without a character that tells their kind: 红色 as 红, 左边 and 左侧 as 左."""
+    return words.folded[:-1] if len(words.folded) > 1 and words.folded[-1] in _KINDS else words.folded
 
 
 def _expressions(gold: Reading, said: Reading, ask: Ask) -> Verdict:
@@ -281,8 +371,9 @@ _COMPARED: tuple[tuple[type, Callable[[Reading, Reading, Ask], Verdict]], ...] =
     (Named, _named),
     (Items, _items),
     (Figure, _figures),
+    (Date, _dates),
     (Parts, _parts),
-    (Quantity, _quantities),
     (Words, _words),
+    (Quantity, _quantities),
     (Expression, _expressions),
 )

@@ -26,6 +26,8 @@ _E_NOTATION = re.compile(r"(?<![a-zA-Z\\0-9.])([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE]
 _MIXED = re.compile(r"(?<![0-9.}^_])([0-9]+) ?\\frac\{([0-9]+)\}\{([0-9]+)\}")
 _GROUPS = re.compile(r"(?<![0-9,.])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
 _DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)°")
+_FALLS = re.compile(r"(>|\\geq?(?![a-z]))")
+_AT_MOST = r"\leq "
 _IMAGINARY = re.compile(r"(?<=[0-9}) ])i(?![a-zA-Z])")
 
 
@@ -55,7 +57,7 @@ def greek_name(text: str) -> str | None:
 
 def to_latex(text: str) -> str:
     """Return an expression as LaTeX: functions, powers, roots, powers of ten and mixed numbers as LaTeX has them."""
-    text = text.replace("**", "^")
+    text = _rising(text.replace("**", "^").replace(r"\bmod", r"\mod"))
     if has_angle_function(text):
         text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text)
     text = text.replace("°", "")
@@ -100,6 +102,16 @@ def _is_product_of_functions(run: str) -> bool:
 def _as_command(match: re.Match[str]) -> str:
     name = {"infinity": "infty", "inf": "infty", "exp": "e^", "sqrt": "sqrt"}.get(match[1], match[1])
     return "e^" if name == "e^" else f"\\{name} "
+
+
+def _rising(text: str) -> str:
+    """Write 3 > x > 1 as 1 < x < 3, which math-verify reads."""
+    parts = _FALLS.split(text)
+    if len(parts) != 5 or not all(map(str.strip, parts)) or re.search(r"[<=]|\\leq?(?![a-z])", text):
+        return text
+    high, one, middle, two, low = parts
+    signs = {">": "<"}
+    return f"{low}{signs.get(two, _AT_MOST)}{middle}{signs.get(one, _AT_MOST)}{high}"
 
 
 def _with_braces(text: str) -> str:

@@ -11,7 +11,7 @@ _FIRST_TWENTY = (
 _ONES = {name: value for value, name in enumerate(_FIRST_TWENTY)}
 _TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
 _TENS["fourty"] = 40
-_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALES = {"thousand": 10**3, "lakh": 10**5, "million": 10**6, "crore": 10**7, "billion": 10**9, "trillion": 10**12}
 _PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
           "ninth": 9, "tenth": 10, "hundredth": 100}  # fmt: skip
 _PARTS |= {("halves" if name == "half" else name + "s"): part for name, part in _PARTS.items()}
@@ -43,8 +43,19 @@ def is_number_word(token: str) -> bool:
     return all(part in _CARDINALS for part in token.split("-")) and bool(token)
 
 
+def read_ordinal(text: str) -> int | None:
+    """Return the place that an ordinal in words names, first to ninety-ninth; None for all other text."""
+    tens, _, ones = text.casefold().replace(" ", "-").rpartition("-")
+    place = ORDINALS.get(ones)
+    if not tens or place is None:
+        return None if tens else place
+    return _TENS[tens] + place if tens in _TENS and place < 10 else None
+
+
 def match_number_words(text: str) -> WordedNumber | None:
     """Read the number in words that a text begins with; None where it begins with none."""
+    if text == "半" or text.startswith("半") and text[1:].startswith(_MEASURE_WORDS):
+        return WordedNumber(Fraction(1, 2), text[1:])
     chinese = _CHINESE.match(text)
     if chinese:
         return _match_chinese(chinese)

@@ -10,20 +10,30 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from m2io_jax.verification.characters import is_letter
-from m2io_jax.verification.number_words import ORDINALS, is_number_word, match_number_words
+from m2io_jax.verification.number_words import is_number_word, match_number_words, read_ordinal
 from m2io_jax.verification.numbers import Number, as_percent, close, match_number, same_number
 from m2io_jax.verification.units import Unit, currency_signs, is_unit_symbol, read_unit
 
 _DEGREE, _RADIAN = (("degree", 1),), (("radian", 1),)
 _DEGREES_OF_A_RADIAN = 180 / Fraction("3.14159265358979323846264338327950288")
 _SIGNS = currency_signs()
-_SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
-           "万": 10**4, "亿": 10**8}  # fmt: skip
-_SCALE = re.compile(r" ?(dozen|hundred|thousand|million|billion|trillion)\b|(万|亿)", re.IGNORECASE)
+_SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "bn": 10**9,
+           "trillion": 10**12, "lakh": 10**5, "crore": 10**7, "万": 10**4, "亿": 10**8}  # fmt: skip
+_SCALE = re.compile(r" ?(dozen|hundred|thousand|million|billion|bn|trillion|lakh|crore)s?\b|(万|亿)", re.IGNORECASE)
 _AND_PART = re.compile(r" and (?:a |one )?(half|quarter)\b", re.IGNORECASE)
+_SPOKEN_SIGN = re.compile(r"^(minus|negative|plus) (?=[0-9.])", re.IGNORECASE)
 _PERCENT = {"%", "percent", "per cent", "pct", "percentage"}
 _ORDINAL = re.compile(r"([0-9]+)(?:st|nd|rd|th|\^\{?(?:st|nd|rd|th)\}?)", re.IGNORECASE)
 _TWICE = re.compile(r"([^()]{1,60}) \(([^()]{1,60})\)")
+_ABSTRACT = re.compile(r"(?:(?:square|sq\.?|cubic) )?units?(?![^\W_])(?: ?\^ ?\{?[23]\}?)?(?= |$)")  # of area or volume
+# 37°30' and 5'6", in units that a sum of units is read of.
+_SEXAGESIMAL = (
+    (
+        re.compile(r"(-?[0-9]+) ?° ?([0-9]+) ?\^?\{?(?:'|\\prime)\}?(?: ?([0-9]+(?:\.[0-9]+)?) ?(?:\"|''))?"),
+        ("°", "arcmin", "arcsec"),
+    ),
+    (re.compile(r"([0-9]+) ?' ?([0-9]+) ?(?:\"|'')"), ("ft", "in")),
+)
 _PIECES = re.compile(r"(?:,? +and +|, +| +)(?=[0-9])|(?<=[a-zA-Z])(?=[0-9])")
 # After a number these calculate, compare or offer a choice; what follows is no noun.
 _NO_NOUNS = frozenset(
@@ -77,7 +87,7 @@ def read_quantity(text: str) -> Quantity | None:
         text: as `canonical` returns it.
     """
     ordinal = _ORDINAL.fullmatch(text)
-    place = int(ordinal[1]) if ordinal else ORDINALS.get(text.casefold())
+    place = int(ordinal[1]) if ordinal else read_ordinal(text)
     if place is not None:
         return Quantity(Number(Fraction(place)), ordinal=True)
     return _with_currency(text) or _in_digits(text) or _in_words(text) or _sum_of_units(text) or _twice(text)
@@ -184,6 +194,7 @@ def _with_currency(text: str) -> Quantity | None:
 
 
 def _in_digits(text: str, money: bool = False) -> Quantity | None:
+    text = _SPOKEN_SIGN.sub(lambda match: "" if match[1].casefold() == "plus" else "-", text)
     if text.startswith("%") and text[1:].strip()[:1].isdigit():
         text = text[1:].strip() + "%"
     found = match_number(text)
@@ -233,6 +244,10 @@ def _quantity(number: Number, tail: _Tail) -> Quantity:
 
 def _sum_of_units(text: str) -> Quantity | None:
     """Read one quantity in several units, the larger before the smaller: 1 h 30 min, 5 ft 3 in."""
+    for pattern, units in _SEXAGESIMAL:
+        match = pattern.fullmatch(text)
+        if match:
+            text = " ".join(f"{part} {unit}" for part, unit in zip(match.groups(), units, strict=True) if part)
     pieces = _PIECES.split(text)
     if not 2 <= len(pieces) <= 4:
         return None
@@ -258,7 +273,9 @@ def _tail(rest: str) -> _Tail | None:
         return _Tail(percent=True)
     if rest.startswith("(") and rest.endswith(")"):
         rest, attached = rest[1:-1].strip(), False
-    rest = re.sub(r"\((?:s|es)\)", "", rest)
+    rest = _ABSTRACT.sub("", re.sub(r"\((?:s|es)\)", "", rest)).strip()
+    if not rest:
+        return _Tail()
     if not (rest.isalpha() and _is_variable(rest, attached)):
         unit = read_unit(rest) or read_unit(" ".join(word for word in rest.split() if word not in _FILLERS))
         if unit:
@@ -275,6 +292,8 @@ def _is_variable(rest: str, attached: bool) -> bool:
 def _noun(rest: str, attached: bool) -> tuple[str, ...] | None:
     plain = unicodedata.normalize("NFKC", rest).casefold().replace("-", " ").replace("'", "")
     tokens = plain.split()
+    if tokens == ["times"]:
+        return ("time",)
     if not tokens or not all(is_letter(character) for token in tokens for character in token):
         return None
     if any(token in _NO_NOUNS or is_number_word(token) for token in tokens):

@@ -1,15 +1,16 @@
 """Read an answer's text as a choice, a quantity, a figure, a ratio, a list, words, or an expression."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from m2io_jax.verification.canonical import canonical
 from m2io_jax.verification.characters import RANGE_DASHES
+from m2io_jax.verification.dates import Date, read_date
 from m2io_jax.verification.expressions import greek_name, has_angle_function, is_mathematical
 from m2io_jax.verification.quantities import Quantity, is_decimal_comma, read_quantity, read_tail
 from m2io_jax.verification.units import Unit
-from m2io_jax.verification.words import Choice, Figure, fold_words, is_words, read_choice, read_figure
+from m2io_jax.verification.words import Choice, Figure, fold_words, is_words, read_choice, read_figure, read_formula
 
 MOST_ITEMS = 24
 DEEPEST = 6
@@ -18,9 +19,10 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Words:
-    """Words, folded for comparison."""
+    """Words, folded for comparison, and as they are written."""
 
     folded: str
+    text: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -80,22 +82,35 @@ class Unreadable:
     """Text without a letter, a digit or a command."""
 
 
-Reading = Choice | Quantity | Figure | Words | Expression | Items | Named | Parts | Unreadable
+Reading = Choice | Quantity | Date | Figure | Words | Expression | Items | Named | Parts | Unreadable
 
 _PARTS = re.compile(
     r"(?P<numbers>[0-9]{1,9}(?P<mark> ?[:/-] ?| to )[0-9]{1,9}(?:(?P=mark)[0-9]{1,9}){0,5})"
     r" ?(?P<suffix>[aApP]\.?[mM]\.?)?"
 )
 _HOUR = re.compile(r"(?P<hour>[0-9]{1,2}) ?(?:(?P<suffix>[aApP]\.?[mM]\.?)|o'clock)")
+_NOON = {"noon": (12, "pm"), "12 noon": (12, "pm"), "midnight": (12, "am"), "12 midnight": (12, "am")}
+_INDEX = re.compile(r"_(?:\w|\{\w*\})$")  # what follows is a factor: v_0 t
+# A length, an area or a mass right after an expression, as GeoQA writes it: 4\\sqrt{3}cm.
+_ATTACHED = r"(?<=[)}π])(?=(?:[cmkd]m|kg)(?: ?\^ ?\{?[23]\}?)?$)"
+_SETS = {"empty set": r"\emptyset", "the empty set": r"\emptyset"}
+_SETS |= dict.fromkeys(("all real numbers", "all reals", "real numbers", "any real number"), r"\mathbb{R}")
+_BETWEEN = re.compile(r"(?:between|from) (?P<low>[0-9]{1,9}) (?:and|to) (?P<high>[0-9]{1,9})")
+_CODE = re.compile(r"v?[0-9]+(?:\.[0-9]+){2,}|[A-Za-z](?:\+\+|\\?#)|[A-Za-z]&[A-Za-z]")  # 192.168.0.1, v1.2.3, C++
+_POINT = re.compile(
+    r"(?P<name>[A-Z]'?(?:_\{?[0-9]\}?)?|(?:the )?(?:point|coordinates?)(?: [A-Z]'?)?) ?(?P<value>\(.*[0-9].*\))"
+)
 _RANGE = re.compile(rf"\d ?[{RANGE_DASHES}] ?\d")
 _NAME = re.compile(
-    r"(?P<name>[^\W\d_](?:[^\W\d]|\\|[ '|])*(?:_(?:\{[^{}]*\}|\w))?(?:\([a-z](?:,[a-z])?\))?"
+    r"(?P<name>[^\W\d_](?:[^\W\d]|\\|[ '|])*(?:_(?:\{[^{}]*\}|\w))?"
+    r"(?:\((?:[a-z0-9](?:, ?[a-z0-9])?|[0-9]{1,6}|[A-Z][^()=]{0,40})\))?"
     r"|\\[^=<>+*^,;-]{1,40}?|\([a-z], ?[a-z]\)|\|[A-Z]{2}\|)"
     r" ?(?P<sign>=|\\in(?![a-z])|:(?= )) ?(?P<value>[^=<>]+(?:=[^=<>]+)*)"
 )
 _STATED = re.compile(
     r"(?:(?:the )?(?P<measure>(?:value|length|area|volume|perimeter|angle|height|width|radius|distance|sum|total)"
-    r"(?: of [^=<>]{1,40}?)?)|the (?P<name>[a-z]+(?: [^=<>]{1,40}?)?)) (?:is|are|equals) (?:equal to )?(?P<value>.+)",
+    r"(?: of [^=<>]{1,40}?)?)|the (?P<name>[a-z]+(?: [^=<>]{1,40}?)?)|(?P<symbol>(?:\\?angle )?[a-z]{1,3}(?=.*[0-9])))"
+    r" (?:is|are|equals) (?:equal to )?(?P<value>.+)",
     re.IGNORECASE,
 )
 _REVERSED = re.compile(r"(?P<value>[^=<>a-zA-Z\\]*[0-9][^=<>a-zA-Z\\]*)= ?(?P<name>[a-zA-Z])")
@@ -110,7 +125,7 @@ _BARE_CONDITION = re.compile(r"(?:[<>]|\\[gl]eq?(?![a-z])) ?[^<>=]+")
 _LETTERS = re.compile(r"[A-Z](?: [A-Z])+")  # of several choices
 _GROUP = re.compile(r"[^0-9]*[0-9]{1,3},[0-9]{3}(?![0-9])")
 _WORD_SEPARATOR = re.compile(
-    r",? +(?:and|or|&) +|(?<=[0-9A-Z]) ?(?:和|与|或) ?(?=[0-9A-Z])|,? *\\(?:land|lor|wedge|vee)(?![a-z]) *"
+    r",? +(?:and|or|&) +|(?<=[0-9A-Za-z)}]) ?(?:和|与|或) ?(?=[0-9A-Za-z(\\-])|,? *\\(?:land|lor|wedge|vee)(?![a-z]) *"
 )
 
 
@@ -132,6 +147,9 @@ def _read(text: str, depth: int = 0) -> Reading | None:
     builder = _SET_BUILDER.fullmatch(text)
     if builder:
         return _read(builder["condition"], depth + 1)
+    date = read_date(text)
+    if date:
+        return date
     quantity = None if _HOUR.fullmatch(text) else read_quantity(text)
     if quantity:
         return quantity
@@ -142,9 +160,15 @@ def _read(text: str, depth: int = 0) -> Reading | None:
 
 
 def _parts(text: str) -> Parts | None:
+    if text.casefold() in _NOON:
+        hour, suffix = _NOON[text.casefold()]
+        return Parts(":", (hour, 0), suffix, text)
     hour = _HOUR.fullmatch(text)
     if hour:
         return Parts(":", (int(hour["hour"]), 0), (hour["suffix"] or "").replace(".", "").casefold(), text)
+    between = _BETWEEN.fullmatch(text)
+    if between:
+        return Parts("to", (int(between["low"]), int(between["high"])), "", text)
     match = _PARTS.fullmatch(text)
     if match is None:
         return None
@@ -214,10 +238,10 @@ def _split(body: str, inside: bool) -> list[str]:
         if depth < 0:
             return [body]
         if not depth:
-            if character in ",;":
-                cuts.append((index, index + 1))
-            elif match := _WORD_SEPARATOR.match(body, index):
+            if match := _WORD_SEPARATOR.match(body, index):
                 cuts.append((index, match.end()))
+            elif character in ",;" and not (cuts and index < cuts[-1][1]):
+                cuts.append((index, index + 1))
     loose = [cut for cut in cuts if body[cut[0]] == ";" or " " in body[cut[1] - 1 : cut[1] + 1]]
     tight = [cut for cut in cuts if cut not in loose]
     if loose and (not inside or all(_GROUP.match(body[max(0, left - 3) : right + 4]) for left, right in tight)):
@@ -238,7 +262,7 @@ def _named(text: str, depth: int) -> Reading | None:
     match = stated or _NAME.fullmatch(text) or _REVERSED.fullmatch(text)
     if match:
         value = match["value"].rpartition("=")[2].strip()
-        name = (match["measure"] or match["name"] if stated else match["name"]).strip()
+        name = (match["measure"] or match["name"] or match["symbol"] if stated else match["name"]).strip()
         letter_and_colon = match.re is _NAME and match["sign"] == ":" and len(name) < 2  # a choice, or a ratio
         if len(name) > LONGEST_NAME or not value or letter_and_colon:
             return None
@@ -246,16 +270,27 @@ def _named(text: str, depth: int) -> Reading | None:
         if inner is None or isinstance(inner, Unreadable):
             return None
         return Named(fold_words(name), inner, text)
+    point = _POINT.fullmatch(text)
+    coordinates = _read(point["value"], depth + 1) if point else None
+    if isinstance(coordinates, Items):
+        return Named(fold_words(point["name"]), coordinates, text)
     worked = _SUM.fullmatch(text)
     return _read(canonical(worked["value"].strip()), depth + 1) if worked else None
 
 
 def _words_or_expression(text: str) -> Reading:
     symbol = greek_name(text) or text
+    if text.casefold() in _SETS:
+        return Expression(_SETS[text.casefold()])
     if symbol == "pi" or text == "\\pi":
         return Expression(r"\pi")
+    if _CODE.fullmatch(text):
+        return Words(text.casefold(), text)
+    formula = read_formula(text)
+    if formula:
+        return Words(formula, text)
     if is_words(symbol) and text.casefold().lstrip("+- ") not in ("pi", "inf", "infinity", "infty"):
-        return Words(fold_words(symbol))
+        return Words(fold_words(symbol), text)
     measured = _measured(text)
     if measured:
         return measured
@@ -263,14 +298,14 @@ def _words_or_expression(text: str) -> Reading:
         return Expression(text[:-1].strip(), read_tail("°")[0])
     if is_mathematical(text):
         return Expression(text)
-    return Words(fold_words(text)) if any(character.isalnum() for character in text) else Unreadable()
+    return Words(fold_words(text), text) if any(character.isalnum() for character in text) else Unreadable()
 
 
 def _measured(text: str) -> Expression | None:
     """Read an expression with a unit or a noun after it: 2\\sqrt{3} cm. The longest unit counts."""
-    for match in re.finditer(r"(?<=[0-9)}π]) (?=[a-zA-Z°Ω])|(?<=\\pi) (?=[a-zA-Z°Ω])", text):
+    for match in re.finditer(r"(?<=[0-9)}π]) (?=[a-zA-Z°Ω])|(?<=\\pi) (?=[a-zA-Z°Ω])|" + _ATTACHED, text):
         before, after = text[: match.start()], text[match.end() :]
-        if before.count("{") == before.count("}") and is_mathematical(before):
+        if before.count("{") == before.count("}") and not _INDEX.search(before) and is_mathematical(before):
             tail = read_tail(after)
             if tail and (tail[0] or all(len(word) > 2 for word in tail[1])):
                 return Expression(before, *tail)

@@ -35,11 +35,11 @@ _PREFIX_WORDS = {"kilo": "k", "centi": "c", "milli": "m", "deci": "d", "micro": 
 
 # Quantity, prefixes, symbols, words in the singular.
 _SI = (
-    ("m", "kcmdμunp", ("m",), ("metre", "meter")),
-    ("g", "kmμun", ("g", "gm"), ("gram", "gramme")),
+    ("m", "kcmdμunpM", ("m",), ("metre", "meter")),
+    ("g", "kmμunM", ("g", "gm"), ("gram", "gramme")),
     ("s", "mμunp", ("s",), ("second", "sec")),
     ("L", "mcdμuh", ("L", "l"), ("litre", "liter")),
-    ("A", "mμuk", ("A",), ("ampere", "amp")),
+    ("A", "mμuknp", ("A",), ("ampere", "amp")),
     ("V", "mkμuM", ("V",), ("volt",)),
     ("W", "mkMGTμu", ("W",), ("watt",)),
     ("J", "mkMG", ("J",), ("joule",)),
@@ -79,6 +79,8 @@ _OTHERS = (
     ("month", F(120), "decade decades"),
     ("month", F(1200), "century centuries"),
     ("degree", F(1), "° deg degs degree degrees"),
+    ("degree", F(1, 60), "arcmin arcminute arcminutes"),
+    ("degree", F(1, 3600), "arcsec arcsecond arcseconds"),
     ("radian", F(1), "rad rads radian radians"),
     ("L", F(1), "ℓ"),
     ("L", F(3_785_411_784, 10**9), "gal gallon gallons"),
@@ -92,7 +94,7 @@ _OTHERS = (
 _DERIVED = {
     "ha": ("m", 2, F(10_000)), "hectare": ("m", 2, F(10_000)), "hectares": ("m", 2, F(10_000)),
     "acre": ("m", 2, F(40_468_564_224, 10**7)), "acres": ("m", 2, F(40_468_564_224, 10**7)),
-    "cc": ("m", 3, F(1, 10**6)),
+    "cc": ("m", 3, F(1, 10**6)), "Nm": ("J", 1, F(1)), "K": ("temperature", 1, F(1)), "°C": ("temperature", 1, F(1)),
 }  # fmt: skip
 _SPEEDS = {"kmh": F(10, 36), "km/hr": F(10, 36), "kph": F(10, 36), "kmph": F(10, 36), "mph": F(44_704, 100_000),
            "knot": F(1852, 3600), "knots": F(1852, 3600)}  # fmt: skip
@@ -101,11 +103,12 @@ _TEMPERATURES |= dict.fromkeys(("°C", "C", "celsius", "centigrade", "degrees ce
                                 "摄氏度"), (F(1), F(27_315, 100)))  # fmt: skip
 _TEMPERATURES |= dict.fromkeys(("°F", "fahrenheit", "degrees fahrenheit", "degree fahrenheit", "degrees F", "华氏度"),
                                (F(5, 9), F(27_315, 100) - 32 * F(5, 9)))  # fmt: skip
-_CHINESE_NAMES = (
+_TRANSLATED_NAMES = (
     "米 m 厘米 cm 毫米 mm 千米 km 公里 km 分米 dm 克 g 千克 kg 公斤 kg 吨 t 升 L 毫升 mL 秒 s 分钟 min 小时 h 天 d 度 °"
     " 平方米 m^2 平方厘米 cm^2 平方千米 km^2 立方米 m^3 立方厘米 cm^3 元 yuan 年 year 个月 month"
+    " км km м m см cm мм mm дм dm кг kg г g л L мл mL ч h мин min с s км/ч km/h м/с m/s"
 ).split()
-_CHINESE = dict(zip(_CHINESE_NAMES[::2], _CHINESE_NAMES[1::2], strict=True))
+_TRANSLATED = dict(zip(_TRANSLATED_NAMES[::2], _TRANSLATED_NAMES[1::2], strict=True))
 
 _DOLLARS = frozenset({"USD", "AUD", "CAD", "NZD", "HKD", "SGD", "MXN"})
 _CURRENCIES: dict[str, tuple[frozenset[str], Fraction]] = {
@@ -152,6 +155,18 @@ def _atoms() -> dict[str, tuple[str, int, Fraction]]:
 
 
 _ATOMS = _atoms()
+
+
+def _in_any_case() -> dict[str, tuple[str, int, Fraction] | None]:
+    """Return units by their names in lower case; None where two units differ in their case alone: mW and MW."""
+    found: dict[str, tuple[str, int, Fraction] | None] = {}
+    for name, atom in _ATOMS.items():
+        folded = name.casefold()
+        found[folded] = atom if found.get(folded, atom) == atom else None
+    return found
+
+
+_IN_ANY_CASE = _in_any_case()
 # What one basic unit is in others, so that a litre is a cubic decimetre and a newton metre a joule.
 _BASIC: dict[str, tuple[Fraction, dict[str, int]]] = {
     "L": (F(1, 1000), {"m": 3}),
@@ -165,9 +180,10 @@ _BASIC: dict[str, tuple[Fraction, dict[str, int]]] = {
 _LONGEST_NAME = 60
 _HIGHEST_POWER = 6
 _TOKEN = re.compile(
-    r" *(?P<name>[^\W\d_]+|[°Å¢])(?: ?\^ ?\{? ?(?P<power>-?[0-9]) ?\}?|(?P<digit>[0-9]))?| *(?P<mark>[/*()·-])"
+    r" *(?P<name>°C|[^\W\d_]+|[°Å¢])(?: ?\^ ?\{? ?(?P<power>-?[0-9]) ?\}?|(?P<digit>[0-9]))?| *(?P<mark>[/*()·-])"
 )
 _MARKS = (("\\cdot", "*"), ("\\times", "*"), (" per ", "/"), ("\\Omega", "Ω"), ("\\mu ", "μ"), ("\\mu", "μ"))
+_PER_SECOND = re.compile(r"(?<![^\W_])ms(?= ?\^ ?\{? ?-[12])")  # ms^{-1} is a metre per second
 _BEFORE = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}  # square metres
 _AFTER = {"squared": 2, "cubed": 3}  # metres squared
 _LETTERS = set("mgLVWJNKAC°dhslTtBFΩ")
@@ -180,7 +196,7 @@ def read_unit(text: str) -> Unit | None:
     Args:
         text: all that follows a number.
     """
-    text = re.sub(r"\.(?= |$)", "", _CHINESE.get(text, text)).strip()
+    text = re.sub(r"\.(?= |$)", "", _TRANSLATED.get(text, text)).strip()
     if len(text) > _LONGEST_NAME:
         return None
     return _whole_name(text) or _whole_name(text.casefold()) or _composed(text)
@@ -206,6 +222,7 @@ def _whole_name(name: str) -> Unit | None:
 
 def _composed(text: str) -> Unit | None:
     """Read a product of units, each with its power: m/s^2, kg m s^{-2}, square metres, metres per second squared."""
+    text = _PER_SECOND.sub("m s", text)
     for written, mark in _MARKS:
         text = text.replace(written, mark)
     found: list[tuple[tuple[str, int, Fraction], int]] = []  # units with their powers
@@ -226,7 +243,7 @@ def _composed(text: str) -> Unit | None:
         elif name.casefold() in _BEFORE:
             before = _BEFORE[name.casefold()]
         else:
-            atom = _ATOMS.get(name) or (_ATOMS.get(name.casefold()) if len(name) > 1 else None)
+            atom = _ATOMS.get(name) or (_IN_ANY_CASE.get(name.casefold()) if len(name) > 1 else None)
             power = int(match["power"] or match["digit"] or 1)
             if atom is None or abs(power) > _HIGHEST_POWER:
                 return None

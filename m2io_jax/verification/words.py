@@ -5,7 +5,16 @@ import unicodedata
 from dataclasses import dataclass
 
 from m2io_jax.verification.characters import is_letter
+from m2io_jax.verification.dates import FULL_NAMES
 
+# One word in several spellings.
+_SPELLINGS = FULL_NAMES | {"grey": "gray", "colour": "color", "centre": "center", "tyre": "tire"}
+# A place is the same with the preposition that it needs in a sentence: on the left.
+_PREPOSITION = re.compile(r"(?:on|in|at|to) (?:the )?(?=\S)")
+_ION = re.compile(r"(?P<formula>(?:[A-Z][a-z]?[0-9]*|[()])+)\^\{?(?P<charge>[0-9]?[+-])\}?")
+_COMPOUND = re.compile(r"(?:[A-Z][a-z]?[0-9]*|\((?:[A-Z][a-z]?[0-9]*)+\)[0-9]*)+")
+_INDEXED = re.compile(r"(?=.*_)(?:[A-Za-z](?:_(?:\{[0-9]+\}|[0-9]))? ?)+")
+_FUNCTIONS = frozenset("sin cos tan cot sec csc arcsin arccos arctan log ln lg".split())
 _ARTICLE = re.compile(r"(?:the|an?) (?=\S)")
 _SCRIPTS = re.compile(r"[_^]\{([^{}]*)\}|[_^](?=\w)")
 _IGNORED = re.compile(r"[.,;:!?\"'()\[\]{}$]")
@@ -23,10 +32,11 @@ _ANY_ORDER = {"triangle", "delta"}
 _AS_WRITTEN = {"overrightarrow", "vec", "odot", "ray"}
 _FIGURES = sorted(_BACKWARDS | _ANY_ORDER | _AS_WRITTEN)
 _SAME_FIGURE = {"delta": "triangle", "measuredangle": "angle", "segment": "overline", "arc": "widehat"}
-_FIGURE = re.compile(
-    r"\\?(?i:(?P<kind>" + "|".join(_FIGURES) + r"))(?![a-z]) ?\{? ?(?P<name>[A-Z]['A-Z ]*|[0-9]) ?\}?"
-)
+_SAME_FIGURE["vec"] = "overrightarrow"
+_FIGURE = re.compile(r"\\?(?i:(?P<kind>" + "|".join(_FIGURES) + r"))(?![a-z]) ?\{? ?(?P<name>[A-Z]['A-Z ]*|[0-9]) ?\}?")
 _RELATION = re.compile(r"(?P<left>.+?) ?\\(?P<sign>parallel|perp|cong|sim)(?![a-z]) ?(?P<right>.+)")
+_SPOKEN = re.compile(r" (?:is )?(?:(parallel|perpendicular|congruent|similar) to|//) ")
+_SIGNS = {"perpendicular": "perp", "congruent": "cong", "similar": "sim", "parallel": "parallel", None: "parallel"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,33 @@ def fold_words(text: str) -> str:
     folded = re.sub(r"\\([a-z]+)", r"\1", folded)
     words = " ".join(_IGNORED.sub("", folded).replace("-", " ").replace("/", " / ").split())
     words = _ARTICLE.sub("", words, count=1) if _ARTICLE.match(words) else words
+    words = " ".join(_SPELLINGS.get(word, word) for word in words.split())
     return words.removesuffix("的") if len(words) > 2 else words
+
+
+def without_preposition(folded: str) -> str:
+    """Return folded words without a preposition before them."""
+    return _PREPOSITION.sub("", folded, count=1) if _PREPOSITION.match(folded) else folded
+
+
+def bare_letters(text: str) -> str:
+    """Return a text's letters and digits, without case and accents, to tell spellings of one word: B12, B-12."""
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    latin = [character for character in decomposed if not "\u0300" <= character <= "\u036f"]
+    return re.sub(r"[\s'.-]", "", "".join(latin))
+
+
+def read_formula(text: str) -> str | None:
+    """Return an ion, its charge apart, or a compound with a group in brackets: Fe^{3+}, Ca(OH)_2.
+
+    None for all other text; a formula without brackets or charge is a word.
+    """
+    plain = re.sub(r"_\{?([0-9]+)\}?", r"\1", text)
+    ion = _ION.fullmatch(plain)
+    if ion:
+        return f"{ion['formula']} {ion['charge']}"
+    grouped = "(" in plain and re.search("[A-Z][a-z]", plain) and _COMPOUND.fullmatch(plain)
+    return plain if grouped else None
 
 
 def fold_expression(text: str) -> str:
@@ -84,6 +120,7 @@ def read_figure(text: str) -> Figure | None:
 
     An angle is the same from either side, so are a segment, a line and an arc; a triangle is in any order.
     """
+    text = _SPOKEN.sub(lambda match: rf" \{_SIGNS[match[1]]} ", text, count=1)
     relation = _RELATION.fullmatch(text)
     if relation:
         sides = [read_figure(side) or _named(side) for side in (relation["left"], relation["right"])]
@@ -114,6 +151,10 @@ def is_words(text: str) -> bool:
     bare = _SCRIPTS.sub(lambda match: match[1] or "", text) if not re.search(r"\^", text) else text
     tokens = re.split(r"[\s/-]+", _IGNORED.sub("", bare).replace("&", " ").strip())
     tokens = [token for token in tokens if token]
+    symbols = any(len(token) == 1 and _is_greek(token) for token in tokens) and any(map(str.isascii, tokens))
+    symbols = symbols or (" " in text or text[:1].islower()) and _INDEXED.fullmatch(text) is not None
+    if symbols or _FUNCTIONS & set(tokens[:-1]):
+        return False  # π rad, v_0 t, sin x
     if not tokens or "^" in bare or not any(len(token) > 1 for token in tokens):
         return bool(tokens) and len(text) == 1 and is_letter(text) and not text.isascii() and not _is_greek(text)
     return all(_is_word(token) for token in tokens) and "(" not in text

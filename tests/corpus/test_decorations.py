@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from m2io_jax.corpus.captions import says_nothing
-from m2io_jax.corpus.decorations import Place, decoration_reason
+from m2io_jax.corpus.decorations import Place, decoration_reason, typical_pages
 from m2io_jax.corpus.documents import PictureBlock
 from m2io_jax.corpus.markdown import import_markdown
 from m2io_jax.corpus.page_keys import page_key
@@ -93,6 +93,15 @@ def test_names(address, caption, size, decoration):
 def test_images_on_many_pages(on, pages, decoration):
     places = [Place(f"page{number}", "img/valve.png", "") for number in range(on)] * 2
     assert bool(decoration_reason(300, 200, places, pages)) is decoration
+
+
+@pytest.mark.parametrize(
+    "counts, on, decoration",
+    [([70] * 8, 70, False), ([1, 1, 2, 70], 70, True), ([70, 70, 70], 70, True), ([20] * 5 + [70], 70, True)],
+)
+def test_repetition_tells_nothing_where_all_images_of_a_tree_are_repeated(counts, on, decoration):
+    places = [Place(f"page {number}", "a.png", "") for number in range(on)]
+    assert bool(decoration_reason(300, 200, places, 70, typical_pages(counts))) is decoration
 
 
 @pytest.mark.parametrize(

@@ -189,3 +189,38 @@ def test_settings_of_the_command_line():
     assert settings == MarkdownSettings("gb18030", 3, "none") and settings.cache_folder() is None
     assert MarkdownSettings(cache="kept/here").cache_folder() == Path("kept/here")
     assert MarkdownSettings().cache_folder().name == "m2io_jax"
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"title": "x", "encoding": "utf-8", "pieces": [["TextBlock", 1, 1, "paragraph", 0]]},
+        {"title": "x", "encoding": "utf-8", "pieces": [["Popen", "ls"]]},
+        {"extension": "/../../../evil", "hash": "0", "width": 1, "height": 1},
+        ["no", "dictionary"],
+    ],
+)
+def test_a_forged_entry_is_not_taken(tree, tmp_path, monkeypatch, forged):
+    settings = {"workers": 1, "cache": str(tmp_path / "cache")}
+    first = corpus(tree, tmp_path / "first", **settings)
+    with sqlite3.connect(tmp_path / "cache" / FILE) as entries:
+        for (key,) in entries.execute("SELECT key FROM entries").fetchall():
+            entries.execute("UPDATE entries SET value = ? WHERE key = ?", (import_cache._pack(forged, key), key))
+    assert corpus(tree, tmp_path / "second", **settings) == first
+
+
+def test_an_entry_that_grows_without_bound_is_not_unpacked(tmp_path, monkeypatch):
+    cache = ImportCache(tmp_path)
+    cache.save({"key": "0" * 10_000})
+    assert cache.load(["key"])
+    monkeypatch.setattr(import_cache, "MAX_VALUE_BYTES", 5_000)
+    assert cache.load(["key"]) == {}
+
+
+def test_a_large_text_is_read_where_time_is_limited(tmp_path, monkeypatch):
+    command = "import sys\nprint('\"ready\"', flush=True)\nfor line in sys.stdin:\n sys.exit(3)"
+    monkeypatch.setattr(file_reader, "WORKER", (file_reader.sys.executable, "-c", command))
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a.md").write_text("a\n\n" * 60_000)
+    with pytest.raises(UserError, match="the program that reads it ends"):
+        import_markdown(tmp_path / "tree", tmp_path / "out", settings=MarkdownSettings(workers=1, cache="none"))

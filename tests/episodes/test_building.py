@@ -1,5 +1,7 @@
 import dataclasses
+import time
 
+import numpy as np
 import pytest
 from episode_fakes import FakeCorpus, WordRetriever, kitchen, name_of, png
 
@@ -197,6 +199,35 @@ def test_too_many_gold_pictures_and_pictures_without_text_are_counted():
     corpus = section_corpus("Some text.", *range(1, 10), TextBlock("H", 1, "heading", 1), 20)
     list(build_episodes(corpus, None, EpisodeConfig(train=1, validation=0), report=report))
     assert report.dropped == {"more than 8 gold pictures": 1, "the section has pictures and no text": 1}
+
+
+def test_a_group_with_images_is_trained_on():
+    for seed in range(20):
+        config = EpisodeConfig(seed=seed)
+        splits = split_groups(["lesson", "licence"], config, frozenset(["lesson"]))
+        assert splits == {"lesson": "train", "licence": split_of("licence", config)}
+        assert "train" in split_groups(["a", "b"], config).values()
+
+
+def test_the_window_holds_most_images_and_has_them_most_central():
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        length, sentences = int(random.integers(1, 7)), int(random.integers(1, 20))
+        slots = [int(slot) for slot in random.integers(0, sentences + 1, int(random.integers(0, 9)))]
+
+        def merit(first, slots=slots, length=length):
+            inside = [slot for slot in slots if (first < slot or first == 0) and slot <= first + length]
+            eccentric = abs(sum(inside) / len(inside) - (first + length / 2)) if inside else float("inf")
+            return len(inside), -eccentric, -first
+
+        expected = max(range(sentences - length + 1), key=merit) if slots and sentences > length else 0
+        assert window(sentences, slots, length) == expected
+
+
+def test_long_illustrated_sections_take_no_time():
+    began = time.perf_counter()
+    assert window(20_000, range(20_000), 12) == 0
+    assert time.perf_counter() - began < 2  # not quadratic in the images
 
 
 def test_long_sections_are_cut_around_their_pictures():

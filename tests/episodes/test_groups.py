@@ -1,6 +1,7 @@
 """Which documents are kept in one split."""
 
 import dataclasses
+import itertools
 import random
 
 import pytest
@@ -8,7 +9,7 @@ from episode_fakes import FakeCorpus, name_of, png
 
 from m2io_jax.corpus.decorations import MANY_PAGES
 from m2io_jax.corpus.documents import Document, PictureBlock, TextBlock
-from m2io_jax.episodes.building import BuildReport, EpisodeConfig, build_episodes, split_of
+from m2io_jax.episodes.building import SPLITS, BuildReport, EpisodeConfig, build_episodes, split_of
 from m2io_jax.episodes.groups import COPY, IMAGE, PATH, groups_in_words, join_groups, split_key
 
 
@@ -53,6 +54,10 @@ def joined(*documents):
         ("content/en/x.md", "content/de/x.md", "content/english/x.md", "content.fr/x.md", "content/french/x.md"),
         ("README.md", "translations/README.ko.md", "translations/fr/README.md", "i18n/README.pt-BR.md"),
         ("v1.0/x.md", "v2.0/x.md", "latest/x.md", "x.md"),
+        ("README.md", "docs/README.zh-CN.md", ".github/README_ja.md", "docs/README.german.md"),
+        ("docs/x.md", "docs/release-1.2/x.md", "docs/v2.0.0-rc1/x.md", "docs/main/x.md", "docs/nightly/x.md"),
+        ("manual_en/x.md", "manual_de/x.md", "manual-pt-BR/x.md"),
+        ("docs/en_US/x.md", "docs/zh_CN/x.md", "docs/zh-hans/x.md", "docs/x.md", "docs/简体中文/x.md"),
     ],
 )
 def test_translations_and_versions_of_a_page_are_one_group(pages):
@@ -74,6 +79,9 @@ def test_translations_and_versions_of_a_page_are_one_group(pages):
         ("german-cars/x.md", "x.md"),
         ("old-german.md", "old.txt/x.md"),
         ("en/x.md", "de/y.md"),
+        ("raspberry-pi/x.md", "raspberry/x.md"),
+        ("docs/README.md", "README.md"),
+        ("1.1/README.md", "1.2/README.md", "2.1/README.md"),
         ("", ""),
     ],
 )
@@ -94,6 +102,14 @@ def test_lessons_whose_pages_are_translated_are_joined_whole():
     groups = join_groups([*en, *fr])
     assert set(groups.of.values()) == {"en"} and groups.joins == {PATH: 1}
     assert groups.largest == (("en", 7),)
+
+
+def test_numbered_folders_are_versions_where_titles_are_the_same():
+    versions = [dataclasses.replace(document(f"docs/{number}/x.md"), title="Pump") for number in ("1.0", "2.x")]
+    pages = [*versions, dataclasses.replace(document("docs/x.md"), title="pump")]
+    assert joined(*pages) == [["docs/1.0/x.md", "docs/2.x/x.md", "docs/x.md"]]
+    chapters = [document(f"{language}/{i}.{j}/README.md") for i in (1, 2) for j in (1, 2) for language in ("en", "de")]
+    assert [len(each) for each in joined(*chapters)] == [2, 2, 2, 2]
 
 
 def prose(seed, count=300):
@@ -145,10 +161,44 @@ def test_decorations_and_images_on_very_many_pages_join_nothing():
     many = [document(f"p{i}.md", 9) for i in range(MANY_PAGES)]
     groups = join_groups(many)
     assert not groups.joins and groups.not_joined == 1
-    assert len(set(join_groups(many[1:]).of.values())) == 1
+    others = [document(f"q{i}.md") for i in range(MANY_PAGES)]
+    assert len(set(join_groups([*many[1:], *others]).of.values())) == 1 + MANY_PAGES
     # The page's translations count once.
     translated = [document(f"{language}/p{i}.md", 9) for i in range(10) for language in ("en", "de", "fr")]
     assert len(set(join_groups(translated).of.values())) == 1
+
+
+def pages_with_images(images):
+    return [document(f"p{i}.md", f"Text {i}.", *each) for i, each in enumerate(images)]
+
+
+SHARING = {
+    "each page shares an image with the next": [(i, i + 1) for i in range(60)],
+    "one page shows all images": [(i,) for i in range(60)] + [tuple(range(60))],
+    "pages share images at random": [tuple(random.Random(i).sample(range(60), 4)) for i in range(60)],
+    "small": [(i // 3,) for i in range(30)],
+}
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_shared_images_neither_join_all_pages_nor_leak(name):
+    pages = pages_with_images(SHARING[name])
+    groups = join_groups(pages)
+    assert max(size for _, size in groups.largest) <= len(pages) / 2
+    assert (groups.not_joined > 0) == (name != "small")
+    files = {name_of(png(i)): png(i) for i in range(61)}
+    report, config = BuildReport(), EpisodeConfig(train=0.4, validation=0.2, empty=0)
+    split_of_image, offered = {}, {split: set() for split in SPLITS}
+    for episode in build_episodes(FakeCorpus(tuple(pages), (), files), None, config, report=report):
+        split = split_of(episode.group, config)
+        offered[split].update(candidate.picture for candidate in episode.candidates)
+        for placement in episode.gold:
+            assert split_of_image.setdefault(episode.candidates[placement.picture].picture, split) == split
+    assert len(set(split_of_image.values())) > 1
+    assert not any(offered[one] & offered[other] for one, other in itertools.combinations(SPLITS, 2))
+    lost = report.dropped["its gold pictures stand in documents of another split too"]
+    assert sum(report.episodes.values()) + sum(report.dropped.values()) == len(pages)
+    assert bool(lost) == (name == "pages share images at random")
 
 
 def test_groups_do_not_depend_on_the_order_and_keep_their_names():

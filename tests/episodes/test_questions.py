@@ -60,6 +60,24 @@ from m2io_jax.episodes.sections import Rejected, section_drafts
         ("Pump", "What you need", "", "What does Pump say about what you need?"),
         ("Pump", "WHO guidelines", "", "What does Pump say about WHO guidelines?"),
         ("How it works", "", "", "What is there to know about how it works?"),
+        # Instructions, and what only looks like one.
+        ("Connect the components", "", "", "How do I connect the components?"),
+        ("Give your robot eyes", "", "", "How do I give your robot eyes?"),
+        ("Pump", "Open the lid", "", "How do I open the lid, in Pump?"),
+        ("Pump", "Test results", "", "What does Pump say about Test results?"),
+        ("Pump", "Open source licence", "", "What does Pump say about Open source licence?"),
+        ("Pump", "Set of screws", "", "What does Pump say about Set of screws?"),
+        ("Start menu", "", "", "What is there to know about Start menu?"),
+        ("Pump", "King size bed", "", "What does Pump say about King size bed?"),
+        ("Pump", "During the night", "", "What does Pump say about During the night?"),
+        ("Pump", "Greasing the seal", "", "How does greasing the seal go, in Pump?"),
+        # Titles that are clauses or questions, and marks of other scripts and of code.
+        ("What you need", "Camera", "", 'What does "What you need" say about Camera?'),
+        ("¿Qué es?", "Tapa", "", "What does Qué es say about Tapa?"),
+        ("¿Qué es?", "¿Cómo funciona?", "", "Qué es: ¿Cómo funciona?"),
+        ("ما هي المضخة؟", "", "", "ما هي المضخة؟"),
+        ("पंप।", "", "", "What is there to know about पंप?"),
+        ("`npm` install", "`--force`", "", "What does `npm` install say about `--force`?"),
         ("Pump", ".NET and -v", "", "What does Pump say about .NET and -v?"),
     ],
 )
@@ -67,7 +85,7 @@ def test_questions_are_made_of_what_says_something(title, heading, parent, quest
     assert ask(title, heading, parent) == question
 
 
-MARKS = ["", "?", "??", "？", "!", "?!", ".", "...", "…", ":", "? ", " ?", "?)", '?"', "！？", " -"]
+MARKS = ["", "?", "??", "？", "؟", "؟؟", "؟?", "!", "?!", ".", "...", "…", ":", "? ", " ?", "?)", '?"', "！？", " -"]
 
 
 def test_no_question_ends_in_two_marks():
@@ -75,8 +93,8 @@ def test_no_question_ends_in_two_marks():
         for heading in [None, *MARKS]:
             for word in ("Seal", "Add oil", "Adding oil", "Note"):
                 asked = ask(f"Pump{title}", "" if heading is None else f"{word}{heading}", "Lid?")
-                assert re.search(r"[\w)\"][?？][)\"]?$", asked), (title, heading, asked)
-                assert not re.search(r"[?？!！.:…]\s*[?？]", asked), (title, heading, asked)
+                assert re.search(r"[\w)\"][?？؟][)\"]?$", asked), (title, heading, asked)
+                assert not re.search(r"[?？؟!！.:…]\s*[?？؟]", asked), (title, heading, asked)
 
 
 def drafts(*blocks, title="Pump"):

@@ -71,6 +71,7 @@ def test_what_transformers_itself_writes_is_read(family, tmp_path):
         ("quantization_config", {"quant_method": "awq", "bits": 4}, "quantised, by awq"),
         ("quantization_config", {"quant_method": "gptq"}, "quantised, by gptq"),
         ("quantization_config", {"quant_method": "fp8"}, "quantised, by fp8"),
+        ("quantization", {"group_size": 64, "bits": 4}, "quantised, by MLX"),
         ("text.quantization_config", {"quant_method": "compressed-tensors"}, "quantised, by compressed-tensors"),
         ("dtype", "float8_e4m3fn", "float8_e4m3fn is not implemented"),
         ("torch_dtype", "float64", "float64 is not implemented"),
@@ -178,6 +179,10 @@ def test_every_hidden_size_has_a_ratio_that_comes_back():
         ({"model_type": "qwen2"}, "'qwen2', a model of text alone"),
         ({"model_type": "llama", "hidden_size": 8}, "'llama', a model of text alone"),
         ({"model_type": "qwen3_vl", "vision_config": {}}, "model_type is 'qwen3_vl'"),
+        ({"model_type": "qwen2_5_vl_text", "hidden_size": 8}, "a model of text alone"),
+        ({"model_type": "qwen2_5_omni", "thinker_config": {}}, "model_type is 'qwen2_5_omni'.\n"),
+        ({"model_type": "phi3_v", "img_processor": {}}, "model_type is 'phi3_v'.\n"),
+        ({"model_type": "qwen2_audio", "audio_config": {}}, "model_type is 'qwen2_audio'.\n"),
         ({"model_type": ["x"]}, "not the configuration"),
         ({}, "model_type is None"),
     ],
@@ -197,3 +202,82 @@ def test_shapes_alone_make_a_size():
     wider = dataclasses.replace(tiny, vision=dataclasses.replace(tiny.vision, intermediate_size=300))
     assert wider.shape_differences(tiny) == ["vision.intermediate_size 300, not 256"]
     assert isinstance(wider, ModelConfig) and not wider.same_shapes(tiny)
+
+
+CONFIG_CLASSES = {"qwen2_5_vl": "Qwen2_5_VLConfig", "qwen2_vl": "Qwen2VLConfig"}
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+@pytest.mark.parametrize("form", [dict, nested])
+def test_what_transformers_left_out_as_a_default_is_filled_in(size, form, tmp_path):
+    import transformers
+
+    raw = form(PUBLISHED[size])
+    expected = read_config(written(tmp_path, raw))
+    default = getattr(transformers, CONFIG_CLASSES[raw["model_type"]])().to_dict()
+    kept = {key: value for key, value in raw["vision_config"].items() if default["vision_config"].get(key) != value}
+    assert len(kept) < len(raw["vision_config"])
+    short = raw | {"vision_config": kept}
+    if "text_config" in raw:
+        given, usual = raw["text_config"], default["text_config"]
+        short["text_config"] = {key: value for key, value in given.items() if usual.get(key) != value}
+        short = {key: value for key, value in short.items() if key == "model_type" or key not in given}
+    found = read_config(written(tmp_path, short))
+    assert (found.text, found.vision) == (expected.text, expected.vision)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "dotted",
+    [f"text_config.{key}" for key in ("rms_norm_eps", "rope_parameters", "max_position_embeddings")]
+    + [
+        f"vision_config.{key}" for key in ("temporal_patch_size", "spatial_merge_size", "patch_size", "rope_parameters")
+    ],
+)
+def test_a_setting_that_is_missing_is_what_transformers_takes(family, dotted, tmp_path):
+    import transformers
+
+    section, _, key = dotted.partition(".")
+    model = odd_model(family)
+    raw = nested_config(model)
+    raw["text_config"]["rope_parameters"] |= {"mrope_section": [1, 1, 2]}
+    raw[section] = {name: value for name, value in raw[section].items() if name != key}
+    if key == "rope_parameters" and section == "text_config":  # keeps the section, which must fit the heads
+        raw[section][key] = {"mrope_section": [1, 1, 2], "rope_type": "default"}
+    found = read_config(written(tmp_path, raw))
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
+    text, vision = theirs.text_config, theirs.vision_config
+    assert (found.text.rms_norm_eps, found.text.max_position_embeddings, found.text.rope_theta) == (
+        text.rms_norm_eps, text.max_position_embeddings, text.rope_parameters["rope_theta"],
+    )  # fmt: skip
+    for name in ("patch_size", "temporal_patch_size", "spatial_merge_size"):
+        assert getattr(found.vision, name) == getattr(vision, name)
+    assert found.vision.rope_theta == vision.rope_parameters["rope_theta"]
+
+
+@pytest.mark.parametrize("outer", [{"rope_theta": 7.0, "rms_norm_eps": 0.5}, {"rope_scaling": {"rope_theta": 7.0}}])
+def test_what_stands_outside_of_a_whole_text_config_does_not_count(outer, tmp_path):
+    model = odd_model("qwen2_5_vl")
+    assert read_config(written(tmp_path, nested_config(model) | outer)) == model
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"vision_config": None}, "vision_config is missing"),
+        ({"text_config": None}, "hidden_size is missing"),
+        ({"text_config": {}}, "hidden_size is missing"),
+        ({"vision_config": []}, "not the configuration of a model"),
+        ({"vision_config.num_heads": 5}, "hidden_size must be a multiple of its num_heads"),
+        ({"vision_config.num_attention_heads": 4}, "4 is not implemented: only 3"),
+        ({"vision_config.num_hidden_layers": 4}, "4 is not implemented: only 3"),
+        ({"text.max_position_embeddings": "many"}, "max_position_embeddings is 'many'"),
+        ({"text.initializer_range": -1}, "initializer_range is -1"),
+    ],
+)
+def test_sections_that_are_absent_or_contradict_themselves_are_refused(change, says, tmp_path):
+    raw = nested_config(odd_model("qwen2_5_vl"))
+    for dotted, value in change.items():
+        raw = changed(raw, dotted, value)
+    with pytest.raises(UserError, match=says):
+        read_config(written(tmp_path, raw))

@@ -151,6 +151,8 @@ def test_a_damaged_run_is_told(tmp_path):
         ({"min_pixels": 0}, "min_pixels is 0 but must be"),
         ({"min_pixels": True}, "min_pixels is True but must be"),
         ({"size": 448}, "size is 448 but must hold"),
+        ({"size": {"height": 448, "width": 448}}, "must hold shortest_edge and longest_edge"),
+        ({"size": {"longest_edge": 448}}, "must hold shortest_edge and longest_edge"),
         ({"image_processor_type": "CLIPImageProcessor"}, "'CLIPImageProcessor' is not implemented"),
     ],
 )

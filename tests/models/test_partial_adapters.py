@@ -78,6 +78,55 @@ def test_an_adapter_of_one_module_in_one_layer(tmp_path):
     assert not np.any(b[0]) and np.all(b[1]) and np.all(a)  # where it is new, it can be trained
 
 
+def test_adapters_of_a_model_are_not_lost_for_others(tmp_path):
+    policy = load_policy("base")
+    policy.with_adapters(LoraConfig(2, 4.0, (r"language\.blocks\.q",)), seed=1).save(tmp_path / "mine")
+    with pytest.raises(UserError, match="(?s)has adapters already, which would be lost.*mine/adapter"):
+        import_folder(tmp_path / "mine", tmp_path / "out", adapter=tmp_path / "mine" / "adapter")
+    assert not (tmp_path / "out").exists()
+
+
+def patterned(folder, rslora):
+    """The same function twice: adapters that differ in rank and alpha by `*_pattern`, and with all made alike."""
+    scale = {True: lambda alpha, rank: alpha / rank**0.5, False: lambda alpha, rank: alpha / rank}[rslora]
+    alike, differing = saved(folder / "alike"), folder / "differing"
+    ranks, alphas = {"q_proj": 2, "layers.1.self_attn.v_proj": 1}, {"^visual.merger.mlp.0": 3, "q_proj": 5.5}
+    shutil.copytree(alike, differing)
+    tensors, plain = load_file(alike / TENSORS), scale(LORA.alpha, LORA.rank)
+    narrow, wide = dict(tensors), dict(tensors)
+    for name in tensors:
+        rank = next((rank for key, rank in ranks.items() if f"{key}.lora_" in name), LORA.rank)
+        alpha = next((alpha for key, alpha in alphas.items() if f"{key.strip('^')}.lora_" in name), LORA.alpha)
+        cut = (slice(rank),) if ".lora_A." in name else (slice(None), slice(rank))
+        narrow[name], wide[name] = np.ascontiguousarray(tensors[name][cut]), np.zeros_like(tensors[name])
+        wide[name][cut] = narrow[name]
+        if ".lora_B." in name:
+            wide[name] *= np.float32(scale(alpha, rank) / (LORA.alpha / LORA.rank))
+    save_file(narrow, differing / TENSORS)
+    save_file(wide, alike / TENSORS)
+    settings = json.loads((alike / SETTINGS).read_text())
+    settings |= {"rank_pattern": ranks, "alpha_pattern": alphas, "use_rslora": rslora}
+    (differing / SETTINGS).write_text(json.dumps(settings))
+    return differing, alike, plain
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_modules_that_differ_in_rank_and_alpha(rslora, tmp_path):
+    differing, alike, plain = patterned(tmp_path, rslora)
+    lora = read_lora(differing)
+    assert lora.rank == LORA.rank and lora.alpha == pytest.approx(plain * LORA.rank)
+    np.testing.assert_allclose(computed(differing), computed(alike), rtol=1e-4, atol=1e-4)
+    names = ("model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.v_proj", "visual.merger.mlp.0")
+    with merging(differing, config(FAMILY)) as one, merging(alike, config(FAMILY)) as other:
+        for name in names:
+            a, b = (load_file(differing / TENSORS) for _ in "ab")
+            key = next(key for key in a if key.endswith(f"{name.removeprefix('model.')}.lora_A.weight"))
+            zero = np.zeros((b[key.replace("_A.", "_B.")].shape[0], a[key].shape[1]), np.float32)
+            added = one(f"{name}.weight", zero)
+            np.testing.assert_allclose(added, other(f"{name}.weight", zero), rtol=1e-5, atol=1e-6)
+            assert np.abs(added).max() > 1e-3
+
+
 @pytest.mark.parametrize("half", "AB")
 def test_half_of_an_adapter_is_missing(half, tmp_path):
     lost = Q.format(0, half)
@@ -106,8 +155,13 @@ def test_a_start_that_nobody_knows_is_refused(start, tmp_path):
 @pytest.mark.parametrize(
     "settings, says",
     [
-        ({"rank_pattern": {"q_proj": 8}}, "rank_pattern .its modules differ in rank"),
-        ({"alpha_pattern": {"q_proj": 8}}, "alpha_pattern .its modules differ in alpha"),
+        ({"rank_pattern": {"q_proj": 8}}, "q_proj.lora_A.weight has rank 3, but r and rank_pattern say 8"),
+        ({"rank_pattern": {"q_proj": 3}, "r": 8}, "has rank 3, but r and rank_pattern say 8"),
+        ({"rank_pattern": {"q_proj": 0}}, "0 of 'q_proj' is no rank"),
+        ({"rank_pattern": [8]}, "rank_pattern is .* must hold a number by module"),
+        ({"rank_pattern": {"(a+)+b": 4}}, "is a regular expression"),
+        ({"alpha_pattern": {".*q_proj": 8}}, "'..q_proj' is a regular expression"),
+        ({"alpha_pattern": {"q_proj": "8"}}, "'8' of 'q_proj' is no alpha"),
         ({"use_dora": True}, "use_dora .it scales"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save .it trained whole modules"),
         ({"bias": "lora_only"}, "bias .it trained the modules' biases: lora_only"),

@@ -40,6 +40,10 @@ def folder_of(path, *files, **contents):
         (["consolidated.00.pth"], "PyTorch's pickle format"),
         (["qwen2.5-vl-3b-q4_k_m.gguf"], "GGUF"),
         (["tf_model.h5"], "TensorFlow or Flax"),
+        (["rng_state_0.pth", "scheduler.pt", "zero_to_fp32.py"], "shards of a training run .zero_to_fp32.py"),
+        (["optimizer.pt", "rng_state.pth", "training_args.bin"], "neither model.safetensors nor"),
+        (["optimizer.pt", "pytorch_model.bin"], "PyTorch's pickle format .pytorch_model.bin."),
+        (["optimizer.pt", "model-00001-of-00002.safetensors"], "no model.safetensors.index.json for model-00001"),
         (["model-00001-of-00002.safetensors"], "no model.safetensors.index.json for model-00001"),
         (["adapter_config.json", "adapter_model.safetensors"], "an adapter alone.*--adapter"),
         (["model.safetensors.index.json.part"], "neither model.safetensors nor model.safetensors.index.json"),
@@ -121,6 +125,7 @@ def loaded(folder, tensors):
         ({"model.layers.0.mlp.up_proj.weight.absmax": np.zeros(3, np.float32)}, "quantised, by bitsandbytes"),
         ({"model.layers.0.mlp.up_proj.SCB": np.zeros(3, np.float32)}, "quantised, by bitsandbytes"),
         ({"model.layers.0.mlp.up_proj.qweight": np.zeros((3, 3), np.int32)}, "quantised, by GPTQ or AWQ"),
+        ({"model.layers.0.mlp.up_proj.scales": np.ones((3, 3), np.float16)}, "quantised, by MLX"),
         ({"model.layers.0.mlp.up_proj.weight_scale_inv": np.ones(1, np.float32)}, "quantised, by FP8"),
         ({"model.layers.0.mlp.up_proj.weight": np.zeros((48, 32), np.int8)}, "quantised: .* is I8"),
         ({"model.layers.0.mlp.up_proj.lora_A.default.weight": np.zeros((3, 3), np.float32)}, "not merged"),
@@ -135,6 +140,42 @@ def test_what_makes_every_tensor_unknown_is_said_alone(change, says, tmp_path):
     with pytest.raises(UserError, match="no tensor of a vision tower"):
         loaded(tmp_path / "text", text)
     assert "is missing" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model.", "actor.model."])
+def test_a_wrapper_around_every_name_is_said_alone(prefix, tmp_path):
+    tensors = load_file(FOLDER / FAMILIES[0] / "model.safetensors")
+    with pytest.raises(UserError, match=f"names begin with '{prefix}'") as caught:
+        loaded(tmp_path / "one", {f"{prefix}{name}": tensor for name, tensor in tensors.items()})
+    assert "is missing" not in str(caught.value)
+
+
+def test_a_tokenizer_in_its_old_files_alone_is_told_how_to_be_converted(tmp_path):
+    source = shutil.copytree(BASE, tmp_path / "source")
+    (source / "tokenizer.json").rename(source / "vocab.json")
+    with pytest.raises(UserError, match="(?s)no tokenizer here.*of vocab.json and merges.txt"):
+        load_policy(str(source))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_in_place_of_its_folder_is_refused(name):
+    with pytest.raises(UserError, match=f"(?s)a file, not the folder of a model.*{name}.*give {BASE}"):
+        load_policy(str(BASE / name))
+
+
+@pytest.mark.parametrize(
+    "address", ["https://huggingface.co/org/name", "hf://org/name", "http://huggingface.co/org/name"]
+)
+def test_an_address_on_the_hub_is_told_how_to_be_downloaded(address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="hf download org/name --local-dir name"):
+        load_policy(address)
+
+
+def test_a_path_below_the_home_folder_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(BASE, tmp_path / "models" / "mine")
+    assert load_policy("~/models/mine").config.text.vocab_size == 1024
 
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen2.5-VL-3B-Instruct", "org/model_1", "a/b"])

@@ -174,3 +174,29 @@ def test_vectors_of_another_encoder_are_refused_also_where_no_files_are_describe
     saved(tmp_path / "index" / "pictures", n=3, dim=2)
     with pytest.raises(UserError, match="vectors of 2 dimensions, but the encoder gives"):
         Retriever.open(tmp_path / "index", corpus)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("files", [{}, [], "x", {"dataset.npy": {}}, {"dataset.npy": None}, {"../x": {"bytes": 1}}])
+def test_a_description_that_leaves_files_out_is_none(tmp_path, method, files):
+    folder = saved(tmp_path / "index", method=method)
+    manifest = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(manifest | {"files": files}))
+    assert "index.json" in said_of(folder)
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "1", "{}", '{"n": 1}', '{"n": 1e400, "dim": 8, "method": "exact"}'])
+def test_what_describes_no_index_is_told(tmp_path, text):
+    folder = saved(tmp_path / "index")
+    (folder / "index.json").write_text(text)
+    assert "index.json holds no method, n and dim" in said_of(folder)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_file_of_another_build_beside_those_described_is_refused(tmp_path, method):
+    folder = saved(tmp_path / "index", method=method)
+    shutil.copy(folder / "dataset.npy", folder / "int8_dataset.npy")
+    assert "int8_dataset.npy is not in index.json" in said_of(folder)
+    (folder / "int8_dataset.npy").unlink()
+    (folder / ".DS_Store").write_text("no file of an index")
+    VectorIndex.load(folder)

@@ -25,7 +25,9 @@ def fitted(values):
     ("values", "floor"),
     [
         ([(0.9, True)] * 3, 0.9),
-        ([(0.9, True)] * 8 + [(0.5, True), (0.4, False), (0.3, False), (0.2, False), (0.1, False)], 0.3),
+        ([(0.9, True)] * 8 + [(0.5, True), (0.4, False), (0.3, False), (0.2, False), (0.1, False)], 0.1),
+        ([(0.9, True)] * 8 + [(0.5, False)] * 4 + [(0.4, False), (0.3, True), (0.2, False)], 0.3),
+        ([(0.9, True)] * 8 + [(0.5, False)] * 4 + [(0.4, False), (0.3, False), (0.2, False)], 0.5),
         ([(0.9, True)], np.inf),  # one right image proves nothing, and no wrong one says where to begin
         ([(0.8, False), (0.7, True), (0.6, False)], 0.9),
         ([(0.5, False)] * 9, 0.75),

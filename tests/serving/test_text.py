@@ -1,5 +1,7 @@
 """Where the images of an answer's text stand. In the shorthand of these tests a number is an image."""
 
+import time
+
 import pytest
 
 from m2io_jax.corpus.documents import AnswerPicture, Document, PictureBlock, Question, TextBlock
@@ -110,6 +112,14 @@ def test_a_written_answer_that_the_document_does_not_hold_has_no_known_image():
     for sentences in (["Remove the cover first."], ["Yes."], ["Open the lid."]):
         text = written(PAGE, sentences)
         assert text.images == () and not any(text.sourced)
+
+
+def test_many_images_after_one_sentence_take_no_time():
+    many = ["Open the lid now.", *range(10_000), "Close the lid now."]
+    began = time.perf_counter()
+    assert len(written(many, ["Open the lid now."]).images) == 10_000
+    assert len(section_text(document(*many), 0, 12).images) == 10_000
+    assert time.perf_counter() - began < 5  # not quadratic in the images
 
 
 def test_short_sentences_are_no_evidence_of_a_source():

@@ -118,6 +118,26 @@ def test_what_is_not_merged_is_never_called_complete(tmp_path, monkeypatch):
     assert again.steps() == [1, 2] and is_equal(again.restore(2, state_of(0))[0], state_of(2))
 
 
+def test_a_kill_before_the_check_leaves_nothing_that_counts_as_complete(tmp_path, monkeypatch, caplog):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state_of(1), {})
+        checkpoints.wait()
+        with monkeypatch.context() as patched:
+            without_merging(patched)
+            checkpoints.save(2, state_of(2), {})
+            checkpoints._under_way[1].result()  # Orbax has written its mark, and the process is killed
+        checkpoints._under_way = None
+    assert (tmp_path / "2" / COMPLETE).exists()
+    assert Checkpoints(tmp_path).steps() == [1] and (tmp_path / "2" / COMPLETE).exists()  # a reader changes nothing
+    with pytest.raises(UserError, match="no checkpoint of step 2"):
+        Checkpoints(tmp_path).extra(2)
+    with Checkpoints(tmp_path) as again:
+        again.save(2, state_of(3), {"again": True})
+    assert "without merging its parts" in caplog.text
+    restored, extra = again.restore(2, jax.eval_shape(lambda: state_of(0)))
+    assert again.steps() == [1, 2] and extra == {"again": True} and is_equal(restored, state_of(3))
+
+
 def test_rollouts_that_are_not_merged_are_told_too(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, {"a": jnp.zeros(2)}, {}, rollouts={"a": np.arange(3)})

@@ -46,7 +46,7 @@ def test_numbers_and_words_need_no_worker(monkeypatch):
             raise AssertionError("a worker was asked")
 
     monkeypatch.setattr(answers, "_POOL", NoPool())
-    assert equal("12", "12.0") and not equal("12", "13") and equal("yes", "yes") and not equal("B", r"\frac{1}{2}")
+    assert equal("12", "12.0") and not equal("12", "13") and equal("yes", "yes") and not equal(r"\frac{1}{2}", "B")
     assert not equal(r"\sqrt{2}", "1" * (LONGEST + 1)) and equal(r"\sqrt{2}", r"$\sqrt{2}$")
     assert readable("12") and readable("(C)") and not readable("  ") and not readable("1 + " * LONGEST)
 
@@ -142,3 +142,36 @@ def test_words_of_any_script_are_good_gold_answers():
     assert all(map(readable, ("红色", "是", "да", "左边", "नहीं", "نعم", "はい", "ab", "no", "B12", "6 objects", "six")))
     with pytest.raises(Unverified, match="equal and as different"):
         equal("6 cubes", "6 spheres")
+
+
+@pytest.mark.parametrize("text", ["25 cm", "5", "blue", r"\frac{1}{2}", "a cat", "All", "1, 2", "3:4"])
+def test_a_text_for_a_letter_is_unverified_and_a_letter_for_a_text_is_wrong(text):
+    with pytest.raises(Unverified, match="equal and as different"):
+        equal("A", text)
+    assert not equal(text, "A")
+
+
+@pytest.mark.parametrize("said", ["B", "B. 25 cm", "not A", "A or B", "A/B", "AB", "neither A nor B", "", "&&&"])
+def test_other_letters_are_wrong_for_a_letter(said):
+    assert not equal("A", said)
+
+
+@pytest.mark.parametrize(
+    ("gold", "said"),
+    [
+        ("5", "5 because there are five cubes"),
+        ("5", "5 (since 2+3=5)"),
+        ("5 cm", "5 cm, because the sides are equal"),
+        ("A", "A because the angle is right"),
+        ("red", "Red\n\n**Explanation:** the cube is red"),
+        ("x=2", "2\nReason: 4/2"),
+    ],
+)
+def test_a_reason_after_an_answer_is_no_part_of_it(gold, said):
+    assert equal(gold, said)
+    assert not equal("7 of 9", said)
+
+
+def test_a_reason_counts_where_the_gold_answer_gives_one():
+    assert equal("because it is hot", "Because it is hot.")
+    assert not equal("red because of rust", "red because of paint")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from m2io_jax.corpus.dialects.html import attributes, is_image_address
-from m2io_jax.corpus.dialects.source import Edit, Source
+from m2io_jax.corpus.dialects.source import Edit, Source, Span
 
 IMPORT = re.compile(
     r"""import\s+(?:(\w+)|\{[^{}]{0,2000}\}|\*\s+as\s+\w+)(?:\s*,\s*\{[^{}]{0,2000}\})?\s+"""
@@ -28,6 +28,7 @@ LIGHT = re.compile(r"""\blight["']?\s*:\s*""")
 EXPRESSION = re.compile(r"(?:(?<=\s)|(?<=>)|^)\{(?![{%#.:<])", re.M)
 # Fragments, <>…</>, and the ends of tags with a dot, whose beginnings are rewritten.
 UNNAMED = re.compile(r"<>|</>|</\w+(?:\.\w+)+\s*>")
+LAST_LINE = re.compile(r"\s*\n[ \t]*(/?>)\Z")
 ATTRIBUTE = re.compile(r'[\w:.-]+="[^"]*"')
 BINDING = re.compile(r"^(?::|v-bind:|\[)|\]$")
 COMMENT = (re.compile(r"\{/\*"), re.compile(r"\*/\}"))
@@ -91,9 +92,7 @@ def _modules(source: Source, names: Names) -> Iterator[Edit]:
             end = _statement_end(source.text, at)
             statement = source.text[at:end]
             names |= {word: value for word, given in CONSTANT.findall(statement) if (value := evaluate(given, names))}
-            tags = _images_in(statement)
-            lines = statement.count("\n")
-            yield at, end, "\n\n" * bool(tags) + "\n".join(tags) + "\n" * max(lines, 2)
+            yield at, end, _images_alone(statement)
         at = end + 1
 
 
@@ -108,12 +107,21 @@ def _statement_end(text: str, start: int) -> int:
     return end if 0 <= end < start + MAX_SPAN else min(len(text), start + MAX_SPAN)
 
 
-def _images_in(statement: str) -> list[str]:
-    """Return the tags of images in a statement or an expression, each on one line."""
-    found = _scanned(statement, TAG.finditer(statement))
-    return [
-        " ".join(statement[tag.start() : end].split()) for tag, _, end in found if IMAGE_COMPONENT.fullmatch(tag[1])
-    ]
+def _images_in(statement: str) -> Iterator[Span]:
+    """Find the tags of images in a statement or an expression."""
+    for tag, _, end in _scanned(statement, TAG.finditer(statement)):
+        if IMAGE_COMPONENT.fullmatch(tag[1]):
+            yield tag.start(), end
+
+
+def _images_alone(statement: str) -> str:
+    """Return only the tags of images in a statement, each on its line."""
+    parts: list[str] = []
+    at = 0
+    for start, end in _images_in(statement):
+        parts += ["\n" * statement.count("\n", at, start), statement[start:end]]
+        at = end
+    return "".join([*parts, "\n" * statement.count("\n", at)])
 
 
 def _scanned(text: str, tags: Iterable[re.Match[str]]) -> Iterator[tuple[re.Match[str], list[tuple[str, str]], int]]:
@@ -151,7 +159,7 @@ def _shown(expression: str) -> str:
     """Return what an expression puts into the text, as far as that can be told."""
     if string := STRING.fullmatch(expression.strip()):
         return next((part for part in string.groups() if part is not None), "")
-    return " ".join(_images_in(expression))
+    return " ".join(" ".join(expression[start:end].split()) for start, end in _images_in(expression))
 
 
 def matching_brace(text: str, start: int) -> int:
@@ -235,11 +243,13 @@ def _tags(source: Source, names: Names) -> Iterator[Edit]:
 
 def _rewritten(name: str, given: list[tuple[str, str]], tag: str, names: Names) -> str:
     """Return a tag as HTML; empty where it may stay as it stands."""
-    if is_image_address(names.get(name, "")):
-        return f"<img {attributes({'src': names[name]})}>"
-    bound = any(value.startswith("{") or not re.match(r"[A-Za-z_]", key) for key, value in given)
+    imported = names.get(name.split(".")[0], "")
+    if is_image_address(imported):
+        return f"<img {attributes({'src': imported})}>"
+    bound = any(value.startswith("{") or key.startswith("v-bind:") or not key[0].isalpha() for key, value in given)
     if not bound and "." not in name:
-        return ""
+        # A ">" alone on its line would begin a quote.
+        return LAST_LINE.sub(r"\1", tag) if given else ""
     values: dict[str, str] = {}
     for written, value in given:
         key, read = _value(written, value, names)

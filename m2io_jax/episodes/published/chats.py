@@ -22,6 +22,7 @@ ROLES = {
 }
 IMAGE_KEYS = ("image", "image_url", "input_image", "source", "url", "path", "bytes", "base64", "data", "file_name")
 TEXTS = ("text", "input_text", "output_text")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # beside the content of a turn, or the type of a part
 IMAGES = ("image", "image_url", "input_image")
 OTHER_MEDIA = ("video", "video_url", "input_video", "audio", "audio_url", "input_audio")
 
@@ -31,7 +32,7 @@ class Chat:
     """A question, in parts, and what answers it.
 
     Attributes:
-        answer: the assistant's words; None where the chat ends with the question.
+        answer: the assistant's words, with its thoughts in a <think> block; None where the chat ends with the question.
         system: whether instructions of the system were left out.
     """
 
@@ -64,17 +65,27 @@ def read_chat(value: Any) -> Chat:
     turns = as_turns(value)
     if turns is None or not all(_is_turn(turn) for turn in turns):
         raise BadRow("a message that is no chat", f"{str(value)[:300]}" if isinstance(value, str) else "")
-    roles, contents = zip(*(_role_and_content(turn) for turn in turns), strict=True)
-    spoken = [(role, content) for role, content in zip(roles, contents, strict=True) if role != "system"]
-    if [role for role, _ in spoken] not in (["user"], ["user", "assistant"]):
-        raise BadRow("a chat that is not one question", ", ".join(roles[:20]))
-    answer = None
-    if len(spoken) == 2:
-        said = read_parts(spoken[1][1])
-        if not all(isinstance(part, str) for part in said):
-            raise BadRow("an answer with an image")
-        answer = "\n".join(said)
-    return Chat(read_parts(spoken[0][1]), answer, "system" in roles)
+    said = [(*_role_and_content(turn), turn) for turn in turns]
+    spoken = [(role, content, turn) for role, content, turn in said if role != "system"]
+    if [role for role, _, _ in spoken] not in (["user"], ["user", "assistant"]):
+        raise BadRow("a chat that is not one question", ", ".join(role for role, _, _ in said[:20]))
+    answer = _answer(*spoken[1][1:]) if len(spoken) == 2 else None
+    return Chat(read_parts(spoken[0][1]), answer, len(spoken) < len(said))
+
+
+def _answer(content: Any, turn: Mapping[str, Any]) -> str:
+    """Return what the assistant says, after its thoughts where these stand outside of the text."""
+    thoughts, parts = [turn.get(key) for key in THOUGHTS], []
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, Mapping) and part.get("type") in THOUGHTS:
+            thoughts += [part.get(key) for key in (*THOUGHTS, "text")]
+        elif part is not None:
+            parts.append(part)
+    said = read_parts(parts)
+    if not all(isinstance(part, str) for part in said):
+        raise BadRow("an answer with an image")
+    text, thought = "\n".join(said), "\n".join(each for each in thoughts if isinstance(each, str) and each.strip())
+    return f"<think>{thought}</think>\n{text}" if thought and "<think>" not in text else text
 
 
 def read_parts(content: Any) -> tuple[str | ImagePart, ...]:
@@ -116,4 +127,4 @@ def _role_and_content(turn: Mapping[str, Any]) -> tuple[str, Any]:
     role = turn["role"] if isinstance(turn.get("role"), str) else turn["from"]
     content = turn["content"] if turn.get("content") is not None else turn.get("value")
     calls = [key for key in ("tool_calls", "function_call") if turn.get(key) not in (None, "", [], {})]
-    return ("tool" if calls else ROLES.get(role, role[:40])), content
+    return ("tool" if calls else ROLES.get(role.lower()[:40], role[:40])), content

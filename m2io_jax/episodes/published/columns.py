@@ -1,18 +1,28 @@
 """The columns that hold a row's question, answer and images, by the names that trainers give them."""
 
-import ast
 import re
-import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from m2io_jax.episodes.published.chats import Chat, as_turns, read_chat
+from m2io_jax.episodes.published.choices import refuse_unread_choices
 from m2io_jax.episodes.published.draft import BadRow, ReadConfig, plain
-from m2io_jax.episodes.published.images import image_sources, is_filled, looks_like_image
+from m2io_jax.episodes.published.images import (
+    IMAGE_NAMES,
+    image_sources,
+    is_filled,
+    is_named_as,
+    looks_like_image,
+)
 from m2io_jax.episodes.published.marks import UNFILLED, ImagePart, Question, place_images
-from m2io_jax.episodes.published.solutions import Solution, answer_text, read_solution, with_reasoning
+from m2io_jax.episodes.published.solutions import (
+    Solution,
+    answer_text,
+    is_sentence,
+    read_solution,
+    with_reasoning,
+)
 
 # Names are tried in this order; the first filled column counts.
 CHATS = ("message",)
@@ -25,16 +35,25 @@ REASONING = ("reasoning", "reasoning_content", "rationale", "cot", "chain_of_tho
 IMAGES = ("images", "image", "multi_modal_data.image", "multi_modal_data.images", "mm_data.image", "mm_data.images")
 NUMBERED = re.compile(r"image_?([0-9]{1,2})")
 OTHER_MEDIA = ("video", "videos", "audio", "audios")
-CHOICES = ("options", "choices")
-LETTERS = tuple("ABCDEFGHIJ")
-MOST_CHOICES = 20_000  # characters of choices in a string
+MEDIA_NAMES = re.compile(r"(?:\w+_)?(?:videos?|audios?)(?:_(?:paths?|files?|urls?|names?|ids?|bytes))?", re.IGNORECASE)
+# Text between a template's turns: it would be encoded as one turn, inside another template.
+TEMPLATE = re.compile(r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|(?:user|assistant)\|>|\[INST\]")
 COLUMNS_READ = (
     f"question {', '.join((*CHATS, *QUESTIONS))}; answer {', '.join((*ANSWERS, *SPOKEN))}; reasoning "
     f"{', '.join(REASONING)}; images {', '.join(IMAGES)}, image_1 and so on; others by prompt_key=, answer_key=, "
     "image_key="
 )
+# Columns that are read or looked at, beside those of COLUMNS_READ.
+OTHER_READ = ("system", "history", "input", "objects", "split", "extra_info")
 SYSTEM = "its system turn"
 RESPONSE = "its response, which answers otherwise"
+
+
+def is_read(name: str, config: ReadConfig) -> bool:
+    """Return whether a column of this name is read."""
+    given = (config.prompt_key, config.answer_key, config.image_key)
+    known = (*CHATS, *QUESTIONS, *ANSWERS, *SPOKEN, *REASONING, *IMAGES, *OTHER_READ, *given)
+    return NUMBERED.fullmatch(name) is not None or name in {each.partition(".")[0] for each in known} | {*given}
 
 
 @dataclass(frozen=True)
@@ -63,7 +82,10 @@ def read_question(values: Mapping[str, Any], config: ReadConfig) -> Asked:
     if found is None:
         raise BadRow("no question", f"columns: {', '.join(map(str, list(values)[:40]))}")
     chat = _chat(name, found, values)
+    if template := TEMPLATE.search("".join(part for part in chat.question if isinstance(part, str))):
+        raise BadRow("a prompt in a chat template, which is not read", template[0])
     if not images and not any(isinstance(part, ImagePart) and part.source is not None for part in chat.question):
+        _refuse_named_media(values)
         _refuse_unread_images(values, {name, *image_names})
     _refuse_unfilled(values, chat.question)
     question = place_images(chat.question, images)
@@ -77,7 +99,8 @@ def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> 
     Raises:
         BadRow: there is no answer, there are several, or two that differ.
     """
-    name, value = _first(values, (config.answer_key,) if config.answer_key else ANSWERS)
+    names = (config.answer_key,) if config.answer_key else ANSWERS
+    name, value = _first(values, names)
     written = None if config.answer_key else _completion(values)
     if value is None:
         spoken = asked.spoken if asked.spoken is not None else written
@@ -86,8 +109,7 @@ def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> 
         found = read_solution(plain(spoken).strip())
     else:
         found = read_solution(answer_text(value))
-        if name != "solution" and isinstance(values.get("solution"), str):
-            found = with_reasoning(found, plain(values["solution"]).strip())
+        found = _with_other_answers(found, {other: dotted(values, other) for other in names if other != name})
         if asked.spoken is not None:
             _check_spoken(found.answer, asked.spoken)
             found = with_reasoning(found, plain(asked.spoken).strip())
@@ -99,7 +121,22 @@ def read_answer(values: Mapping[str, Any], asked: Asked, config: ReadConfig) -> 
             text = "\n".join(text)
         if not found.reasoning and isinstance(text, str) and text.strip():
             found = with_reasoning(found, plain(text if "<" in text else f"<think>{text}</think>"))
-    _refuse_unread_choices(values, asked.question.text, found.answer)
+    if is_sentence(found.answer):
+        raise BadRow("an answer in a sentence, which cannot be compared", found.answer)
+    refuse_unread_choices(values, asked.question.text, found.answer, value)
+    return found
+
+
+def _with_other_answers(found: Solution, others: Mapping[str, Any]) -> Solution:
+    """Compare an answer with the row's other columns of answers, and take the reasoning of its solution.
+
+    Raises:
+        BadRow: two answers surely differ.
+    """
+    for name, value in others.items():
+        if isinstance(value, str | int | float) and is_filled(value):
+            other = with_reasoning(found, plain(str(value)).strip())
+            found = other if name == "solution" else found
     return found
 
 
@@ -139,8 +176,10 @@ def _chat(name: str, found: Any, values: Mapping[str, Any]) -> Chat:
     if name in ("query", "instruction"):
         if is_filled(values.get("history")):
             raise BadRow("a chat that is not one question", "history")
-        more = values.get("input")
-        parts += [more] if isinstance(more, str) and more.strip() else []
+        if is_filled(more := values.get("input")):
+            if not isinstance(more, str):
+                raise BadRow("no question", f"input holds {type(more).__name__}")
+            parts.append(more)
     return Chat(tuple(parts))
 
 
@@ -189,10 +228,21 @@ def _refuse_other_media(values: Mapping[str, Any]) -> None:
         raise BadRow("a video or audio, which is not read", ", ".join(found))
 
 
+def _refuse_named_media(values: Mapping[str, Any]) -> None:
+    """Raise BadRow for a row without images that names a video. Beside images it may be where these come from."""
+    found = [name for name, value in values.items() if is_named_as(MEDIA_NAMES, name, value)]
+    if found:
+        raise BadRow("a video or audio, which is not read", plain(", ".join(found)))
+
+
 def _refuse_unread_images(values: Mapping[str, Any], read: set[str]) -> None:
     """Raise BadRow for a row without images that has one in a column that nobody reads."""
     skipped = read | {*ANSWERS, *SPOKEN, *REASONING, *QUESTIONS, *CHATS}
-    found = [name for name, value in values.items() if name not in skipped and looks_like_image(value)]
+    found = [
+        name
+        for name, value in values.items()
+        if name not in skipped and (is_named_as(IMAGE_NAMES, name, value) or looks_like_image(value))
+    ]
     if found:
         names = ", ".join(plain(str(name))[:60] for name in sorted(found, key=str)[:5])
         raise BadRow(f"images in a column that is not read: {names}", "give its name as image_key=NAME")
@@ -202,29 +252,3 @@ def _refuse_unfilled(values: Mapping[str, Any], parts: Sequence[str | ImagePart]
     text = "".join(part for part in parts if isinstance(part, str))
     if is_filled(values.get("objects")) and (mark := UNFILLED.search(text)):
         raise BadRow(f"a mark that the column objects fills, which is not read: {mark[0]}", text)
-
-
-def _refuse_unread_choices(values: Mapping[str, Any], question: str, answer: str) -> None:
-    """Raise BadRow where the answer is the letter or the number of a choice that the question does not say."""
-    for name, known in _choices(values).items():
-        is_index = answer.strip("() .").upper() in LETTERS[: len(known)]
-        is_index = is_index or (len(answer) <= 2 and answer.isdecimal() and int(answer) <= len(known))
-        if is_index and answer not in known and not all(each in question for each in known):
-            raise BadRow(f"choices in a column that is not read: {name}", ", ".join(known))
-
-
-def _choices(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the choices of a row by column: a list, a list in a string (MMMU), or columns A, B, ... (MMBench)."""
-    found = {name: values.get(name) for name in CHOICES}
-    for name, value in found.items():
-        if isinstance(value, str) and value.startswith("[") and len(value) < MOST_CHOICES:
-            with warnings.catch_warnings(), suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-                warnings.simplefilter("ignore")  # of Python, about backslashes in LaTeX
-                found[name] = ast.literal_eval(value)
-    lettered = [values.get(letter) for letter in LETTERS if isinstance(values.get(letter), str)]
-    found["A, B, ..."] = lettered if "A" in values and "B" in values else None
-    return {
-        name: [each.strip() for each in value]
-        for name, value in found.items()
-        if isinstance(value, list) and value and all(isinstance(each, str) for each in value)
-    }

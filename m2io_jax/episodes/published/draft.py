@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -121,7 +121,8 @@ class ReadReport:
         published: episodes of each published split, by the split that they are in here. shared: those in a published
             validation or test split that show the images of an episode in train.
         unread: files that are not read, by reason; unread_files: the first `LISTED_FILES` of them, with the reason.
-        columns: rows that have each column. columns_read: the names that are read, in words.
+        columns: rows that have each column; columns_unread: those that no name leads to.
+        columns_read: the names that are read, in words.
     """
 
     source: str
@@ -136,6 +137,7 @@ class ReadReport:
     unread: Counter[str] = field(default_factory=Counter)
     unread_files: list[tuple[str, str]] = field(default_factory=list)
     columns: Counter[str] = field(default_factory=Counter)
+    columns_unread: list[str] = field(default_factory=list)
     columns_read: str = ""
 
     def add(self, file: str, row: int, error: BadRow) -> None:
@@ -150,10 +152,12 @@ class ReadReport:
         if len(self.unread_files) < LISTED_FILES:
             self.unread_files.append((plain(file), reason))
 
-    def add_columns(self, values: Mapping[str, Any]) -> None:
+    def add_columns(self, values: Mapping[str, Any], is_read: Callable[[str], bool]) -> None:
         """Count the columns of a row."""
         for name in values:
             name = plain(str(name))[:100]
+            if name not in self.columns and len(self.columns) < LISTED_COLUMNS and not is_read(name):
+                self.columns_unread.append(name)
             if name in self.columns or len(self.columns) < LISTED_COLUMNS:
                 self.columns[name] += 1
 
@@ -177,6 +181,8 @@ class ReadReport:
         if self.columns and (self.bad or not self.kept):
             lines.append(f"  columns found: {', '.join(sorted(self.columns))}")
             lines.append(f"  columns read: {self.columns_read}")
+        if self.columns_unread:
+            lines.append(f"  columns not read: {', '.join(self.columns_unread)}")
         if self.bad and self.kept:
             lines.append("Each one is listed by file and row in episodes.json.")
         return "\n".join(lines)

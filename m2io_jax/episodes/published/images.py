@@ -26,7 +26,13 @@ HELD = ("bytes", "base64", "b64", "b64_json", "data")  # of a column: the image 
 NAMED = ("path", "url", "image", "image_url", "input_image", "source", "file_name", "filename", "file")
 MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*")
 SUFFIX = re.compile(r"\.(?:png|jpe?g|gif|webp|bmp|tiff?|svg|avif|heic|jfif)(?:[?#]\S*)?\Z", re.IGNORECASE)
-DATA = re.compile(r"data:(?P<about>[^,]{0,200}),", re.IGNORECASE)
+# What a column of images is called, whatever it holds: image_id, imgPath, left_image, photo, pixel_values.
+IMAGE_NAMES = re.compile(
+    r"(?:\w+_)?(?:im(?:age|g)s?|pictures?|photos?|screenshots?|figures?|pixel_?values|pixels)"
+    r"(?:_?(?:paths?|files?|file_?names?|names?|urls?|ids?|bytes|base64|b64|data|list|src))?",
+    re.IGNORECASE,
+)
+DATA = re.compile(r"(?P<about>data:[^,]{0,200}|(?:image/[\w.+-]{1,40};\s?)?base64),|base64://", re.IGNORECASE)
 BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*\Z")
 
 
@@ -77,6 +83,16 @@ def read_source(source: Any, depth: int = 0) -> str | bytes:
     raise BadRow("a picture without an address", f"{type(source).__name__} {str(source)[:200]}" if depth < 2 else "")
 
 
+def is_named_as(names: re.Pattern[str], name: Any, value: Any) -> bool:
+    """Return whether a column has one of some names, and a value that can be what it is named after.
+
+    A boolean is none, as in `has_image`, and neither is a size or a count.
+    """
+    if not isinstance(name, str) or not names.fullmatch(name) or name.lower().startswith(("num_", "n_", "has_", "is_")):
+        return False
+    return is_filled(value) and not isinstance(value, bool)
+
+
 def looks_like_image(value: Any, depth: int = 0) -> bool:
     """Return whether a value is an image or the name of one."""
     if isinstance(value, bytes):
@@ -84,7 +100,7 @@ def looks_like_image(value: Any, depth: int = 0) -> bool:
     if isinstance(value, str):
         text = value.strip()
         is_name = len(text) <= 1000 and bool(SUFFIX.search(text)) and "\n" not in text
-        return is_name or bool(DATA.match(text) and text[5:11].lower() == "image/") or is_base64(text)
+        return is_name or bool(DATA.match(text) and "image/" in text[:11].lower()) or is_base64(text)
     if isinstance(value, list | tuple):
         if _are_numbers(value):
             return _are_bytes(value[:24]) and looks_like_image(bytes(value[:24]))
@@ -116,7 +132,7 @@ def decode_data(address: str) -> bytes:
         BadRow: it is not base64, or too long.
     """
     found = DATA.match(address)
-    about, body = (found["about"], address[found.end() :]) if found else ("base64", address)
+    about, body = (found["about"] or "base64", address[found.end() :]) if found else ("base64", address)
     if len(body) > MOST_CHARACTERS:
         raise BadRow("a picture that is broken", f"base64 of more than {MOST_CHARACTERS:,} characters")
     if "base64" not in about.lower():

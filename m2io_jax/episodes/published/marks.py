@@ -32,11 +32,21 @@ OTHER_MEDIA = re.compile(r"<\|vision_start\|>(?:<\|video_pad\|>)+<\|vision_end\|
 # What a sentence that speaks of the tag `<image>` says besides: a word for tags beside the mark, another tag, or a
 # language of markup with a word for tags or with the mark as its subject.
 TAG_WORDS = r"(?:tag|element|token|placeholder|keyword)s?\b"
-BESIDE = re.compile(rf"\b{TAG_WORDS}:?\W*\Z", re.IGNORECASE)
+BESIDE = re.compile(rf"\b{TAG_WORDS}:?[^\w,;]*\Z", re.IGNORECASE)
 BEHIND = re.compile(rf"\A[^\w\s]*\s*{TAG_WORDS}", re.IGNORECASE)
-OTHER_TAG = re.compile(r"</?(?!image|answer|think)[a-zA-Z]\w*\s*/?>")
+# Another tag of a list, as in "<image> or <img>". A tag around words, as in "<b>this</b>", is none.
+OTHER_TAG = r"<(?!/|\|?image|answer|think)[a-zA-Z][\w-]*(?:\s[^<>]{0,100})?>(?![^<]{0,200}</)"
+LIST = r"\W{0,5}(?:(?:or|and|vs|versus|as|like|not|nor|into|with|[A-J]|[a-j])\b\W{0,5}){0,2}"
+TAG_BEFORE = re.compile(rf"{OTHER_TAG}{LIST}\Z", re.IGNORECASE)
+TAG_BEHIND = re.compile(rf"\A{LIST}{OTHER_TAG}", re.IGNORECASE)
 LANGUAGE = re.compile(r"\b(?:html5?|xhtml|xml|svg|jsx|xaml)\b", re.IGNORECASE)
-SUBJECT = re.compile(r"\b(?:does|do|is|was|can|use|using)\W*\Z", re.IGNORECASE)
+SUBJECT = re.compile(r"\b(?:does|do|is|was|can|use|in (?:html5?|xhtml|xml|svg|jsx|xaml))\W*\Z", re.IGNORECASE)
+# What a mark that is an image follows: "shown in <image>", "using <image>".
+SHOWN = re.compile(r"\b(?:in|at|from|on|see|using|given|here is|screenshot|page|site)\W*\Z", re.IGNORECASE)
+# An image in Markdown or HTML, which is not read: its row may not become a question without it.
+DOCUMENT_IMAGE = re.compile(
+    r"!\[[^\[\]]{0,300}\]\([^()\s]{1,300}|<(?:img|image)\s[^<>]{0,300}?(?:src|href)\s{0,9}=", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,8 @@ def place_images(parts: Sequence[str | ImagePart], images: Sequence[Any]) -> Que
         raise BadRow("a video or audio, which is not read", medium[0])
     own = [found for piece in pieces if (found := _source(piece)) is not None]
     sources = list(images) or own
+    if not sources:
+        _refuse_document_images(text)
     if images and own and len(images) != len(own):
         raise BadRow(f"{_images(len(own))} in the question and {len(images)} in a column", text)
     if len(sources) > MOST_IMAGES:
@@ -132,15 +144,23 @@ def _cut(text: str) -> Iterator[str | _Mark]:
     yield text[start:]
 
 
+def _refuse_document_images(text: str) -> None:
+    """Raise BadRow for an image in Markdown or HTML, unless the text speaks of its code."""
+    for found in islice(DOCUMENT_IMAGE.finditer(text), MOST_MARKS):
+        before, after = text[max(0, found.start() - 400) : found.start()], text[found.end() : found.end() + 400]
+        if before[-1:] != "`" and not _is_word(before, after):
+            raise BadRow("an image in Markdown or HTML, which is not read", found[0])
+
+
 def _is_word(before: str, after: str) -> bool:
     """Return whether the sentence around a mark speaks of the tag. In doubt it does not: an image is missing."""
     line = before.rpartition("\n")[2]
     if (not line.strip() and not re.match(r"\s+[a-z]", after)) or (not after.strip() and line.strip()[-1:] in ".?!:"):
         return False
     start, end = re.split(r"[.?!\n]\s", before)[-1], re.split(r"[.?!](?:\s|\Z)|\n", after)[0]
-    if BESIDE.search(start) or BEHIND.search(end) or OTHER_TAG.search(start + " " + end):
+    if BESIDE.search(start) or BEHIND.search(end) or TAG_BEFORE.search(start) or TAG_BEHIND.search(end):
         return True
-    if not LANGUAGE.search(start + end):
+    if SHOWN.search(start) or not LANGUAGE.search(start + end):
         return False
     return bool(re.search(TAG_WORDS, start + end, re.IGNORECASE) or SUBJECT.search(start))
 

@@ -22,13 +22,15 @@ from pathlib import Path
 
 from m2io_jax.episodes.building import SPLITS
 from m2io_jax.episodes.episode import Episode
-from m2io_jax.episodes.published.columns import COLUMNS_READ, Asked, read_answer, read_question
+from m2io_jax.episodes.published.columns import COLUMNS_READ, Asked, is_read, read_answer, read_question
 from m2io_jax.episodes.published.draft import BadRow, ReadConfig, ReadReport, checked_answer, episode, plain
 from m2io_jax.episodes.published.images import ImageFinder, read_source
 from m2io_jax.episodes.published.sources import find_source
 from m2io_jax.episodes.published.splits import file_split, row_split
 from m2io_jax.episodes.published.tables import Row, read_rows
 from m2io_jax.errors import UserError
+
+FIRST_ROWS = 64  # of a file, that are looked at for a column that tells the split
 
 
 class RowsReader:
@@ -49,7 +51,7 @@ class RowsReader:
         report.columns_read = COLUMNS_READ
         found = find_source(source, report)
         self.root, self.files, self._data = found.root, found.files, found.data
-        self.images = ImageFinder(found.root, found.blobs, _other_folder(config))
+        self.images = ImageFinder(found.images, found.blobs, _other_folder(config))
         self._names = {file: plain(file.relative_to(self.root).as_posix()) for file in self.files}
         self._file_splits = {file: file_split(file.relative_to(self.root), self.root.name) for file in self.files}
         self._published = self._published_splits()
@@ -60,7 +62,7 @@ class RowsReader:
         for row in self._rows():
             name, belongs = self._names[row.file], split == SPLITS[0]
             if belongs and isinstance(row.values, Mapping):
-                self.report.add_columns(row.values)
+                self.report.add_columns(row.values, self._is_read)
             made = None
             try:
                 published = self._published_as(row)
@@ -112,6 +114,12 @@ class RowsReader:
     def _rows_of(self, file: Path) -> Iterator[Row]:
         return islice(read_rows(file, self._data.get(file)), self.config.most or None)
 
+    def _is_read(self, name: str) -> bool:
+        return is_read(name, self.config)
+
+    def _good_rows(self, file: Path) -> Iterator[Mapping]:
+        return (row.values for row in self._rows_of(file) if isinstance(row.values, Mapping))
+
     def _published_as(self, row: Row) -> str | None:
         """Return the split that a row is published in; None where it is in none, or all rows are dealt anew."""
         if not self.config.published_splits:
@@ -128,16 +136,13 @@ class RowsReader:
         return self.config.deal(group, [split for split in SPLITS if split == "train" or split not in self._published])
 
     def _published_splits(self) -> set[str]:
-        """Return the splits that are published: by names of files, and by columns where the first row has one."""
+        """Return the splits that are published: by names of files, and by columns that the first rows have."""
         if not self.config.published_splits:
             return set()
         found = set(filter(None, self._file_splits.values()))
         for file in self.files:
-            first = next(self._rows_of(file), None)
-            if first is None or isinstance(first.values, BadRow) or row_split(first.values, None) is None:
-                continue
-            good = (row.values for row in self._rows_of(file) if isinstance(row.values, Mapping))
-            found |= set(filter(None, (row_split(values, self._file_splits[file]) for values in good)))
+            if any(row_split(values, None) for values in islice(self._good_rows(file), FIRST_ROWS)):
+                found |= {row_split(values, self._file_splits[file]) for values in self._good_rows(file)} - {None}
         return found
 
 

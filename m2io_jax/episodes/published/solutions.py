@@ -12,6 +12,8 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from m2io_jax.episodes.published.draft import BadRow, plain
 from m2io_jax.verification.answers import equal
 from m2io_jax.verification.pool import Unverified
@@ -30,6 +32,13 @@ NOT_MATCHED = "its reasoning, whose <think> tags do not match"
 UNREAD = "its second solution, whose tags do not match"
 SHORT = 4  # words: what is shorter is no reasoning
 BEHIND = "the text behind its answer"
+# Words of a sentence around numbers: an answer such as "5, not 6" or "between 5 and 6" is none to compare with.
+SENTENCE = re.compile(
+    r"\b(?:is|are|was|were|has|have|not|because|since|that|we|you|there|if|then|when|so|therefore|thus|between|either)\b",
+    re.IGNORECASE,
+)
+MATHS = re.compile(r"\$[^$]*\$|\\text\{[^{}]*\}|\\[a-zA-Z]+")
+MOST_WORDS = 6  # of an answer with numbers: "5 cubic metres per second"
 PLAIN = re.compile(r"[-+]?[0-9][0-9,]*(?:\.[0-9]+)?|[A-Za-z]")
 
 
@@ -52,7 +61,7 @@ def answer_text(value: Any) -> str:
     """Return the text of a column that holds an answer: text, a finite number, or one of these alone in a list.
 
     Raises:
-        BadRow: it holds none, or several.
+        BadRow: it holds several, or a value of another kind.
     """
     if isinstance(value, list | tuple):
         if len(value) > 1:
@@ -62,7 +71,16 @@ def answer_text(value: Any) -> str:
         return plain(value).strip()
     is_number = isinstance(value, int) and not isinstance(value, bool)
     is_number = is_number or isinstance(value, float | Decimal) and isfinite(value)
-    return f"{value}" if is_number else ""
+    if not is_number and value is not None:
+        raise BadRow("no answer", f"{type(value).__name__} is neither text nor a number")
+    return _format_number(value) if is_number else ""
+
+
+def _format_number(number: int | float | Decimal) -> str:
+    """Return a number as it was meant: 0.1 in a column of single precision is 0.10000000149011612 in Python."""
+    if isinstance(number, float) and abs(number) < 1e30 and float(single := np.float32(number)) == number:
+        return str(single)
+    return f"{number}"
 
 
 def read_solution(text: str) -> Solution:
@@ -105,6 +123,14 @@ def with_reasoning(found: Solution, text: str) -> Solution:
     reasoning = other.reasoning if other.worked else "" if is_answer else other.answer
     reasoning, notes = _reasoning(reasoning)
     return replace(found, reasoning=reasoning, notes=(*found.notes, *other.notes, *notes))
+
+
+def is_sentence(answer: str) -> bool:
+    """Return whether an answer is a sentence around numbers or choices, which no verifier can compare."""
+    text = MATHS.sub(" ", answer[:2000])
+    words = re.findall(r"[A-Za-z]{2,}", text)
+    is_mixed = re.search(r"[0-9$()=]", answer) is not None
+    return is_mixed and (len(words) > MOST_WORDS or SENTENCE.search(text) is not None)
 
 
 def differ(one: str, other: str) -> bool:

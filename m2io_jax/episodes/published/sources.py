@@ -24,12 +24,14 @@ class Source:
 
     Attributes:
         root: the folder of the data, without links in its path.
+        images: the folder that images are looked for in: the root, or the whole snapshot of a cache that it lies in.
         files: those that are read, below the root, in order.
         blobs: where a Hugging Face cache keeps what the links below the root lead to; None where the set is in none.
         data: the blobs of files that are no links, but should be; by file.
     """
 
     root: Path
+    images: Path
     files: tuple[Path, ...]
     blobs: Path | None
     data: Mapping[Path, Path]
@@ -48,7 +50,8 @@ def find_source(source: Path, report: ReadReport) -> Source:
         raise UserError("There is nothing to read: no such file or folder.", where=str(source))
     is_folder = source.is_dir()
     root = (source if is_folder else source.parent).resolve()
-    blobs = _cache_blobs(root)
+    snapshot = _snapshot(root)
+    blobs = None if snapshot is None else snapshot.parent.parent / "blobs"
     if is_folder:
         files = tuple(sorted(_read_files(root, blobs, report)))
     else:
@@ -62,7 +65,8 @@ def find_source(source: Path, report: ReadReport) -> Source:
         mend = f"name a file, or a folder of files, ending in {ends}.{links}"
         raise UserError(f"There is nothing to read.{passed}", where=str(source), mend=mend)
     _refuse_revisions(root, files)
-    return Source(root, files, blobs, {file: follow_written_link(file, blobs) for file in files if file.is_file()})
+    data = {file: follow_written_link(file, blobs) for file in files if file.is_file()}
+    return Source(root, snapshot or root, files, blobs, data)
 
 
 def _read_files(root: Path, blobs: Path | None, report: ReadReport) -> Iterator[Path]:
@@ -92,12 +96,12 @@ def _is_read(path: Path, root: Path) -> bool:
     return not any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _cache_blobs(root: Path) -> Path | None:
-    """Return the folder `blobs` of the Hugging Face cache that the root is a snapshot of, or lies in."""
+def _snapshot(root: Path) -> Path | None:
+    """Return the snapshot of a Hugging Face cache that the root is, or lies in."""
     for folder in (root, *root.parents):
         blobs = folder.parent.parent / "blobs"
         if folder.parent.name == "snapshots" and blobs.is_dir() and not blobs.is_symlink():
-            return blobs
+            return folder
     return None
 
 

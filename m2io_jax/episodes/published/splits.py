@@ -7,9 +7,13 @@ from typing import Any
 
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trainset", "trainval"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev", "devset", "minival", "valset"), "validation"),
-    **dict.fromkeys(("test", "testing", "testmini", "testset", "testdev", "teststd", "eval", "evaluation"), "test"),
-}
+    **dict.fromkeys(("validation", "validate", "valid", "val", "valset", "minival", "dev", "devset", "development"),
+                    "validation"),
+    **dict.fromkeys(("test", "tests", "testing", "testset", "testmini", "minitest", "testdev", "devtest", "teststd",
+                     "testfull", "heldout", "holdout", "eval", "evaluation"), "test"),
+}  # fmt: skip
+COLUMNS = ("split", "data_split", "dataset_split")
+INFO = ("extra_info", "metadata", "meta")  # columns that may hold one of these
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
@@ -35,8 +39,11 @@ def file_split(path: PurePath, root_name: str) -> str | None:
 
 
 def row_split(values: Mapping[str, Any], of_file: str | None) -> str | None:
-    """Return the split of a row: by its own column `split`, else of its file, else by verl's `extra_info.split`."""
-    info = values.get("extra_info")
-    inner = info.get("split") if isinstance(info, Mapping) else None
-    own, inner = (named_split(said) if isinstance(said, str) else None for said in (values.get("split"), inner))
-    return own or of_file or inner
+    """Return the split of a row: by its own column `split`, else of its file, else by a column such as `extra_info`."""
+    inner = (_column_split(info) for name in INFO if isinstance(info := values.get(name), Mapping))
+    return _column_split(values) or of_file or next(filter(None, inner), None)
+
+
+def _column_split(values: Mapping[str, Any]) -> str | None:
+    found = (each for name, each in values.items() if isinstance(name, str) and name.lower() in COLUMNS)
+    return next(filter(None, (named_split(each) for each in found if isinstance(each, str))), None)

@@ -44,7 +44,7 @@ def read_rows(file: Path, data: Path | None = None) -> Iterator[Row]:
     data = data or file
     if file.suffix.lower() == ".parquet":
         found = _parquet(data)
-    elif file.suffix.lower() == ".json" and _first_sign(data) == b"[":
+    elif _is_array(data, file.suffix.lower()):
         found = _json_array(data)
     else:
         found = _json_lines(data)
@@ -66,6 +66,19 @@ def holds_rows(file: Path) -> bool:
             return len(line) == CHUNK or (isinstance(_json(line), Mapping) and bool(lines.read(1)))
     except OSError:
         return True
+
+
+def _is_array(file: Path, suffix: str) -> bool:
+    """Return whether a file is one JSON array. A `.jsonl` file may be, if no row is its first line."""
+    if _first_sign(file) != b"[":
+        return False
+    if suffix == ".json":
+        return True
+    try:
+        with open(file, "rb") as lines:
+            return isinstance(_json(lines.readline(CHUNK)), BadRow) or not lines.read(1)
+    except OSError:
+        return False
 
 
 def _first_sign(file: Path) -> bytes:
@@ -115,6 +128,8 @@ def _json_array(file: Path) -> Iterator[tuple[int, Any]]:
                 text, at = next(pieces), 0
                 at = BETWEEN.match(text).end()
             if text[at] == "]":
+                if (text[at + 1 :] + next(pieces, "")).strip():
+                    yield number, BadRow(UNREADABLE, "there is more behind the end of the array")
                 return
             values, text, at = _element(text, at, pieces)
             yield number, values

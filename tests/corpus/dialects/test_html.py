@@ -159,3 +159,17 @@ def test_other_syntaxes(name, outline):
 def test_chunks(name, outline):
     text, expected = CHUNKS[name]
     assert outline(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('![x](a.png "T" =300x200)', ("a.png", 1, "x")),
+        ('![x](a.png =300x200 "T")', ("a.png", 1, "x")),
+        ('![](a b.png "T" =50%x)', ("a b.png", 1, "T")),
+        ("![x](a &amp; b.png)", ("a & b.png", 1, "x")),
+        ("{% raw %}![x]({{ a }}.png){% endraw %}", ("{{ a }}.png", 1, "x")),
+    ],
+)
+def test_addresses_with_spaces_keep_neither_sizes_nor_entities(outline, text, expected):
+    assert outline(text) == [expected]

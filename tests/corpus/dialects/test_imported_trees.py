@@ -256,6 +256,10 @@ HOSTILE = {
     "backticks": lambda size: "".join("`" * count + " " for count in range(1, int((2 * size) ** 0.5))),
     "chunks": lambda size: "```{r x}\n" + "include_graphics(" * (size // 17),
     "brackets": lambda size: "[" * size,
+    "images of one paragraph": lambda size: "![a](b.png) " * (size // 12),
+    "images among words": lambda size: "w ![a](b.png) w\n" * (size // 16),
+    "shortcodes of one paragraph": lambda size: "{{< figure src=a.png >}} " * (size // 25),
+    "tags that end below": lambda size: "<a b=c\n>" * (size // 8),
 }
 
 

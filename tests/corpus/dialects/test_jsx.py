@@ -96,3 +96,20 @@ CASES = {
 def test_jsx(name, outline):
     text, expected = CASES[name]
     assert outline(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('<img\n  src="a.png"\n  alt="x"\n>\n\nT', [("a.png", 1, "x"), "T"]),
+        ('<Image\n  src="a.png"\n  alt="x"\n></Image>\n\nT', [("a.png", 1, "x"), "T"]),
+        ('<Figure src="a.png" caption="C" />\n\n![y](b.png)', [("a.png", 1, "C"), ("b.png", 3, "y")]),
+        ("import A from './a.svg'\n\n<A.ReactComponent />", [("./a.svg", 3)]),
+        ('<img v-bind:src="url">', [("unsupported", 1)]),
+        ("<img v-bind:src=\"require('./a.png')\">", [("./a.png", 1)]),
+        ("export const F = ({src}) => (\n  <img src={src} />\n);\n\nT", [("unsupported", 2), "T"]),
+        ("export const F = () => (\n  <b>\n    <img\n      src='a.png'/>\n  </b>\n);\n\nT", [("a.png", 3), "T"]),
+    ],
+)
+def test_tags_over_lines_bound_attributes_and_statements_show_their_images(outline, text, expected):
+    assert outline(text) == expected

@@ -101,6 +101,35 @@ def test_chats_of_several_turns_are_left_out(tmp_path, more):
 
 
 @pytest.mark.parametrize(
+    "prompt",
+    [
+        "<|im_start|>user\nHow many?<|im_end|>\n<|im_start|>assistant\n",
+        "[INST] How many? [/INST]",
+        "<start_of_turn>user\nHow many?<end_of_turn>",
+        [{"role": "user", "content": "<|user|>How many?<|end|>"}],
+    ],
+)
+def test_a_prompt_in_a_chat_template_is_left_out(tmp_path, prompt):
+    assert "chat template" in bad_row(tmp_path, {"prompt": prompt, "answer": "3"})
+
+
+def test_a_video_that_images_come_from_does_not_leave_them_out(tmp_path):
+    row = {"problem": "How many?", "image": "a.png", "video_id": "x7", "answer": "3"}
+    assert shown(read_row(tmp_path, row)) == ROUND
+
+
+def test_other_columns_of_answers_are_compared_and_teach_nothing(tmp_path):
+    row = {"problem": "Q?", "answer": "3", "ground_truth": "three of them are red", "final_answer": 3}
+    episode = read_row(tmp_path, row)
+    assert (episode.answer, episode.reasoning) == ("3", "")
+
+
+def test_roles_in_capitals(tmp_path):
+    chat = [{"role": "User", "content": "How many?"}, {"role": "ASSISTANT", "content": "3"}]
+    assert read_row(tmp_path, {"messages": chat}).answer == "3"
+
+
+@pytest.mark.parametrize(
     ("row", "reason"),
     [
         ({"problem": "How many?", "image_path": "a.png"}, "not read: image_path"),
@@ -116,6 +145,29 @@ def test_chats_of_several_turns_are_left_out(tmp_path, more):
         ({"problem": "Which?", "options": "['red', 'blue']", "answer": "(A)"}, "not read: options"),
         ({"problem": "Which?", "choices": ["red", "blue"], "answer": 1}, "not read: choices"),
         ({"question": "Which?", "A": "red", "B": "blue", "answer": "B"}, "not read: A, B"),
+        ({"question": "How many?", "image_id": 458752}, "not read: image_id"),
+        ({"question": "How many?", "imgPath": "val/000123"}, "not read: imgPath"),
+        ({"question": "How many?", "image_url": "https://example.com/000123"}, "not read: image_url"),
+        ({"question": "How many?", "pixel_values": [[0.1] * 30]}, "not read: pixel_values"),
+        ({"question": "How many?", "video_path": "clip"}, "video or audio"),
+        ({"question": "Which?", "choices": ["1", "2", "3"], "answer": 1}, "not read: choices"),
+        ({"question": "Which?", "choices": [10, 20, 30], "answer": 0}, "not read: choices"),
+        ({"question": "Which, cat or dog?", "choices": ["cat", "dog"], "answer": 1}, "not read: choices"),
+        ({"question": "Which, cat or dog?", "choices": ["cat", "dog"], "answer": "B"}, "not read: choices"),
+        ({"question": "Which?", "options": {"A": "cat", "B": "dog"}, "answer": "A"}, "not read: options"),
+        ({"question": "Which?", "choices": {"text": ["cat", "dog"], "label": ["A", "B"]}, "answer": "B"}, "choices"),
+        ({"question": "Which?", "option_a": "cat", "option_b": "dog", "answer": "A"}, "not read: option_a, option_b"),
+        (
+            {"question": "Which?", "options": [f"cat {i}" for i in range(40)], "answer": "Z"},
+            "not read: options",
+        ),
+        ({"question": "Which?", "options": "A. cat\nB. dog", "answer": "B"}, "not read: options"),
+        ({"question": "Which?", "choices": ["cat", "dog"], "answer": "Option B"}, "not read: choices"),
+        ({"problem": "Q?", "answer": "3", "final_answer": 4}, "two answers that differ"),
+        ({"problem": "Q?", "answer": "3", "ground_truth": "4"}, "two answers that differ"),
+        ({"problem": "Q?", "answer": "3", "reward_model": {"ground_truth": "4"}}, "two answers that differ"),
+        ({"problem": "Q?", "answer": True}, "no answer"),
+        ({"instruction": "Q?", "input": {"a": 1}, "output": "3"}, "no question"),
         ({"problem": "Where is <bbox>?", "objects": {"bbox": [[1, 2, 3, 4]]}}, "<bbox>"),
     ],
 )
@@ -129,6 +181,10 @@ def test_what_is_not_read_leaves_the_row_out_and_is_named(tmp_path, row, reason)
         {"problem": "Which? A. red B. blue", "options": ["red", "blue"], "answer": "B"},
         {"problem": "Which?", "options": ["3", "4"], "answer": "4"},
         {"problem": "Which?", "options": "[broken", "answer": "A"},
+        {"problem": "Which?", "options": [], "answer": "A"},
+        {"problem": "Which? A. red B. blue", "options": {"A": "red", "B": "blue"}, "answer": "B"},
+        {"problem": "How many?", "options": ["2", "3", "4"], "answer": "3"},
+        {"problem": "How many?", "choices": [2, 3, 4], "answer": 3},
         {"problem": "Which?", "choices": ["red", "blue"], "answer": "9" * 6000},
     ],
 )
@@ -136,6 +192,13 @@ def test_choices_that_the_question_says_or_does_not_need(tmp_path, row):
     write_lines(tmp_path / "rows.jsonl", row)
     report, found = read_all(tmp_path)
     assert not any("choices" in reason for reason in report.bad) and (found or len(str(row)) > 5000)
+
+
+@pytest.mark.parametrize(
+    "column", [{"has_image": False}, {"num_images": 0}, {"image_id": None}, {"image_url": ""}, {"image_caption": "red"}]
+)
+def test_columns_about_images_that_hold_none(tmp_path, column):
+    assert shown(read_row(tmp_path, {"problem": "How many?", "answer": "3"} | column)) == ["How many?"]
 
 
 @pytest.mark.parametrize(

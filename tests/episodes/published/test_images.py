@@ -27,6 +27,9 @@ assert "-" in URL_SAFE and "_" in URL_SAFE
         f"data:image;base64,{BARE}",
         f"data:;base64,{BARE}",
         f"DATA:image/png;BASE64,{BARE}",
+        f"image/png;base64,{BARE}",
+        f"base64,{BARE}",
+        f"base64://{BARE}",
         "\n".join(BARE[start : start + 76] for start in range(0, len(BARE), 76)),
         f"  {BARE}\n",
         BARE.rstrip("="),
@@ -138,6 +141,15 @@ def test_a_snapshot_of_a_cache_is_read_with_its_images(tmp_path):
     for source in (snapshot, snapshot / "train.jsonl", snapshot.parents[1]):
         report, found = read_all(source)
         assert [shades(row) for row in found.values()] == [[40], [40]] and not report.unread
+
+
+def test_a_part_of_a_snapshot_finds_the_images_of_the_whole(tmp_path):
+    snapshot = cache(tmp_path)
+    (snapshot / "data").mkdir()
+    (snapshot / "data" / "train.jsonl").symlink_to(os.path.join("..", os.readlink(snapshot / "train.jsonl")))
+    for source in (snapshot / "data", snapshot / "data" / "train.jsonl"):
+        report, found = read_all(source)
+        assert [shades(row) for row in found.values()] == [[40], [40]] and not report.bad
 
 
 def test_links_that_were_written_as_text_are_followed_too(tmp_path):

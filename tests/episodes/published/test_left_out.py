@@ -32,6 +32,16 @@ def test_no_row_left_shows_the_reasons_and_writes_the_report(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_columns_that_are_not_read_are_named_though_every_row_is_kept(tmp_path):
+    row = GOOD | {"context": "Three balls.", "hint": "Count.", "source": "web", "reward_model": {"style": "rule"}}
+    write_lines(write_images(tmp_path / "set") / "rows.jsonl", row, GOOD | {"problem": "Now?", "image_1": "a.png"})
+    report = make_read("rows", tmp_path / "set", tmp_path / "out", ReadConfig())
+    assert report.kept == 2 and report.columns_unread == ["context", "hint", "source"]
+    assert "columns not read: context, hint, source" in report.summary()
+    settings = ReadConfig(prompt_key="context", answer_key="answer")
+    assert make_read("rows", tmp_path / "set", tmp_path / "out2", settings).columns_unread == ["hint", "source"]
+
+
 def test_a_set_that_is_read_after_all_leaves_no_such_report(tmp_path):
     write_lines(tmp_path / "set" / "rows.jsonl", {"a": 1})
     with pytest.raises(UserError):

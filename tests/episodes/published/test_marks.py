@@ -115,12 +115,67 @@ def test_a_chat_and_a_column_that_hold_other_numbers_of_images_are_no_question()
 
 
 @pytest.mark.parametrize(
-    "text", ["<image>" * 200_000, "`<image>` tag " * 70_000, "<img>" * 200_000, "<img><IMG_CONTEXT>" * 60_000]
+    "text",
+    [
+        "<image>" * 200_000,
+        "`<image>` tag " * 70_000,
+        "<img>" * 200_000,
+        "<img><IMG_CONTEXT>" * 60_000,
+        ("<img " + "src " * 70) * 10_000,
+        "![](a " * 300_000,
+        "![" * 500_000,
+    ],
 )
 def test_long_questions_take_no_long_time(text):
     begun = time.perf_counter()
     try:
         place_images([text + "?"], [])
     except BadRow as error:
-        assert f"{MOST_MARKS}" in error.reason
+        assert f"{MOST_MARKS}" in error.reason or "Markdown" in error.reason
     assert time.perf_counter() - begun < 3
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Look ![](https://example.com/cropped/7.jpg?h=1) and find x.",
+        "Look ![figure](a.png) and find x.",
+        'Look <img src="a.png" width="3"> and find x.',
+    ],
+)
+def test_an_image_in_markdown_or_html_is_not_lost_silently(tmp_path, question):
+    assert "Markdown or HTML" in bad_row(tmp_path, {"problem": question, "answer": "3"})
+    both = {"problem": question, "answer": "3", "image": "b.png"}
+    assert shown(read_row(tmp_path, both)) == [20, "\n", question]
+    chat = [{"role": "user", "content": [{"type": "image", "image": "b.png"}, {"type": "text", "text": question}]}]
+    assert shown(read_row(tmp_path, {"messages": chat, "answer": "3"})) == [20, "\n", question]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Which Markdown shows an image, `![](a.png)` or `[](a.png)`?",
+        'In HTML, what does the tag <img src="a.png"> do?',
+        "Why does a browser treat <image> as <img>?",
+        "Which is a tag of HTML? (A) <image> (B) <img>",
+        "In SVG, <image> embeds raster images. True or false?",
+    ],
+)
+def test_code_of_images_is_text(tmp_path, question):
+    assert shown(read_row(tmp_path, {"problem": question, "answer": "A"})) == [question]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "On the page <image>, which <b>bold</b> word is last?",
+        "Where is <ref>the cat</ref> in <image>?",
+        "What HTML tag is shown in <image>?",
+        "From the HTML page <image>, which element is red?",
+        "Using <image>, find the HTML tag that is closed.",
+        "The tag, <image>, is what colour?",
+        "Look at <image> and <p>the dog</p>: how far?",
+    ],
+)
+def test_words_about_tags_do_not_hide_that_an_image_is_missing(tmp_path, question):
+    assert "1 mark and 0 images" in bad_row(tmp_path, {"problem": question, "answer": "3"})

@@ -6,7 +6,7 @@ import pytest
 from row_fakes import bad_row, read_row
 
 from m2io_jax.episodes.published.draft import BadRow
-from m2io_jax.episodes.published.solutions import read_solution
+from m2io_jax.episodes.published.solutions import is_sentence, read_solution
 from m2io_jax.tasks import find_task
 
 
@@ -113,3 +113,51 @@ def test_long_solutions_take_no_long_time(text):
     except BadRow:
         pass
     assert time.perf_counter() - begun < 3
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"content": "4", "reasoning_content": "Two here, two there."},
+        {"content": "4", "thinking": "Two here, two there."},
+        {"content": "<answer>4</answer>", "reasoning": "Two here, two there."},
+        {"content": [{"type": "thinking", "thinking": "Two here, two there."}, {"type": "text", "text": "4"}]},
+        {"content": [{"type": "reasoning", "text": "Two here, two there."}, "4"]},
+    ],
+)
+def test_thoughts_beside_the_words_of_the_assistant(tmp_path, turn):
+    chat = [{"role": "user", "content": "How many?"}, {"role": "assistant"} | turn]
+    episode = read_row(tmp_path, {"messages": chat})
+    assert (episode.answer, episode.reasoning) == ("4", "Two here, two there.")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The answer is 5, not 6.",
+        "The answer is not 5.",
+        "So the answer is between 5 and 6.",
+        "The answer is (B) because the angle is right.",
+        "To find x, we add 2 and 3.",
+        "There are 3 cats",
+        "The two lines meet at 3 points, and the circle has radius 5.",
+    ],
+)
+def test_a_sentence_around_numbers_is_no_answer(tmp_path, said):
+    chat = [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": said}]
+    assert bad_row(tmp_path, {"messages": chat}) == "an answer in a sentence, which cannot be compared"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "5 cubic metres per second",
+        "x = 5 or x = 6",
+        "3 hours 20 minutes",
+        "$5 \\text{ if it is so}$",
+        "dark red",
+        "(3, 4)",
+    ],
+)
+def test_answers_of_several_words_are_no_sentence(answer):
+    assert not is_sentence(answer)

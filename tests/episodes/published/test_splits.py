@@ -40,6 +40,9 @@ def counts(found) -> dict[str, dict[str, int]]:
         ("data.eval.jsonl", "test"),
         ("train/test_of_letters.jsonl", "test"),
         ("train_val.jsonl", "train"),
+        ("development.jsonl", "validation"),
+        ("devtest.jsonl", "test"),
+        ("holdout/rows.jsonl", "test"),
         ("trainable_devices.jsonl", None),
         ("latest.jsonl", None),
         ("contest/rows.jsonl", None),
@@ -138,3 +141,19 @@ def test_shares_that_leave_nothing_give_train_everything():
     config = ReadConfig(train=0.7, validation=0.1, seed=3)
     assert [config.deal(group, ["train", "validation", "test"]) for group in groups] == list(map(config.split, groups))
     assert {config.deal(group, ["train", "test"]) for group in groups} == {"train", "test"}
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda split: {"split": split},
+        lambda split: {"Split": split.title()},
+        lambda split: {"data_split": split},
+        lambda split: {"metadata": {"split": split, "source": "x"}},
+    ],
+)
+def test_the_split_is_a_column_that_the_first_row_lacks(tmp_path, column):
+    published = [row for split in ("train", "val", "testmini") for row in rows(split, 8, **column(split))]
+    write_lines(tmp_path / "set" / "rows.jsonl", {"problem": "none ?", "answer": "3"}, *published)
+    found = counts(read(tmp_path / "set", train=0.5, validation=0.2)[1])
+    assert found == {"train": {"none": 1, "train": 8}, "validation": {"val": 8}, "test": {"testmini": 8}}

@@ -141,3 +141,34 @@ def test_mutated_rows_are_episodes_or_counted_and_nothing_is_raised(tmp_path, mo
         for episode in found[split].values():
             assert "".join(part for part in question_parts(episode) if isinstance(part, str)).strip()
             assert is_formatted(find_task("geometry").target(episode))
+
+
+def test_an_array_is_read_by_any_name_of_its_file(tmp_path):
+    rows = [{"problem": f"{number}?", "answer": "3"} for number in range(3)]
+    (tmp_path / "lines.jsonl").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    (tmp_path / "one_line.jsonl").write_text(json.dumps(rows))
+    report, _ = read(tmp_path)
+    assert (report.rows, report.kept) == (6, 6)
+
+
+def test_text_behind_an_array_is_reported(tmp_path):
+    rows = json.dumps([{"problem": "Q?", "answer": "3"}])
+    (tmp_path / "a.json").write_text(rows + rows)
+    (tmp_path / "b.json").write_text(rows + "\n\n")
+    report, _ = read(tmp_path)
+    assert report.kept == 2 and [(each.file, each.row) for each in report.problems] == [("a.json", 2)]
+
+
+def test_a_first_line_that_is_a_list_costs_no_other_line(tmp_path):
+    write_lines(tmp_path / "a.jsonl", [1], {"problem": "Q?", "answer": "3"})
+    report, _ = read(tmp_path)
+    assert report.bad == {"a row without columns": 1} and report.kept == 1
+
+
+@pytest.mark.parametrize("kind", [pyarrow.float32(), pyarrow.float64()])
+def test_numbers_are_written_as_they_were_meant(tmp_path, kind):
+    numbers = pyarrow.array([0.1, 2.5, 1e-7, 3.0, 16777216.0], kind)
+    table = pyarrow.table({"problem": [f"{number}?" for number in range(5)], "answer": numbers})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    _, found = read_all(tmp_path)
+    assert [float(row.answer) for row in found.values()] == [0.1, 2.5, 1e-7, 3.0, 16777216.0]
