@@ -19,10 +19,9 @@ from m2io_jax.models.tokenizer import TextCodec, load_tokenizer
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch
 from m2io_jax.sampling.constraints import Constraints
-from m2io_jax.sampling.rollouts import Sampler
-from m2io_jax.sampling.sampler import SamplingConfig
+from m2io_jax.sampling.sampler import Sampler, SamplingConfig
 from m2io_jax.tasks import find_task
-from m2io_jax.training.programs import Program, Stopwatch
+from m2io_jax.training.programs import Program, TimedRunner
 
 PARTS = ("encode", "prefill", "decode")
 STOP = 2047  # the stop token of a constrained workload: none of the tokenizer's text
@@ -42,7 +41,7 @@ def measure(of: Workload, repeats: int, temperature: float = 1.0, grammar: Gramm
     prompts = place_batch(stack_prompts([row.prompt for row in of.rows]), mesh)
     repeats_timed: list[dict[str, float]] = []
     for repeat in range(2 + repeats):
-        run, key = Stopwatch(), jax.random.key(repeat)
+        run, key = TimedRunner(), jax.random.key(repeat)
         pictures = run(encode, params, prompts)
         prefilled = run(prefill, params, prompts, pictures)
         rollouts = run(decode, params, prompts, prefilled, key, constraint)

@@ -19,19 +19,18 @@ import jax
 
 from benchmarks.workloads import Workload, names, workload
 from m2io_jax.parallel.mesh import make_mesh
-from m2io_jax.training.grpo import GRPO
+from m2io_jax.rl.grpo import GRPO
 from m2io_jax.training.run import host_memory_gb
-from m2io_jax.training.state import begin
 
 PARTS = ("encode", "prefill", "decode", "reference", "update")
 
 
 def measure(of: Workload, steps: int) -> dict[str, float]:
-    """Runs the step of `training/grpo.py` on the workload's prompts."""
+    """Runs the step of `rl/grpo.py` on the workload's prompts."""
     compiled = Compilations()
     mesh = make_mesh(of.config.mesh)
     grpo = GRPO(of.config, of.policy, mesh)
-    state, rows = begin(grpo.begin, grpo.optimizer, mesh), itertools.cycle(of.rows)
+    state, rows = grpo.init_state(of.policy.params), itertools.cycle(of.rows)
     seconds, metrics = [], []
     for step in range(2 + steps):
         began = time.perf_counter()

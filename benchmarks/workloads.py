@@ -1,4 +1,4 @@
-"""The workloads of workloads.yaml as what `training/grpo.py` runs on."""
+"""The workloads of workloads.yaml as what `rl/grpo.py` runs on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from m2io_jax.models.inserter import Inserter
 from m2io_jax.models.policy import Policy
 from m2io_jax.models.preprocessing import preprocess
 from m2io_jax.models.sizes import Computation, ModelConfig, SpecialTokens, TextConfig, VisionConfig
-from m2io_jax.training.grpo import GRPORow
+from m2io_jax.rl.grpo import GRPORow
 
 FILE = Path(__file__).with_name("workloads.yaml")
 NO_TOKEN = -1  # the stop token's id: none that is sampled

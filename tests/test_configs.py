@@ -27,7 +27,7 @@ from m2io_jax.episodes.making import make_episodes
 from m2io_jax.errors import UserError
 from m2io_jax.models.sizes import SIZES, model_config
 from m2io_jax.parallel.mesh import make_mesh
-from m2io_jax.rl.schedules import kl_weight
+from m2io_jax.rl.kl import kl_coefficient
 from m2io_jax.tasks import TASKS, find_task
 from m2io_jax.training import checks, run
 from m2io_jax.training.metrics import read_metrics
@@ -118,8 +118,8 @@ def test_makes_a_step(name, episodes, programs, tmp_path):
 def test_othink_mr1_has_the_papers_schedule(name, least, most):
     config = load_config(CONFIGS[name])
     settings = config.grpo
-    bounds = dict(least=settings.kl_beta_min, most=settings.kl_beta, turn=settings.kl_turn)
-    found = [kl_weight(settings.kl_schedule, share, **bounds) for share in (0, 0.15, 0.3, 0.65, 1)]
+    bounds = dict(low=settings.kl_beta_min, high=settings.kl_beta, turn=settings.kl_turn)
+    found = [kl_coefficient(settings.kl_schedule, share, **bounds) for share in (0, 0.15, 0.3, 0.65, 1)]
     middle = (least + most) / 2
     assert found == pytest.approx([middle, (middle + least) / 2, least, middle, most], abs=1e-12)
     assert config.rewards == {"accuracy": 1.0, "format": 1.0}

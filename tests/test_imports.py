@@ -20,9 +20,9 @@ FORBIDDEN = {
     "tasks": {"corpus", "retrieval", "models", "sampling", "rl", "training", "evaluation", "serving", "config"},
     "models": {"corpus", "retrieval", "episodes", "tasks", "sampling", "rl", "training", "evaluation", "serving"},
     "sampling": {"corpus", "retrieval", "episodes", "tasks", "rl", "training", "evaluation", "serving"},
-    "rl": {"corpus", "retrieval", "episodes", "tasks", "models", "sampling", "training", "evaluation", "serving"},
+    "rl": {"corpus", "retrieval", "planning", "evaluation", "serving", "sweeps"},
     "parallel": {"corpus", "retrieval", "episodes", "tasks", "models", "rl", "training", "evaluation", "serving"},
-    "training": {"corpus", "retrieval", "planning", "evaluation", "serving", "sweeps"},
+    "training": {"corpus", "retrieval", "rl", "planning", "evaluation", "serving", "sweeps"},
     "planning": {"corpus", "retrieval", "evaluation", "serving", "sweeps"},
     "evaluation": {"serving", "sweeps"},
 }
@@ -83,6 +83,13 @@ def test_imports_run_one_way(folder):
         if part(other) in FORBIDDEN[folder] | ON_TOP
     }
     assert not wrong
+
+
+@pytest.mark.parametrize("module", ["kl", "advantages", "losses"])
+def test_the_formulas_of_rl_are_functions_of_arrays(module):
+    known = modules()
+    found = {part(other) for other in imports(known[f"m2io_jax.rl.{module}"], known)}
+    assert found <= {"config", "rl"}
 
 
 def test_every_forbidden_name_is_a_part_of_the_package():

@@ -53,20 +53,20 @@ class GRPOConfig(Section):
         sapo_temperatures: `sapo` alone: of tokens with advantages above 0, and of the others.
         advantage: what a reward is compared with (`rl/advantages.py`).
         scale_rewards: `group` alone: divide by the group's standard deviation.
-        loss_aggregation: how tokens are weighed (`rl/aggregation.py`). By default as in the loss's paper: `token_mean`
+        loss_aggregation: how tokens are weighed (`rl/losses.py`). By default as in the loss's paper: `token_mean`
             for `cispo`, `sequence_mean` for the others.
         kl_beta: weight of the KL to the frozen reference, the largest where it changes. 0: no reference is kept.
         kl_schedule, kl_beta_min, kl_turn: how the weight changes over the run, the least it gets, and the share of the
-            run after which `grpo_d` turns (`rl/schedules.py`).
+            run after which `grpo_d` turns (`rl/kl.py`).
         kl_estimator: of the KL (`rl/kl.py`).
         entropy_coef: weight of the entropy bonus.
         entropy_target, entropy_delta, entropy_coef_max: with a target (nats a token) the weight only starts there, and
-            each step moves it by the second, up to the third (`rl/entropy.py`).
+            each step moves it by the second, up to the third (`rl/kl.py`).
         rollout_correction: weigh tokens by the trainer's probability over the sampler's, with large weights truncated
-            or weights out of bounds masked (`rl/importance.py`). `none`: the trust region is around the sampler.
+            or weights out of bounds masked (`rl/losses.py`). `none`: the trust region is around the sampler.
         rollout_weight_min, rollout_weight_max: these bounds; `truncate` knows the second alone.
         overlong_penalty, overlong_buffer: what a completion of full length loses of its reward, and how many tokens
-            before that it begins to (`rl/overlong.py`).
+            before that it begins to (`rl/rewards.py`).
         overlong_filter: learn nothing from completions that were cut off.
         updates_per_rollout: updates on the same rollouts.
     """

@@ -24,11 +24,10 @@ from m2io_jax.parallel.exchange import gathered, is_first
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch, row_ways
 from m2io_jax.progress import Progress
+from m2io_jax.rl.rewards import score_completions
 from m2io_jax.sampling.constraints import Constraint, Constraints
-from m2io_jax.sampling.rollouts import Sampler, completion_ids
-from m2io_jax.sampling.sampler import SamplingConfig
+from m2io_jax.sampling.sampler import Sampler, SamplingConfig, completion_ids
 from m2io_jax.tasks.task import Task
-from m2io_jax.training.scoring import score_completions
 
 T = TypeVar("T")
 

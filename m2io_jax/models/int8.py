@@ -29,6 +29,10 @@ class QuantizedKernel:
     def __getitem__(self, all_of_it) -> "QuantizedKernel":
         return self  # as `kernel[...]` reads a float one
 
+    def matmul(self, x: Float[Array, "rows inputs"]) -> Float[Array, "rows outputs"]:
+        """Compute `x @ kernel` in the dtype of `x`."""
+        return (x @ self.values.astype(x.dtype)) * self.scales.astype(x.dtype)
+
 
 def quantized(params: nnx.State) -> nnx.State:
     """The parameters with every kernel of the blocks in eight bits: a quarter of float32's memory, half of bfloat16's.
@@ -67,10 +71,3 @@ def quantizer(mesh: Mesh) -> Callable[[nnx.State], nnx.State]:
         return placed(shapes, param_shardings(shapes, mesh))
 
     return run
-
-
-def product(x: Float[Array, "rows inputs"], kernel) -> Float[Array, "rows outputs"]:
-    """`x @ kernel`, in the type of `x`, of a float kernel or a quantized one."""
-    if isinstance(kernel, QuantizedKernel):
-        return (x @ kernel.values.astype(x.dtype)) * kernel.scales.astype(x.dtype)
-    return x @ kernel.astype(x.dtype)

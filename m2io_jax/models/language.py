@@ -58,7 +58,8 @@ class DecoderBlock(nnx.Module):
         """`attend(q, k, v)` returns what the heads read. Also returns this block's new keys and values."""
         y, sizes = self.norm1(x), dict(heads=self.kv_heads, dim=self.head_dim)
         q = rearrange(self.q(y), "rows time (heads share dim) -> rows heads share time dim", **sizes)
-        k, v = (rearrange(f(y), "rows time (heads dim) -> rows heads time dim", **sizes) for f in (self.k, self.v))
+        k = rearrange(self.k(y), "rows time (heads dim) -> rows heads time dim", **sizes)
+        v = rearrange(self.v(y), "rows time (heads dim) -> rows heads time dim", **sizes)
         q, k = rotate(q, rotation), rotate(k, rotation)
         q, k, v = spread(q, QUERIES), spread(k, KEYS), spread(v, KEYS)
         x = x + self.o(rearrange(attend(q, k, v), "rows heads share time dim -> rows time (heads share dim)"))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from m2io_jax.models.int8 import product
+from m2io_jax.models.int8 import QuantizedKernel
 
 
 def weight(
@@ -49,7 +49,8 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
         # two-dimensional on purpose: on CPU, XLA takes twice as long for the gradient of the three-dimensional product
         flat = x.reshape(-1, x.shape[-1])
-        y = product(flat, self.kernel[...])
+        kernel = self.kernel[...]
+        y = kernel.matmul(flat) if isinstance(kernel, QuantizedKernel) else flat @ kernel.astype(flat.dtype)
         if self.adapter is not None:
             y = y + self.adapter(flat)
         y = y.reshape(*x.shape[:-1], -1)

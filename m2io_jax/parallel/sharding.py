@@ -191,6 +191,11 @@ def placed(shapes: T, shardings: Any) -> T:
     return jax.tree.map(one, shapes, shardings)
 
 
+def shapes_of(tree: T) -> T:
+    """Return the shapes, dtypes and shardings of a tree of arrays; of shapes, the same shapes."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
 def are_shapes(tree: Any) -> bool:
     """Whether a tree of weights is one of `jax.ShapeDtypeStruct`s: what is planned, not run."""
     return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))

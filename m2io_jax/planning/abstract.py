@@ -16,7 +16,8 @@ from m2io_jax.models.sizes import Computation, LoraConfig, ModelConfig
 from m2io_jax.models.weights import declared
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.topologies import Topology
-from m2io_jax.training.run import OBJECTIVES, weight_type
+from m2io_jax.training.run import weight_type
+from m2io_jax.training.trainer import Trainer, trainer_class
 
 
 def as_on_tpu(config: RunConfig) -> RunConfig:
@@ -53,9 +54,9 @@ def abstract_policy(config: RunConfig) -> Policy:
     return Policy(model, nnx.from_flat_state([(path, stored(path, param)) for path, param in flat]), None)
 
 
-def abstract_objective(config: RunConfig, mesh: Mesh | AbstractMesh):
-    """The run's trainer, with shapes for weights. Its `compile` takes `state.abstract_state` for the state."""
-    return OBJECTIVES[config.objective](config, abstract_policy(config), mesh)
+def abstract_trainer(config: RunConfig, mesh: Mesh | AbstractMesh) -> Trainer:
+    """Return the run's trainer with shapes for weights. Its `compile` takes its `abstract_state()`."""
+    return trainer_class(config.objective)(config, abstract_policy(config), mesh)
 
 
 def topology_mesh(config: RunConfig, topology: Topology) -> Mesh:

@@ -93,7 +93,7 @@ def program_flops(config: RunConfig, model: ModelConfig, trained: Mapping[str, s
         return prompt.forward
     if name == "decode":
         return text.forward - prompt.forward
-    if name in ("reference", "own", "clean"):
+    if name in ("reference", "old", "clean"):
         return text.forward + (0.0 if encoded_before else pictures.forward)
     if name == "values":
         return text.forward - text.logits + (0.0 if encoded_before else pictures.forward)

@@ -16,12 +16,11 @@ from m2io_jax.config import RunConfig
 from m2io_jax.errors import UserError
 from m2io_jax.parallel.sharding import by_axes
 from m2io_jax.parallel.topologies import Topology
-from m2io_jax.planning.abstract import abstract_objective, as_on_tpu, model_of, topology_mesh
+from m2io_jax.planning.abstract import abstract_trainer, as_on_tpu, model_of, topology_mesh
 from m2io_jax.planning.collectives import bytes_sent
 from m2io_jax.planning.estimate import BYTES, Estimate, decode_bytes, estimate, program_flops
 from m2io_jax.planning.hlo import read_program
-from m2io_jax.training.programs import Ahead
-from m2io_jax.training.state import abstract_state
+from m2io_jax.training.programs import AOTCompiler
 
 GIB = 2**30
 # As libtpu says it: "Used 48.00G of 15.75G hbm", or "HLO temporaries (16.76G) exceeds available HBM", in which, to go
@@ -85,11 +84,11 @@ def plan(
     """
     config = as_on_tpu(config)
     mesh = topology_mesh(config, topology)
-    objective = abstract_objective(config, mesh)
-    state = objective.state(abstract_state)
-    run = _Run(config, topology, mesh, objective, state, said, all_programs)
+    trainer = abstract_trainer(config, mesh)
+    state = trainer.abstract_state()
+    run = _Run(config, topology, mesh, trainer, state, said, all_programs)
     with suppress(DoesNotFit), _nothing_kept():
-        objective.compile(state, run)
+        trainer.compile(state, run)
     if run.refused:  # where one program did not fit meanwhile, that was told in its place
         raise run.refused
     return run.planned
@@ -111,16 +110,16 @@ def _keep_programs(kept: bool) -> None:
     compilation_cache.reset_cache()  # JAX asks once, at its first compilation
 
 
-class _Run(Ahead):
+class _Run(AOTCompiler):
     """Compiles a run's programs, and notes what each needs."""
 
-    def __init__(self, config: RunConfig, topology: Topology, mesh: Mesh, objective, state, said, all_programs: bool):
+    def __init__(self, config: RunConfig, topology: Topology, mesh: Mesh, trainer, state, said, all_programs: bool):
         super().__init__(mesh)
         self.config, self.topology, self.mesh, self.said = config, topology, mesh, said
         self.model, self.planned, self.all_programs = model_of(config), [], all_programs
         self.refused: UserError | None = None
-        self.trained = _trained_towers(objective.begin)
-        self.held = jax.tree.leaves((state, objective.frozen, objective.reference))
+        self.trained = _trained_towers(trainer.trained)
+        self.held = jax.tree.leaves((state, trainer.frozen, trainer.reference))
 
     def compile(self, name: str, function: Callable, *arguments: Any) -> jax.stages.Compiled:
         if not (self.all_programs or all(one.fits for one in self.planned)):

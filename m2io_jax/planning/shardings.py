@@ -20,10 +20,9 @@ from m2io_jax.models.sizes import ModelConfig
 from m2io_jax.parallel.mesh import abstract_mesh
 from m2io_jax.parallel.sharding import by_axes, placed_batch
 from m2io_jax.parallel.topologies import find_topology
-from m2io_jax.planning.abstract import abstract_objective, as_on_tpu, model_of
+from m2io_jax.planning.abstract import abstract_trainer, as_on_tpu, model_of
 from m2io_jax.planning.plan import bytes_on_device
 from m2io_jax.training.stages import load_stages
-from m2io_jax.training.state import abstract_state
 
 LARGEST = 30  # rows of a part that are drawn; the small ones are added up
 
@@ -49,15 +48,15 @@ def arrays_of(config: RunConfig, mesh: jax.sharding.AbstractMesh) -> list[Lying]
         UserError: the rows of a batch do not divide over the mesh.
     """
     config = as_on_tpu(config)
-    objective = abstract_objective(config, mesh)
-    state = objective.state(abstract_state)
+    trainer = abstract_trainer(config, mesh)
+    state = trainer.abstract_state()
     optimizer = {"state": state.opt_state, "step": state.step}
-    parts = {"trained": state.params, "frozen": objective.frozen, "optimizer": optimizer}
+    parts = {"trained": state.params, "frozen": trainer.frozen, "optimizer": optimizer}
     if config.objective == "ppo":
         parts["critic"] = {"params": state.critic.params, "state": state.critic.opt_state, "step": state.critic.step}
     if config.objective != "supervised":
         kept = {id(leaf) for leaf in jax.tree.leaves(parts)}
-        own = [(path, leaf) for path, leaf in _named(objective.reference) if id(leaf) not in kept]
+        own = [(path, leaf) for path, leaf in _named(trainer.reference) if id(leaf) not in kept]
         parts |= {"reference": dict(own), "cache": caches(config, model_of(config), mesh)}
     encoder = PromptEncoder(model_of(config), None, config.batch)
     parts["batch"] = placed_batch(stack_prompts([encoder.blank()] * config.prompts_a_step), mesh)

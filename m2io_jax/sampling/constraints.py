@@ -187,20 +187,23 @@ def begin(rows: int, group: int) -> Place:
     return Place(jnp.zeros((rows, group), jnp.int32), jnp.zeros((rows, group), jnp.uint32))
 
 
-def allowed(by: Constraint, at: Place, left: Int[Array, ""]) -> Bool[Array, "rows group vocab"]:
-    """The tokens that may be drawn, where `left` tokens may follow."""
-    automaton, after, labels = by.automaton, by.automaton.after[at.state], by.automaton.labels[at.state]
-    free = by.limits.labels[:, None] & ~at.used
+def allowed_tokens(
+    constraint: Constraint, place: Place, remaining: Int[Array, ""]
+) -> Bool[Array, "rows group vocab"]:
+    """Return which tokens may come next, where at most `remaining` more may follow them."""
+    automaton, state = constraint.automaton, place.state
+    after, labels = automaton.after[state], automaton.labels[state]
+    unused = constraint.limits.labels[:, None] & ~place.used
     return (
         (after >= 0)
-        & (labels & ~free[..., None] == 0)
-        & (automaton.slots[at.state] <= by.limits.slots[:, None, None])
-        & (automaton.to_end[at.state] <= left)
+        & (labels & ~unused[..., None] == 0)
+        & (automaton.slots[state] <= constraint.limits.slots[:, None, None])
+        & (automaton.to_end[state] <= remaining)
     )
 
 
-def advance(by: Constraint, at: Place, token: Int[Array, "rows group"]) -> Place:
-    """Where completions stand after a token that was allowed; those that have stopped stay where they are."""
-    after = by.automaton.after[at.state, token]
-    used = at.used | by.automaton.labels[at.state, token]
-    return Place(jnp.where(after >= 0, after, at.state).astype(at.state.dtype), used)
+def advance(constraint: Constraint, place: Place, token: Int[Array, "rows group"]) -> Place:
+    """Return the places after an allowed token; completions that have stopped stay where they are."""
+    after = constraint.automaton.after[place.state, token]
+    used = place.used | constraint.automaton.labels[place.state, token]
+    return Place(jnp.where(after >= 0, after, place.state).astype(place.state.dtype), used)

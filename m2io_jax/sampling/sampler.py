@@ -1,17 +1,26 @@
-"""Sampling: a prompt's pictures are encoded once, the prompt prefilled once, and its G completions share its cache."""
+"""Sampling: a prompt's images are encoded once, the prompt prefilled once, and its G completions share its KV cache.
 
+`Sampler` maps the three parts over a mesh; `prefill` and `decode` are what each device runs.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.inserter import NEVER, Inserter, token_log_probs
 from m2io_jax.models.language import KeysValues
-from m2io_jax.sampling.constraints import Constraint, Place, advance, allowed, begin
+from m2io_jax.parallel.exchange import local_rows
+from m2io_jax.parallel.mesh import on_mesh
+from m2io_jax.parallel.sharding import COPIES, RULES, batch_sharding, gathered_weights
+from m2io_jax.sampling.constraints import Constraint, Place, advance, allowed_tokens, begin
 
 CACHE = 64  # tokens of a completion's first cache
 Cache = KeysValues | tuple[KeysValues, ...]  # of all layers, or one a layer (`LanguageModel.for_decoding`)
@@ -19,14 +28,14 @@ Cache = KeysValues | tuple[KeysValues, ...]  # of all layers, or one a layer (`L
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Static settings of a decode loop.
+    """Static settings of the decode loop.
 
     Attributes:
-        temperatures: one a completion of the group; 0 decodes greedily. A group may mix them.
-        max_length: longest completion, in tokens, stop token included.
-        top_k: draw from this many likeliest tokens; 0 from all.
-        top_p: draw from the fewest likeliest tokens that have this probability together (arXiv 1904.09751).
-        min_p: draw from tokens with at least this share of the likeliest's probability (arXiv 2407.01082).
+        temperatures: one for each completion of a group; 0 decodes greedily. A group may mix them.
+        max_length: the longest completion, in tokens, stop token included.
+        top_k: sample from this many likeliest tokens; 0: from all.
+        top_p: sample from the fewest likeliest tokens that have this probability together (arXiv 1904.09751).
+        min_p: sample from tokens with at least this share of the likeliest's probability (arXiv 2407.01082).
     """
 
     temperatures: tuple[float, ...]
@@ -43,10 +52,10 @@ class SamplingConfig:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Rollouts:
-    """Sampled completions. `log_probs` are the policy's own at each row's temperature (at 1 where it was 0).
+    """Sampled completions and their log-probs under the policy, at each row's temperature (at 1 where it is 0).
 
-    They are those before the grammar, `top_k`, `top_p` and `min_p`, of which the trainer knows nothing: its ratio
-    stays 1, and what it learns from are samples of a narrower distribution than the policy's.
+    The log-probs are those before the grammar, `top_k`, `top_p` and `min_p`, so that the trainer's ratio is 1 on
+    policy; the samples themselves are of a narrower distribution.
     """
 
     completions: Completions
@@ -56,15 +65,15 @@ class Rollouts:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DecodeState:
-    """State of the decode loop.
+    """The state of the decode loop.
 
     Attributes:
-        step: how many tokens each row has.
-        tokens, log_probs: what has been sampled, padded.
-        alive: rows that have not sampled the stop token.
+        step: number of tokens that each row has.
+        tokens, log_probs: what was sampled so far, padded.
+        alive: rows that have not sampled a stop token.
         lengths: tokens of each row, stop token included.
-        cache: keys and values of the completions' tokens.
-        place: where completions stand in the grammar, where there is one.
+        cache: KV cache of the completions' tokens.
+        place: position of each completion in the grammar; None without a constraint.
     """
 
     step: Int[Array, ""]
@@ -79,10 +88,82 @@ class DecodeState:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Prefilled:
-    """Prompts that have been read: their cache, and the logits of the token that follows them."""
+    """Prefilled prompts: their KV cache, and the logits of the token that follows each."""
 
     cache: KeysValues
     logits: Float[Array, "rows 1 vocab"]
+
+
+# Where a program's arrays lie on the mesh: whole on every device, or with their rows spread over it.
+SPREAD = RULES["batch"]
+WHOLE, ROWS = PartitionSpec(), PartitionSpec(SPREAD)
+PREFILLED = Prefilled(KeysValues(PartitionSpec(None, SPREAD), PartitionSpec(None, SPREAD)), ROWS)
+
+
+class Sampler:
+    """The sampler on a mesh, in the three parts that a step is timed by: `encode`, `prefill`, `decode`.
+
+    Where every device has the whole model, or gathers it, rows are mapped over all devices and each shard's decode loop
+    stops on its own. Where weights stay split over devices, all rows decode in step until the last is done.
+
+    Args:
+        constrained: every batch comes with a `Constraint`.
+        gather: weights that `fsdp` splits are gathered once before completions are decoded, in this dtype; None: for
+            every token.
+    """
+
+    def __init__(
+        self,
+        structure: nnx.GraphDef,
+        sampling: SamplingConfig,
+        mesh: Mesh,
+        *,
+        constrained: bool = False,
+        gather: str | None = None,
+    ):
+        def encode(params, prompts: PromptBatch) -> jax.Array:
+            return nnx.merge(structure, params).encode_pictures(prompts)
+
+        def read(params, prompts: PromptBatch, pictures: jax.Array) -> Prefilled:
+            return prefill(nnx.merge(structure, params), prompts, pictures)
+
+        def draw(params, prompts: PromptBatch, prefilled: Prefilled, key, constraint: Constraint | None) -> Rollouts:
+            return decode(nnx.merge(structure, params), prompts, prefilled, sampling, key=key, constraint=constraint)
+
+        self.encode = _on_rows(encode, mesh, (WHOLE, ROWS), ROWS)
+        self.prefill = _on_rows(read, mesh, (WHOLE, ROWS, ROWS), PREFILLED)
+        by = Constraint(WHOLE, ROWS) if constrained else ROWS
+        self.decode = _on_rows(draw, mesh, (WHOLE, ROWS, PREFILLED, WHOLE, by), ROWS, gather)
+
+    def __call__(self, params, prompts: PromptBatch, key, constraint: Constraint | None = None) -> Rollouts:
+        prefilled = self.prefill(params, prompts, self.encode(params, prompts))
+        return self.decode(params, prompts, prefilled, key, constraint)
+
+
+def _on_rows(function: Callable, mesh: Mesh, takes, gives, gather: str | None = None) -> Callable:
+    """`function(params, *of_rows)`, compiled for the mesh; a device's own rows at a time where it has all weights."""
+    whole = COPIES if gather is None else SPREAD  # the axes along which `function` finds nothing split
+    # Mapping those axes alone and leaving the others to the compiler aborts XLA (jaxlib of jax 0.10.2).
+    if all(size == 1 or axis in whole for axis, size in mesh.shape.items()):
+        on_rows = jax.shard_map(function, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False)
+    else:
+        on_rows = function
+
+    def program(params, *of_rows):
+        return on_rows(params if gather is None else gathered_weights(_floats_as(gather, params)), *of_rows)
+
+    return jax.jit(on_mesh(mesh, program), out_shardings=batch_sharding(mesh) if gives is ROWS else None)
+
+
+def _floats_as(dtype: str, params: nnx.State) -> nnx.State:
+    """The weights in the dtype that they are computed with; integers stay."""
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
+
+
+def completion_ids(completions: Completions) -> list[list[list[int]]]:
+    """The tokens of each completion that lies with this process, padding left out."""
+    tokens, mask = local_rows(completions.tokens), local_rows(completions.mask)
+    return [[ids[keep].tolist() for ids, keep in zip(*group, strict=True)] for group in zip(tokens, mask, strict=True)]
 
 
 def sample(
@@ -93,7 +174,7 @@ def sample(
     key: Key[Array, ""],
     constraint: Constraint | None = None,
 ) -> Rollouts:
-    """Samples `config.group` completions of every prompt: pictures encoded, prompts read, completions decoded.
+    """Sample `config.group` completions of every prompt: encode images, prefill prompts, decode completions.
 
     What a row gets depends on `key`, its prompt's seed and its place in the group: not on the rest of the batch.
     """
@@ -102,7 +183,7 @@ def sample(
 
 
 def prefill(model: Inserter, prompts: PromptBatch, pictures: Float[Array, "rows media size"]) -> Prefilled:
-    """Reads every prompt once; `pictures` are their encoded pictures."""
+    """Prefill every prompt once, given its encoded images."""
     positions = prompts.positions.transpose(1, 0, 2)
     hidden, cache = model.language.prefill(model.embed_prompt(prompts, pictures), positions)
     last = jnp.take_along_axis(hidden, prompts.mask.sum(1)[:, None, None] - 1, axis=1)
@@ -118,23 +199,21 @@ def decode(
     key: Key[Array, ""],
     constraint: Constraint | None = None,
 ) -> Rollouts:
-    """Samples the completions, token by token, until the last has stopped. With a constraint each keeps to it."""
+    """Decode the completions token by token until every one has stopped; with a constraint, each keeps to it.
+
+    A completion stops at a stop token or at `config.max_length`. The KV cache grows by doubling: one loop a size.
+    """
     rows, group = prompts.rows, config.group
     special = model.config.special
-    places = jnp.arange(group)
-    row_keys = jax.vmap(lambda seed: jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, seed)))(places))(
-        prompts.seeds
-    )
-    first_logits = jnp.broadcast_to(prefilled.logits, (rows, group, model.config.text.vocab_size))
-
     weights, prompt_cache = model.language.for_decoding(prefilled.cache)
+    row_keys = completion_keys(key, prompts.seeds, group)
 
-    def draw(state: DecodeState, logits) -> DecodeState:
+    def append_token(state: DecodeState, logits) -> DecodeState:
         keys = jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, state.step)))(row_keys)
-        may, place = None, None
+        mask, place = None, None
         if constraint is not None:
-            may = allowed(constraint, state.place, config.max_length - 1 - state.step)
-        token, log_prob = sample_token(logits, keys, config, may)
+            mask = allowed_tokens(constraint, state.place, config.max_length - 1 - state.step)
+        token, log_prob = sample_token(logits, keys, config, mask)
         if constraint is not None:
             place = advance(constraint, state.place, token)
         token = jnp.where(state.alive, token, special.pad)
@@ -149,53 +228,61 @@ def decode(
             place=place,
         )
 
-    def unfinished(until: int, state: DecodeState):
-        return (state.step < until) & jnp.any(state.alive)
+    def cond_fn(size: int, state: DecodeState):
+        return (state.step < size) & jnp.any(state.alive)
 
-    def extend(state: DecodeState) -> DecodeState:
+    def step_fn(state: DecodeState) -> DecodeState:
         written = state.step - 1
         token = jax.lax.dynamic_index_in_dim(state.tokens, written, axis=2, keepdims=False)
         position = jnp.broadcast_to(prompts.next_position[None, :, None] + written, (3, rows, group))
         hidden, cache = model.language.decode(
             model.language.embed(token), position, weights, prompt_cache, prompts.mask, state.cache, written
         )
-        return draw(replace(state, cache=cache), model.next_token_logits(hidden))
+        return append_token(replace(state, cache=cache), model.next_token_logits(hidden))
 
-    place = begin(rows, group) if constraint is not None else None
-    state = draw(replace(_empty_state(model, prompts, config, prompt_cache), place=place), first_logits)
+    first_logits = jnp.broadcast_to(prefilled.logits, (rows, group, model.config.text.vocab_size))
+    state = append_token(_initial_state(model, prompts, config, prompt_cache, constraint), first_logits)
     for size in cache_sizes(config.max_length):
-        state = jax.lax.while_loop(partial(unfinished, size), extend, replace(state, cache=_grown(state.cache, size)))
+        state = replace(state, cache=_grow(state.cache, size))
+        state = jax.lax.while_loop(partial(cond_fn, size), step_fn, state)
     mask = jnp.arange(config.max_length) < state.lengths[..., None]
     return Rollouts(Completions(state.tokens, mask), state.log_probs)
+
+
+def completion_keys(key: Key[Array, ""], seeds: Int[Array, " rows"], group: int) -> Key[Array, "rows group"]:
+    """Derive a key for each completion from its prompt's seed and its place in the group, so that what is sampled for
+    a row does not depend on the rest of the batch."""
+    places = jnp.arange(group)
+    return jax.vmap(lambda seed: jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, seed)))(places))(seeds)
 
 
 def sample_token(
     logits: Float[Array, "rows group vocab"],
     keys: Key[Array, "rows group"],
     config: SamplingConfig,
-    may: Bool[Array, "rows group vocab"] | None = None,
+    allowed_mask: Bool[Array, "rows group vocab"] | None = None,
 ) -> tuple[Int[Array, "rows group"], Float[Array, "rows group"]]:
-    """One token a row of those that it `may` be, and its log-probability at the row's temperature (1 where greedy)."""
+    """Sample one allowed token a row; return it and its log-prob at the row's temperature (1 where greedy)."""
     temperatures = np.array(config.temperatures, np.float32)
     scaled = logits / np.where(temperatures > 0, temperatures, 1.0)[:, None]
-    scores = open_to = scaled if may is None else jnp.where(may, scaled, NEVER)
+    scores = allowed = scaled if allowed_mask is None else jnp.where(allowed_mask, scaled, NEVER)
     if temperatures.any():  # the largest of logits with Gumbel noise is a draw from their softmax
         noise = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:])))(keys)
-        scores = jnp.where((temperatures > 0)[:, None], likely(open_to, config) + noise, open_to)
+        scores = jnp.where((temperatures > 0)[:, None], filter_top_k_top_p_min_p(allowed, config) + noise, allowed)
     token = first_largest(scores)
     log_prob, _ = token_log_probs(scaled, token)
     return token, log_prob
 
 
 def first_largest(values: Float[Array, "... size"]) -> Int[Array, "..."]:
-    """`argmax` over the last axis, by two reductions that XLA vectorises on CPU, where its own took 15% of decoding."""
+    """Compute `argmax` over the last axis by two reductions, which XLA vectorises on CPU (`argmax` was 15% of it)."""
     size = values.shape[-1]
     at_peak = values == jnp.max(values, axis=-1, keepdims=True)
     return jnp.min(jnp.where(at_peak, jnp.arange(size, dtype=jnp.int32), size - 1), axis=-1)
 
 
-def likely(logits: Float[Array, "... vocab"], config: SamplingConfig) -> Float[Array, "... vocab"]:
-    """The logits, without those that `top_k`, `top_p` or `min_p` leave out. The likeliest token always stays."""
+def filter_top_k_top_p_min_p(logits: Float[Array, "... vocab"], config: SamplingConfig) -> Float[Array, "... vocab"]:
+    """Mask the logits that `top_k`, `top_p` or `min_p` leave out; the likeliest token always stays."""
     if config.top_k:
         least = jax.lax.top_k(logits, min(config.top_k, logits.shape[-1]))[0][..., -1:]
         logits = jnp.where(logits < least, NEVER, logits)
@@ -212,24 +299,26 @@ def likely(logits: Float[Array, "... vocab"], config: SamplingConfig) -> Float[A
 
 
 def cache_sizes(longest: int) -> list[int]:
-    """Lengths of the cache, each with a loop of its own: no more than twice a completion's length is ever read."""
+    """Return the sizes of the KV cache, each with a loop of its own: at most twice a completion's length is read."""
     sizes = [CACHE]
     while sizes[-1] < longest:
         sizes.append(2 * sizes[-1])
     return [*sizes[:-1], longest]
 
 
-def _grown(cache: Cache, size: int) -> Cache:
+def _grow(cache: Cache, size: int) -> Cache:
     def longer(x):
         return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, size - x.shape[-2]), (0, 0)])
 
     return jax.tree.map(longer, cache)
 
 
-def _empty_state(model: Inserter, prompts: PromptBatch, config: SamplingConfig, prompt_cache: Cache) -> DecodeState:
+def _initial_state(
+    model: Inserter, prompts: PromptBatch, config: SamplingConfig, prompt_cache: Cache, constraint: Constraint | None
+) -> DecodeState:
     shape = (prompts.rows, config.group, config.max_length)
 
-    def none_yet(x):
+    def empty(x):
         *lead, _, dim = x.shape
         return jnp.zeros((*lead, config.group, 0, dim), x.dtype)
 
@@ -239,6 +328,6 @@ def _empty_state(model: Inserter, prompts: PromptBatch, config: SamplingConfig, 
         log_probs=jnp.zeros(shape, jnp.float32),
         alive=jnp.ones(shape[:2], bool),
         lengths=jnp.zeros(shape[:2], jnp.int32),
-        cache=jax.tree.map(none_yet, prompt_cache),
-        place=None,
+        cache=jax.tree.map(empty, prompt_cache),
+        place=None if constraint is None else begin(prompts.rows, config.group),
     )

@@ -1,4 +1,4 @@
-"""What is told before a run begins; nothing of it needs weights, so that of stages all are looked at first."""
+"""Validate a run before it starts. Needs no weights, so every stage is checked up front."""
 
 from pathlib import Path
 
@@ -6,15 +6,14 @@ import jax
 from jax.sharding import Mesh
 
 from m2io_jax.config import RunConfig
-from m2io_jax.errors import UserError, nearest
+from m2io_jax.errors import UserError
 from m2io_jax.parallel.exchange import seen_by_all, wait_for_all
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import require_even
 from m2io_jax.tasks import find_task
 from m2io_jax.training.checkpoints import require_reachable
-from m2io_jax.training.data_side import require_suited
-from m2io_jax.training.group_sampler import the_grammar
 from m2io_jax.training.logging.run_log import require_libraries
+from m2io_jax.training.trainer import trainer_class
 
 
 def check(config: RunConfig) -> None:
@@ -26,25 +25,9 @@ def check(config: RunConfig) -> None:
     """
     for task in config.episodes if isinstance(config.episodes, dict) else config.tasks:
         config.episodes_of(find_task(task).name)
-    if config.objective != "supervised":
-        _require_rewards(config)
-        require_suited(config)
-        if config.rollout.constrained:
-            the_grammar(config)
+    trainer_class(config.objective).validate(config)
     require_libraries(config.logging)
     require_reachable(config.checkpoints)
-
-
-def _require_rewards(config: RunConfig) -> None:
-    """Raises UserError where a reward part that has a weight is none of the tasks', or none of theirs has one."""
-    parts = {name for task, weight in config.tasks.items() if weight for name in find_task(task).rewards}
-    weighed = {name for name, weight in config.rewards.items() if weight}
-    if not parts & weighed:
-        mend = f"give one of these a weight: {', '.join(sorted(parts))}"
-        raise UserError("No reward part of the chosen tasks has a weight.", where="rewards", mend=mend)
-    for name in sorted(weighed - parts):
-        what = f"`rewards.{name}` has a weight, but none of the chosen tasks has that part: nothing would read it."
-        raise UserError(what, where="rewards", mend=nearest(name, parts, "rewards."))
 
 
 def suited_mesh(config: RunConfig) -> Mesh:

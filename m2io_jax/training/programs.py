@@ -1,5 +1,6 @@
-"""A step's programs. What a step does is written once, for two: `Ahead` compiles its programs before the first step, so
-that a step is a step and a run bounded by time is trained; `Stopwatch` runs them."""
+"""The jitted programs of a step. A step's code is written once and serves two runners: `AOTCompiler` compiles its
+programs before the first step (ahead-of-time compilation), so that a run bounded by time spends it on training;
+`TimedRunner` runs and times them."""
 
 import time
 from collections.abc import Callable
@@ -13,30 +14,30 @@ from m2io_jax.parallel.mesh import compiler_options
 
 
 class Program:
-    """A jitted function, to be compiled for the arguments that it gets in every step.
+    """A jitted function that every step calls with arguments of the same shapes.
 
     Attributes:
-        name: of which there is one in a run.
-        part: of a step's time, that it counts to.
-        function: jitted; once compiled, what was.
+        name: unique within a run.
+        timing_key: name under `timing_s/` that its time counts to.
+        function: the jitted function; after compilation, the compiled one.
     """
 
-    def __init__(self, name: str, function: Callable, part: str | None = None):
-        self.name, self.part, self.function = name, part or name, function
+    def __init__(self, name: str, function: Callable, timing_key: str | None = None):
+        self.name, self.timing_key, self.function = name, timing_key or name, function
 
     def __call__(self, *arguments: Any) -> Any:
         return self.function(*arguments)
 
 
-class Ahead:
-    """Compiles programs for the arguments they will get (arrays, or shapes with shardings), each once.
+class AOTCompiler:
+    """Compiles programs ahead of time for the arguments they will get (arrays, or shapes with shardings), each once.
 
     Attributes:
-        seconds: that each took, by name.
-        programs: all that was compiled, by name.
+        seconds: compilation time by program name.
+        programs: everything that was compiled, by name.
 
     Args:
-        mesh: that they run on.
+        mesh: the devices that the programs run on.
     """
 
     def __init__(self, mesh: Mesh):
@@ -45,7 +46,7 @@ class Ahead:
         self.programs: dict[str, jax.stages.Compiled] = {}
 
     def __call__(self, program: Program, *arguments: Any) -> Any:
-        """Shapes and places of what the program returns."""
+        """Compile a program and return the shapes and shardings of its results."""
         if program.name not in self.programs:
             program.function = self.programs[program.name] = self.compile(program.name, program.function, *arguments)
         compiled = self.programs[program.name]
@@ -56,23 +57,24 @@ class Ahead:
         )
 
     def compile(self, name: str, function: Callable, *arguments: Any) -> jax.stages.Compiled:
+        """Lower and compile a jitted function."""
         began = time.perf_counter()
         compiled = function.lower(*arguments).compile(self._options or None)
         self.seconds[name] = time.perf_counter() - began
         return compiled
 
     @staticmethod
-    def together(*jobs: Callable[[], Any]) -> list[Any]:
-        """What the jobs return, which need nothing of each other: in threads, for the compiler lets go of Python."""
+    def run_jobs(*jobs: Callable[[], Any]) -> list[Any]:
+        """Run independent jobs in threads (XLA releases the GIL) and return their results."""
         with ThreadPoolExecutor(len(jobs)) as pool:
             return [future.result() for future in [pool.submit(job) for job in jobs]]
 
 
-class Stopwatch:
-    """Runs programs, and waits for each.
+class TimedRunner:
+    """Runs programs, waits for each and adds up their time.
 
     Attributes:
-        seconds: of each part of a step, as `timing_s/PART`.
+        seconds: of each part of a step, as `timing_s/KEY`.
     """
 
     def __init__(self):
@@ -80,22 +82,22 @@ class Stopwatch:
         self._last = time.perf_counter()
 
     def __call__(self, program: Program, *arguments: Any) -> Any:
-        """What the program returns."""
+        """Run a program and return its results."""
         result = jax.block_until_ready(program(*arguments))
-        self.lap(program.part)
+        self.lap(program.timing_key)
         return result
 
     @staticmethod
-    def together(*jobs: Callable[[], Any]) -> list[Any]:
-        """What the jobs return, which need nothing of each other: one after another."""
+    def run_jobs(*jobs: Callable[[], Any]) -> list[Any]:
+        """Run independent jobs one after another and return their results."""
         return [job() for job in jobs]
 
-    def lap(self, part: str) -> None:
-        """All time since the last lap was the part's."""
+    def lap(self, key: str) -> None:
+        """Count all time since the last lap to `timing_s/KEY`."""
         now = time.perf_counter()
-        key = f"timing_s/{part}"
+        key = f"timing_s/{key}"
         self.seconds[key] = self.seconds.get(key, 0.0) + now - self._last
         self._last = now
 
 
-Runner = Ahead | Stopwatch
+Runner = AOTCompiler | TimedRunner

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax import nnx
 
 from m2io_jax.config import RunConfig, require_resumable
 from m2io_jax.episodes.dataset import EpisodeSource, open_episodes
@@ -16,7 +17,8 @@ from m2io_jax.models.policy import fingerprint
 from m2io_jax.parallel.exchange import gathered, is_first, wait_for_all
 from m2io_jax.progress import fraction_done
 from m2io_jax.training.checkpoints import Checkpoints
-from m2io_jax.training.state import TrainState, abstract_state, begin
+from m2io_jax.training.state import TrainState
+from m2io_jax.training.trainer import Trainer
 
 
 class Saves:
@@ -33,53 +35,55 @@ class Saves:
         self,
         config: RunConfig,
         checkpoints: Checkpoints,
-        objective,
+        trainer: Trainer,
         rows: RowIterator,
         begun_with: Mapping[str, Any],
     ):
-        self.config, self._checkpoints, self._objective, self._rows = config, checkpoints, objective, rows
+        self.config, self._checkpoints, self._trainer, self._rows = config, checkpoints, trainer, rows
         self._begun_with, self.best = begun_with, BestBy(config)
 
     def save(self, step: int, state: TrainState, elapsed: float) -> None:
         """Begins to write everything that makes the next step."""
-        objective, data = self._objective, self._rows.get_state() | {"dropped": dropped_by_all(self._rows)}
-        extra = {"resume_key": self.config.resume_key(), "seconds": elapsed, "memory": objective.memory, "data": data}
+        carried, data = self._trainer.state_dict(), self._rows.get_state() | {"dropped": dropped_by_all(self._rows)}
+        extra = {"resume_key": self.config.resume_key(), "seconds": elapsed, "memory": carried.values, "data": data}
         given = (step, state, extra | self._begun_with)
-        self._checkpoints.save(*given, rollouts=objective.rollouts(), measured=self.best.take())
+        self._checkpoints.save(*given, rollouts=carried.arrays, measured=self.best.take())
 
     def wait(self) -> None:
         """Returns when what was saved last is complete."""
         self._checkpoints.wait()
 
-    def resume(self) -> tuple[TrainState, float]:
-        """The newest checkpoint's state, with the data where it stood, and the seconds so far; the objective's
-        beginning, where there is none.
+    def resume(self, params: nnx.State) -> tuple[TrainState, float]:
+        """Restore the newest checkpoint: trainer, data and state; where there is none, begin with these weights.
+
+        Returns:
+            The state, and the seconds trained so far.
 
         Raises:
             UserError: it is of a run with other settings, from other weights or on other episodes; or it cannot be
                 read.
         """
-        checkpoints, objective, rows = self._checkpoints, self._objective, self._rows
+        checkpoints, trainer, rows = self._checkpoints, self._trainer, self._rows
         newest = gathered(checkpoints.latest())[0]
         if newest is None:
-            return objective.state(begin), 0.0
+            return trainer.init_state(params), 0.0
         saved = checkpoints.extra(newest)
         require_resumable(saved["resume_key"], self.config)
         if progress_of(self.config, newest, saved["seconds"]) < 1:
             self._require_unchanged(saved)
-        state, extra = checkpoints.restore(newest, objective.state(abstract_state))
+        state, extra = checkpoints.restore(newest, trainer.abstract_state())
         # What all dropped together is counted on by one of them, however many they are now.
         rows.set_state(extra["data"] if is_first() else extra["data"] | {"dropped": {}})
-        objective.memory |= extra.get("memory", {})  # there was none before objectives remembered
-        if (kept := objective.rollouts()) is not None:
-            objective.restore_rollouts(checkpoints.rollouts(newest, kept))
+        carried = trainer.state_dict()
+        arrays = None if carried.arrays is None else checkpoints.rollouts(newest, carried.arrays)
+        trainer.load_state_dict(carried.values | extra.get("memory", {}), arrays)  # old checkpoints have no memory
         return state, extra["seconds"]
 
     def _require_unchanged(self, saved: Mapping[str, Any]) -> None:
         """Raises UserError: what a run reads again when it goes on is not what it was. Older checkpoints do not say."""
         config, mend = self.config, "put them back, or give another directory with run=..."
         # What is not trained, and the reference, are loaded from there again.
-        goes_by_start = self._objective.reference is not None or bool(jax.tree.leaves(self._objective.frozen))
+        goes_by_start = self._trainer.reference is not None or bool(jax.tree.leaves(self._trainer.frozen))
         if goes_by_start and saved.get("start", now := self._begun_with["start"]) != now:
             what = "The weights that the run started from have changed since, and it goes by them still."
             raise UserError(what, where=config.init, mend=mend)

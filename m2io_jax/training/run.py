@@ -35,19 +35,15 @@ from m2io_jax.progress import Progress
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.checks import check, require_shared, suited_mesh
 from m2io_jax.training.claim import claimed, note
-from m2io_jax.training.grpo import GRPO
 from m2io_jax.training.logging.run_log import RunLog
 from m2io_jax.training.optimizer import learning_rate
-from m2io_jax.training.ppo import PPO
-from m2io_jax.training.programs import Ahead
+from m2io_jax.training.programs import AOTCompiler
 from m2io_jax.training.resuming import Saves, dropped_by_all, fingerprints, open_sources, progress_of
-from m2io_jax.training.state import TrainState, begin
+from m2io_jax.training.state import TrainState, join
 from m2io_jax.training.stopping import StopSignals
-from m2io_jax.training.supervised import Supervised
-from m2io_jax.training.trained import join
+from m2io_jax.training.trainer import Trainer, trainer_class
 
-OBJECTIVES = {"supervised": Supervised, "grpo": GRPO, "ppo": PPO}
-SHOWN = {
+PROGRESS_METRICS = {
     "supervised": {"loss": "loss", "grad_norm": "grad norm"},
     "grpo": {
         "reward": "reward",
@@ -57,7 +53,7 @@ SHOWN = {
         "completions/mean_length": "tokens",
     },
 }
-SHOWN["ppo"] = SHOWN["grpo"]
+PROGRESS_METRICS["ppo"] = PROGRESS_METRICS["grpo"]
 
 
 @dataclass(frozen=True)
@@ -100,24 +96,24 @@ def train(config: RunConfig) -> Finished:
 def _trained(config: RunConfig) -> Finished:
     """The run's end, but for the policy on disk."""
     begun_with = fingerprints(config)  # before anything is read, for files may be exchanged meanwhile
-    policy, objective, rows = set_up(config)
+    policy, trainer, rows = set_up(config)
     with (
         StopSignals() as stop,
         Checkpoints(config.checkpoints, config.checkpoint) as checkpoints,
         RunLog(config) as log,
     ):
-        saves = Saves(config, checkpoints, objective, rows, begun_with)
-        state, elapsed = saves.resume()
-        policy, objective.begin = policy.with_params(nnx.State({})), None  # the state has a copy of its own
+        saves = Saves(config, checkpoints, trainer, rows, begun_with)
+        state, elapsed = saves.resume(policy.params)
+        policy = policy.with_params(nnx.State({}))  # frees the initial weights: the state has a copy
         log.truncate_after(int(state.step))
         if is_first():
             note(config)
         already = progress_of(config, int(state.step), elapsed) >= 1
         if not already:
             say("compiling the programs of a step, which may take minutes the first time")
-            announce(objective.compile(state, Ahead(objective.mesh)))
-        state, elapsed = run_steps(config, objective, state, rows, saves, log, elapsed, stop)
-    trained = policy.with_params(join(state.params, objective.frozen))
+            announce(trainer.compile(state, AOTCompiler(trainer.mesh)))
+        state, elapsed = run_steps(config, trainer, state, rows, saves, log, elapsed, stop)
+    trained = policy.with_params(join(state.params, trainer.frozen))
     return Finished(trained, config.run, int(state.step), elapsed, already)
 
 
@@ -128,33 +124,33 @@ def trace(config: RunConfig, folder: Path, steps: int = 3) -> Path:
         UserError: as `train`.
     """
     check(config)
-    _, objective, rows = set_up(config)
-    state, key = objective.state(begin), jax.random.key(config.seed)
-    objective.begin = None
-    announce(objective.compile(state, Ahead(objective.mesh)))
-    state, _ = objective.step(state, rows, learning_rate=0.0, progress=0.0, key=key)
+    policy, trainer, rows = set_up(config)
+    state, key = trainer.init_state(policy.params), jax.random.key(config.seed)
+    del policy
+    announce(trainer.compile(state, AOTCompiler(trainer.mesh)))
+    state, _ = trainer.step(state, rows, learning_rate=0.0, progress=0.0, key=key)
     with jax.profiler.trace(str(folder)):
         for step in range(steps):
             with jax.profiler.StepTraceAnnotation("step", step_num=step):
-                state, _ = objective.step(state, rows, learning_rate=0.0, progress=0.0, key=key)
+                state, _ = trainer.step(state, rows, learning_rate=0.0, progress=0.0, key=key)
         jax.block_until_ready(state)
     return folder
 
 
-def set_up(config: RunConfig):
-    """The policy to start from, the objective, and the rows of a run."""
+def set_up(config: RunConfig) -> tuple[Policy, Trainer, RowIterator]:
+    """Return the policy to start from, the trainer, and the rows of a run."""
     sources, mesh = open_sources(config), suited_mesh(config)
     start = load_policy(config.init, size=config.model, seed=config.seed, mesh=mesh, dtype=weight_type(config))
     policy = prepared(start, config)
     wait_for_all(f"weights of {config.run}")  # what first joins processes gives up on one that comes 30 s later
-    objective = OBJECTIVES[config.objective](config, policy, mesh)
+    trainer = trainer_class(config.objective)(config, policy, mesh)
     rows = episode_pipeline(
-        [Portion(source, partial(objective.row, tasks=tasks), sum(tasks.values())) for source, tasks in sources],
+        [Portion(source, partial(trainer.row, tasks=tasks), sum(tasks.values())) for source, tasks in sources],
         seed=config.seed,
         batch_of=config.prompts_a_step,
         shard=(jax.process_index(), jax.process_count()),
     )
-    return policy, objective, rows
+    return policy, trainer, rows
 
 
 def weight_type(config: RunConfig) -> WeightType:
@@ -184,7 +180,7 @@ def prepared(policy: Policy, config: RunConfig) -> Policy:
 
 def run_steps(
     config: RunConfig,
-    objective,
+    trainer: Trainer,
     state: TrainState,
     rows: RowIterator,
     saves: Saves,
@@ -200,7 +196,7 @@ def run_steps(
     """
     step, begun_at, clock, saving, unlogged = int(state.step), elapsed, time.perf_counter(), {}, None
     key = jax.random.key(config.seed)
-    title, shown = f"{config.name} ({config.objective})", SHOWN[config.objective]
+    title, shown = f"{config.name} ({config.objective})", PROGRESS_METRICS[config.objective]
     budget = dict(steps=config.steps, seconds=config.seconds, done_steps=step, done_seconds=elapsed)
     with Progress(title, shown=shown, quiet=not is_first(), **budget) as progress:
         while True:
@@ -210,7 +206,7 @@ def run_steps(
                 break
             began = time.perf_counter()
             rates = dict(learning_rate=learning_rate(config.optimizer, share), progress=share)
-            state, metrics = objective.step(state, rows, **rates, key=jax.random.fold_in(key, step))
+            state, metrics = trainer.step(state, rows, **rates, key=jax.random.fold_in(key, step))
             step += 1
             now = time.perf_counter()
             elapsed = begun_at + now - clock
@@ -221,7 +217,7 @@ def run_steps(
             if unlogged is None:
                 log.write(step, metrics)
             if log.wants_samples(step):
-                log.show(step, objective.samples(config.logging.samples))
+                log.show(step, trainer.samples(config.logging.samples))
             progress.update(step, metrics)
             if failure := not_finite(config, step, metrics):
                 saves.wait()  # all processes end here alike: the one being written is whole

@@ -1,9 +1,10 @@
 """Supervised training: the negative log-likelihood of target completions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +21,21 @@ from m2io_jax.errors import RowError
 from m2io_jax.models.inputs import Completions, PromptBatch
 from m2io_jax.models.policy import Policy
 from m2io_jax.parallel.mesh import on_mesh
-from m2io_jax.parallel.sharding import local_count, param_shardings, place, place_batch, placed_batch
+from m2io_jax.parallel.sharding import local_count, param_shardings, place, place_batch, placed_batch, shapes_of
 from m2io_jax.tasks import find_task
 from m2io_jax.tasks.task import choose
 from m2io_jax.training.logging.samples import SampledGroup
 from m2io_jax.training.optimizer import make_optimizer
-from m2io_jax.training.programs import Ahead, Program
-from m2io_jax.training.state import TrainState, gradient_step, state_shardings
-from m2io_jax.training.trained import split
+from m2io_jax.training.programs import AOTCompiler, Program
+from m2io_jax.training.state import (
+    TrainState,
+    abstract_state,
+    gradient_step,
+    new_state,
+    split_trained,
+    state_shardings,
+)
+from m2io_jax.training.trainer import TrainerState
 
 
 @dataclass(frozen=True)
@@ -39,32 +47,46 @@ class SupervisedRow:
 
 
 class Supervised:
-    """Trains on the completions that tasks teach from the episodes' labels."""
+    """The supervised trainer (a `training.trainer.Trainer`): the target completions of tasks, from episodes' labels."""
+
+    reference = None
 
     def __init__(self, config: RunConfig, policy: Policy, mesh: Mesh):
         self.config, self.mesh = config, mesh
         self.encoder = PromptEncoder(policy.config, policy.codec, config.batch)
-        self.memory = {}  # a step leaves nothing to the next beside the state
-        self.reference = None  # nothing is compared with the policy that it began with
         self.optimizer = make_optimizer(config.optimizer)
-        self.begin, self.frozen = split(place(policy.params, param_shardings(policy.params, mesh)), config)
-        shardings = state_shardings(self.begin, self.optimizer, mesh)
+        initial, self.frozen = split_trained(place(policy.params, param_shardings(policy.params, mesh)), config)
+        self.trained = shapes_of(initial)
+        shardings = state_shardings(initial, self.optimizer, mesh)
         update = partial(supervised_update, policy.structure, self.optimizer, config)
         update = jax.jit(on_mesh(mesh, update), donate_argnums=0, out_shardings=(shardings, None))
         self._update = Program("update", update)
 
-    def state(self, make: Callable) -> TrainState:
-        """What a step takes and returns; `make` is `state.begin`, or `state.abstract_state` for shapes alone."""
-        return make(self.begin, self.optimizer, self.mesh)
+    @staticmethod
+    def validate(config: RunConfig) -> None:
+        """Every task can be taught where it has something to teach; nothing else to check."""
 
-    def rollouts(self) -> None:
-        """Nothing that later steps learn from."""
+    def init_state(self, params: nnx.State) -> TrainState:
+        """Return the state of step 0 from the policy's weights."""
+        trained, _ = split_trained(place(params, param_shardings(params, self.mesh)), self.config)
+        return new_state(trained, self.optimizer, self.mesh)
+
+    def abstract_state(self) -> TrainState:
+        """Return the shapes and shardings of what `init_state` returns."""
+        return abstract_state(self.trained, self.optimizer, self.mesh)
+
+    def state_dict(self) -> TrainerState:
+        """Return nothing: a step leaves nothing to the next beside the `TrainState`."""
+        return TrainerState({})
+
+    def load_state_dict(self, values: Mapping[str, Any], arrays: Any) -> None:
+        """Restore nothing."""
 
     def row(self, episode: Episode, random: np.random.Generator, tasks: Mapping[str, float]) -> SupervisedRow:
-        """Prepares one example of one of the `tasks`, drawn by weight, in the data pipeline.
+        """Prepare one example of one of the `tasks`, drawn by weight.
 
         Raises:
-            RowError: it does not fit the static shapes, or the task has nothing to teach with it.
+            RowError: if it does not fit the static shapes, or the task has nothing to teach with it.
         """
         task = find_task(choose(tasks, random))
         target = task.target(episode)
@@ -73,15 +95,15 @@ class Supervised:
         prompt = self.encoder.row(task.prompt(episode), episode.candidates, seed=int(random.integers(2**31)))
         return SupervisedRow(prompt, self.encoder.completion(target))
 
-    def compile(self, state: TrainState, ahead: Ahead) -> dict[str, float]:
-        """Compiles the update, before the first step; returns its seconds by name."""
+    def compile(self, state: TrainState, compiler: AOTCompiler) -> dict[str, float]:
+        """Compile the update ahead of time; return its seconds by name."""
         batch = self.config.batch
         rows = local_count(batch.prompts)
         prompts = stack_prompts([self.encoder.blank()] * rows)
         targets = stack_completions([[[]]] * rows, batch.completion_length, 0)
         given = placed_batch((prompts, targets), self.mesh)
-        ahead(self._update, state, self.frozen, *given, 0.0)
-        return ahead.seconds
+        compiler(self._update, state, self.frozen, *given, 0.0)
+        return compiler.seconds
 
     def step(
         self,

@@ -16,7 +16,7 @@ from m2io_jax.episodes.batching import stack_prompts
 from m2io_jax.models.policy import structure_of
 from m2io_jax.models.sizes import Computation
 from m2io_jax.sampling.sampler import SamplingConfig, sample
-from m2io_jax.training.trained import split, stored
+from m2io_jax.training.state import split_trained, to_compute_dtype
 
 
 @cache
@@ -109,14 +109,14 @@ def test_weights_that_are_not_trained_give_the_same_when_they_are_stored_rounded
     bf16 = Computation(dtype="bfloat16")
     (value, (log_probs, _)), _ = value_and_gradients(bf16)
     run = RunConfig(name="a", objective="grpo", steps=1, computation={"dtype": "bfloat16"})
-    (same, (again, _)), _ = value_and_gradients(bf16, stored(small_params(), run))
+    (same, (again, _)), _ = value_and_gradients(bf16, to_compute_dtype(small_params(), run))
     assert same == value
     np.testing.assert_array_equal(again, log_probs)
 
 
 def test_what_is_trained_stays_float32():
     run = RunConfig(name="a", objective="grpo", steps=1, computation={"dtype": "bfloat16"}, freeze=(r"vision\..*",))
-    trained, frozen = split(small_params(), run)
+    trained, frozen = split_trained(small_params(), run)
     assert {leaf.dtype for leaf in jax.tree.leaves(trained)} == {jnp.dtype("float32")}
     assert {leaf.dtype for leaf in jax.tree.leaves(frozen)} == {jnp.dtype("bfloat16")}
 

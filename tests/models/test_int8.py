@@ -7,7 +7,7 @@ from flax import nnx
 from small_model import log_probs, mixed_rows, random_completions, rollouts, small_params
 
 from m2io_jax.episodes.batching import stack_prompts
-from m2io_jax.models.int8 import QuantizedKernel, product, quantized
+from m2io_jax.models.int8 import QuantizedKernel, quantized
 from m2io_jax.sampling.sampler import SamplingConfig
 
 
@@ -38,14 +38,14 @@ def test_a_product_is_that_of_the_dequantized_kernel():
     x, values = random.normal(size=(5, 7)), random.integers(-127, 128, (7, 3))
     scales = random.uniform(0.01, 0.1, (1, 3))
     kernel = QuantizedKernel(jnp.asarray(values, jnp.int8), jnp.asarray(scales, jnp.float32))
-    ours = product(jnp.asarray(x, jnp.float32), kernel)
+    ours = kernel.matmul(jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(ours, x @ (values * scales), rtol=1e-5, atol=1e-5)
 
 
 def test_a_kernel_of_zeros_stays_zero():
     params = nnx.from_flat_state([(("blocks", "q", "kernel"), nnx.Param(jnp.zeros((2, 3, 4))))])
     kernel = flat(quantized(params))["blocks", "q", "kernel"].get_value()
-    assert not product(jnp.ones((1, 3)), jax.tree.map(lambda x: x[0], kernel)).any()
+    assert not jax.tree.map(lambda x: x[0], kernel).matmul(jnp.ones((1, 3))).any()
 
 
 def test_sampler_and_scoring_read_the_same_quantized_model():

@@ -23,9 +23,8 @@ from m2io_jax.models.sizes import LoraConfig
 from m2io_jax.models.weights import declared
 from m2io_jax.training.optimizer import make_optimizer
 from m2io_jax.training.run import prepared
-from m2io_jax.training.state import TrainState
+from m2io_jax.training.state import TrainState, join, split_trained
 from m2io_jax.training.supervised import supervised_update
-from m2io_jax.training.trained import join, split
 
 # Modules of both towers; in Qwen2-VL the vision tower has others.
 TARGETS = (r"language\.blocks\.(q|v|mlp\.down)", r"vision\.(blocks\.qkv|merger\.fc1)")
@@ -74,7 +73,7 @@ def test_a_step_changes_the_adapters_alone():
     family = FAMILIES[0]
     policy, settings = adapted(family), dict(rank=LORA.rank, alpha=LORA.alpha, targets=LORA.targets)
     run = RunConfig(name="lora", objective="supervised", steps=1, lora=settings)
-    trained, frozen = split(policy.params, run)
+    trained, frozen = split_trained(policy.params, run)
     assert all(is_adapter(path) for path, _ in nnx.to_flat_state(trained))
     assert not any(is_adapter(path) for path, _ in nnx.to_flat_state(frozen))
     optimizer = make_optimizer(run.optimizer)
@@ -94,14 +93,14 @@ def test_a_step_changes_the_adapters_alone():
 
 def test_freezing_by_name():
     run = RunConfig(name="freeze", objective="supervised", steps=1, freeze=(r"vision\..*", r"language\.embedding"))
-    trained, frozen = split(params(FAMILIES[0]), run)
+    trained, frozen = split_trained(params(FAMILIES[0]), run)
     assert {path[0] for path, _ in nnx.to_flat_state(trained)} == {"language"}
     assert ("language", "embedding") in dict(nnx.to_flat_state(frozen))
     assert optax.tree.norm(join(trained, frozen)) == optax.tree.norm(params(FAMILIES[0]))
     with pytest.raises(UserError, match="'vision' names no parameter"):
-        split(params(FAMILIES[0]), run.model_copy(update={"freeze": ("vision",)}))
+        split_trained(params(FAMILIES[0]), run.model_copy(update={"freeze": ("vision",)}))
     with pytest.raises(UserError, match="Nothing is left to train"):
-        split(params(FAMILIES[0]), run.model_copy(update={"freeze": (".*",)}))
+        split_trained(params(FAMILIES[0]), run.model_copy(update={"freeze": (".*",)}))
 
 
 @pytest.mark.parametrize("target", [r"language\.blocks\.query", r"language\.head", r"vision\.patch_embed", "q"])

@@ -11,10 +11,9 @@ from m2io_jax.config import DataConfig, MeshConfig, RunConfig
 from m2io_jax.models import inserter, sizes
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.topologies import find_topology
-from m2io_jax.planning.abstract import abstract_objective, model_of
+from m2io_jax.planning.abstract import abstract_trainer, model_of
 from m2io_jax.planning.estimate import decode_bytes, estimate, program_flops, times_a_step
-from m2io_jax.training.programs import Ahead
-from m2io_jax.training.state import abstract_state
+from m2io_jax.training.programs import AOTCompiler
 
 ROWS, PROMPT, GROUP, TIME = 2, 32, 3, 8
 
@@ -43,7 +42,7 @@ class Enough(Exception):
     """What was asked for has been traced; nothing need be compiled."""
 
 
-class Traced(Ahead):
+class Traced(AOTCompiler):
     """Traces one of the programs that a run would compile."""
 
     def __init__(self, name: str, mesh: Mesh):
@@ -60,9 +59,9 @@ class Traced(Ahead):
 
 def traced(config: RunConfig, program: str):
     mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
-    objective, record = abstract_objective(config, mesh), Traced(program, mesh)
+    objective, record = abstract_trainer(config, mesh), Traced(program, mesh)
     with pytest.raises(Enough):
-        objective.compile(objective.state(abstract_state), record)
+        objective.compile(objective.abstract_state(), record)
     return record.found
 
 

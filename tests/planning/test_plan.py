@@ -27,10 +27,9 @@ from m2io_jax.planning.command import advice, plan_command, short
 from m2io_jax.planning.command import table as plan_table
 from m2io_jax.planning.plan import plan
 from m2io_jax.planning.shardings import arrays_of, shardings_command, table
-from m2io_jax.training.grpo import GRPO
-from m2io_jax.training.programs import Ahead
+from m2io_jax.rl.grpo import GRPO
+from m2io_jax.training.programs import AOTCompiler
 from m2io_jax.training.run import prepared, weight_type
-from m2io_jax.training.state import begin
 
 KEYS = {"program", "topology", "hbm_gib", "hbm_limit_gib", "flops_per_chip", "collective_bytes", "step_s_estimate",
         "fits"}  # fmt: skip
@@ -50,11 +49,17 @@ def config() -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def objective(config):
-    """The trainer with weights."""
+def weights(config):
+    """The policy that the run starts from."""
     start = load_policy("random", size=config.model)
-    weights = jax.tree.map(lambda leaf: leaf.astype(weight_type(config)), start.params)
-    return GRPO(config, prepared(start.with_params(weights), config), make_mesh(config.mesh))
+    params = jax.tree.map(lambda leaf: leaf.astype(weight_type(config)), start.params)
+    return prepared(start.with_params(params), config)
+
+
+@pytest.fixture(scope="module")
+def objective(config, weights):
+    """The trainer with weights."""
+    return GRPO(config, weights, make_mesh(config.mesh))
 
 
 @pytest.fixture(scope="module")
@@ -73,30 +78,30 @@ def planned(config, lowered):
         return lowered[name][1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ahead, "compile", read_and_compile)
+        patch.setattr(AOTCompiler, "compile", read_and_compile)
         patch.setattr(module, "bytes_sent", lambda program, devices: {"all-gather": 100.0 * devices})
         patch.setattr(module, "topology_mesh", lambda config, _: make_mesh(config.mesh))
         patch.setattr(module, "read_program", lambda text: None)
         return plan(config, CUBE, lambda one: None)
 
 
-def test_what_is_planned_are_the_programs_that_run(objective, planned, lowered):
+def test_what_is_planned_are_the_programs_that_run(objective, weights, planned, lowered):
     seen = set()
 
-    class Compared(Ahead):
+    class Compared(AOTCompiler):
         def compile(self, name, function, *arguments):
             text, compiled = lowered[name]
             assert function.lower(*arguments).as_text() == text, name
             seen.add(name)
             return compiled
 
-    objective.compile(begin(objective.begin, objective.optimizer, objective.mesh), Compared(objective.mesh))
+    objective.compile(objective.init_state(weights.params), Compared(objective.mesh))
     assert seen == PROGRAMS
 
 
-def test_a_device_holds_what_the_table_says(config, objective):
+def test_a_device_holds_what_the_table_says(config, objective, weights):
     found = arrays_of(config, abstract_mesh(config.mesh, 8, 1))
-    state = begin(objective.begin, objective.optimizer, objective.mesh)
+    state = objective.init_state(weights.params)
     real = {"trained": state.params, "frozen": objective.frozen, "optimizer": (state.opt_state, state.step)}
     for part, arrays in real.items():
         on_one = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(arrays))
@@ -246,7 +251,7 @@ def test_what_libtpu_says_of_too_large_a_program_is_read(config, monkeypatch, sa
     def refuse(self, name, function, *arguments):
         raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: E1000: {said}.")
 
-    monkeypatch.setattr(Ahead, "compile", refuse)
+    monkeypatch.setattr(AOTCompiler, "compile", refuse)
     monkeypatch.setattr(module, "topology_mesh", lambda config, _: make_mesh(config.mesh))
     heard = []
     found = plan(config, CUBE, heard.append)

@@ -9,10 +9,10 @@ from m2io_jax.rl.advantages import (
     ADVANTAGES,
     batch_std_advantages,
     group_advantages,
+    has_equal_rewards,
     leave_one_out_advantages,
     no_baseline,
     reinforce_baseline_advantages,
-    zero_variance,
 )
 
 
@@ -44,12 +44,12 @@ def test_equal_rewards_give_exactly_nothing(scale, group):
     for reward in (0.0, 0.1, 0.7, 1 / 3, 1.0, -2.3):
         rewards = np.full((2, group), reward, np.float32)
         assert not np.asarray(group_advantages(rewards, scale=scale)).any()
-        assert np.asarray(zero_variance(rewards)).all()
+        assert np.asarray(has_equal_rewards(rewards)).all()
 
 
 def test_zero_variance_names_the_groups():
     rewards = np.array([[0.5, 0.5], [0.5, 0.6], [0.0, 0.0]], np.float32)
-    assert np.asarray(zero_variance(rewards)).tolist() == [True, False, True]
+    assert np.asarray(has_equal_rewards(rewards)).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("scale", [True, False])
@@ -60,7 +60,7 @@ def test_completions_that_were_not_scored_have_no_part_in_their_group(scale):
     alone = np.asarray(group_advantages(rewards[:1, [0, 2, 3, 4]], scale=scale))
     np.testing.assert_allclose(found[0, [0, 2, 3, 4]], alone[0], rtol=1e-6)
     assert found[0, 1] == 0 and not found[1:].any()
-    assert np.asarray(zero_variance(rewards)).tolist() == [False, True, True, True]
+    assert np.asarray(has_equal_rewards(rewards)).tolist() == [False, True, True, True]
     for _ in range(50):
         rewards = random.integers(0, 3, (1, 6)).astype(np.float32)
         kept = random.random(6) < 0.6

@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from paper_sums import slopes
 
-from m2io_jax.rl.gae import explained_variance, generalized_advantages, token_rewards, value_loss, whitened
+from m2io_jax.rl.advantages import explained_variance, generalized_advantages, token_rewards, whiten
+from m2io_jax.rl.ppo import value_loss
 
 ROWS, GROUP, TIME = 4, 3, 7
 close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12)
@@ -50,7 +51,7 @@ def sums(rewards, kl, values, mask, beta, gamma, lam):
 def test_equal_the_papers_sums_on_ragged_completions(gamma, lam):
     for seed in range(3):
         rewards, kl, values, mask = ragged(seed)
-        earned = token_rewards(rewards, kl, mask, kl_beta=0.3)
+        earned = token_rewards(rewards, kl, mask, kl_coef=0.3)
         found, returns = generalized_advantages(earned, values, mask, discount=gamma, gae_lambda=lam)
         expected = sums(rewards, kl, values, mask, 0.3, gamma, lam)
         close(found, expected)
@@ -61,7 +62,7 @@ def test_equal_the_papers_sums_on_ragged_completions(gamma, lam):
 def test_by_hand():
     mask = np.array([[True, True, True, False]])
     # -0.5 * 2, -0.5 * -1, -0.5 * 4 + 3
-    earned = token_rewards(np.array([3.0]), np.array([[2.0, -1.0, 4.0, 9.0]]), mask, kl_beta=0.5)
+    earned = token_rewards(np.array([3.0]), np.array([[2.0, -1.0, 4.0, 9.0]]), mask, kl_coef=0.5)
     close(earned, [[-1.0, 0.5, 1.0, 0.0]])
     # errors: -1 + 0.5 * 4 - 2 = -1; 0.5 + 0.5 * 6 - 4 = -0.5; 1 - 6 = -5
     # advantages: -5; -0.5 + 0.25 * -5 = -1.75; -1 + 0.25 * -1.75 = -1.4375
@@ -74,7 +75,7 @@ def test_by_hand():
 
 def test_lambda_1_is_what_was_earned_less_the_value_and_lambda_0_the_error_of_one_step():
     rewards, kl, values, mask = ragged()
-    earned = np.asarray(token_rewards(rewards, kl, mask, kl_beta=0.2))
+    earned = np.asarray(token_rewards(rewards, kl, mask, kl_coef=0.2))
     values = np.where(mask, values, 0)
     whole, returns = generalized_advantages(earned, values, mask, discount=1.0, gae_lambda=1.0)
     to_go = np.where(mask, np.cumsum(earned[..., ::-1], -1)[..., ::-1], 0)
@@ -86,7 +87,7 @@ def test_lambda_1_is_what_was_earned_less_the_value_and_lambda_0_the_error_of_on
 
 def test_right_values_leave_no_advantage():
     rewards, kl, _, mask = ragged()
-    earned = token_rewards(rewards, kl, mask, kl_beta=0.2)
+    earned = token_rewards(rewards, kl, mask, kl_coef=0.2)
     _, right = generalized_advantages(earned, np.zeros(mask.shape), mask, discount=0.9, gae_lambda=1.0)
     for lam in (0.0, 0.5, 1.0):
         found, returns = generalized_advantages(earned, right, mask, discount=0.9, gae_lambda=lam)
@@ -96,19 +97,19 @@ def test_right_values_leave_no_advantage():
 
 def test_whitened_over_all_tokens_of_the_batch():
     rewards, kl, values, mask = ragged()
-    found = np.asarray(whitened(values, mask))
+    found = np.asarray(whiten(values, mask))
     close(found[mask], (values[mask] - values[mask].mean()) / (values[mask].std() + 1e-6))
     assert not found[~mask].any()
-    assert not np.asarray(whitened(np.full((3, 7), 0.7, np.float32), np.ones((3, 7), bool))).any()
-    assert not np.asarray(whitened(values, mask & False)).any()
+    assert not np.asarray(whiten(np.full((3, 7), 0.7, np.float32), np.ones((3, 7), bool))).any()
+    assert not np.asarray(whiten(values, mask & False)).any()
 
 
 def test_whitened_under_jit_on_eight_devices_the_batch_is_all_of_them():
     random = np.random.default_rng(2)
     advantages, mask = random.normal(size=(16, 2, 5)) * np.arange(1, 17)[:, None, None], random.random((16, 2, 5)) < 0.7
     rows = NamedSharding(jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,)), PartitionSpec("data"))
-    spread = jax.jit(whitened, out_shardings=rows)(*jax.device_put((advantages, mask), rows))
-    close(spread, whitened(advantages, mask))
+    spread = jax.jit(whiten, out_shardings=rows)(*jax.device_put((advantages, mask), rows))
+    close(spread, whiten(advantages, mask))
 
 
 def errors_of(values, old, returns, mask, clip):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2io_jax.rl.importance import importance_ratio, importance_weights
+from m2io_jax.rl.losses import importance_ratio, importance_weights
 
 RATIOS = jnp.array([0.1, 0.5, 0.9, 1.0, 1.9, 2.1, 5.0, 5.1, 400.0])
 BOUNDS = dict(low=0.5, high=5.0)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from m2io_jax.rl.overlong import finished, soft_overlong_penalty
+from m2io_jax.rl.rewards import is_terminated, soft_overlong_penalty
 
 
 def test_with_the_numbers_of_dapo():
@@ -21,5 +21,5 @@ def test_finished_is_who_came_to_the_stop_token_itself():
     tokens = np.array([[5, 2, 2], [5, 6, 7], [5, 6, 2], [2, 0, 0], [5, 6, 2]])
     mask = np.array([[1, 1, 0], [1, 1, 1], [1, 1, 1], [1, 0, 0], [1, 1, 0]], bool)
     # the last one's stop token is padding
-    assert np.asarray(finished(tokens, mask, (2,))).tolist() == [True, False, True, True, False]
-    assert np.asarray(finished(tokens, mask, (2, 7))).tolist() == [True, True, True, True, False]
+    assert np.asarray(is_terminated(tokens, mask, (2,))).tolist() == [True, False, True, True, False]
+    assert np.asarray(is_terminated(tokens, mask, (2, 7))).tolist() == [True, True, True, True, False]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from m2io_jax.rl.selection import signal, strongest
+from m2io_jax.rl.data.buffer import signal, strongest
 
 # spread of each row: 0, 0.5, 0.25, 0.5
 REWARDS = np.array([[1, 1], [0, 1], [0.5, 1], [1, 0]], np.float32)

@@ -16,8 +16,7 @@ from m2io_jax.models.inserter import Inserter
 from m2io_jax.models.policy import BASE
 from m2io_jax.models.tokenizer import TextCodec, load_tokenizer
 from m2io_jax.sampling.constraints import Constraint, compile_grammar, limits
-from m2io_jax.sampling.rollouts import completion_ids
-from m2io_jax.sampling.sampler import SamplingConfig, sample
+from m2io_jax.sampling.sampler import SamplingConfig, completion_ids, sample
 from m2io_jax.tasks.inserter import COMPLETION, CompletionGrammar, parse
 
 ROWS, GROUP, LENGTH = 50, 20, 40

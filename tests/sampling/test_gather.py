@@ -12,8 +12,7 @@ from m2io_jax.episodes.batching import stack_prompts
 from m2io_jax.models.int8 import quantizer
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import param_shardings, place, place_batch
-from m2io_jax.sampling.rollouts import Sampler
-from m2io_jax.sampling.sampler import SamplingConfig
+from m2io_jax.sampling.sampler import Sampler, SamplingConfig
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from small_model import PARTS, SMALL, log_probs, mixed_rows, prompt_row, referen
 
 from m2io_jax.episodes.batching import stack_prompts
 from m2io_jax.models.inputs import Completions
-from m2io_jax.sampling.sampler import SamplingConfig, likely
+from m2io_jax.sampling.sampler import SamplingConfig, filter_top_k_top_p_min_p
 
 CONFIG = SamplingConfig(temperatures=(1.0, 0.7, 0.0, 1.0), max_length=10)
 KEY = 3
@@ -142,7 +142,7 @@ def test_completions_come_as_the_trainer_takes_them(sampled):
 def test_what_may_be_drawn(settings, allowed):
     """Probabilities 0.05, 0.3, 0.15, 0.4, 0.1 (top_k and top_p count from the likeliest)."""
     logits = np.log(np.array([0.05, 0.3, 0.15, 0.4, 0.1], np.float32)) + 7
-    kept = np.asarray(likely(logits, replace(CONFIG, **settings)))
+    kept = np.asarray(filter_top_k_top_p_min_p(logits, replace(CONFIG, **settings)))
     assert np.flatnonzero(kept > -1e29).tolist() == allowed
     np.testing.assert_array_equal(kept[allowed], logits[allowed])
 

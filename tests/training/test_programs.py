@@ -39,7 +39,7 @@ CORRECTED = dict(rollout_correction="truncate", updates_per_rollout=2)
 
 @pytest.mark.parametrize(
     "objective, settings, names",
-    [("supervised", {}, ["update"]), ("grpo", {}, GRPO), ("grpo", CORRECTED, [*GRPO, "own"]),
+    [("supervised", {}, ["update"]), ("grpo", {}, GRPO), ("grpo", CORRECTED, [*GRPO, "old"]),
      pytest.param("ppo", {}, [*GRPO, "values", "advantages", "critic"], marks=pytest.mark.slow)],
     ids=["supervised", "grpo", "corrected", "ppo"],
 )

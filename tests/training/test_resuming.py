@@ -10,6 +10,7 @@ from killed_run import small_run
 from m2io_jax.errors import UserError
 from m2io_jax.training import resuming
 from m2io_jax.training.resuming import Saves, fingerprints
+from m2io_jax.training.trainer import TrainerState
 
 NOW = {"start": "these weights", "episodes": {"inserter": "these episodes"}}
 
@@ -19,10 +20,17 @@ def resumed(episodes, saved: dict):
     config = small_run(str(episodes), "unused", "supervised", 4)
     extra = {"resume_key": config.resume_key(), "seconds": 1.5, "data": {"rows": 7}} | saved
     checkpoints = SimpleNamespace(latest=lambda: 3, extra=lambda step: extra, restore=lambda step, _: ("state", extra))
-    objective = SimpleNamespace(reference=None, frozen=[0.0], memory={}, state=lambda _: None, rollouts=lambda: None)
+    loaded = []
+    trainer = SimpleNamespace(
+        reference=None,
+        frozen=[0.0],
+        abstract_state=lambda: None,
+        state_dict=lambda: TrainerState({}),
+        load_state_dict=lambda *given: loaded.append(given),
+    )
     rows, told = SimpleNamespace(set_state=lambda data: told.append(data)), []
-    assert Saves(config, checkpoints, objective, rows, NOW).resume() == ("state", 1.5)
-    assert told == [{"rows": 7}]
+    assert Saves(config, checkpoints, trainer, rows, NOW).resume("weights") == ("state", 1.5)
+    assert told == [{"rows": 7}] and loaded == [({}, None)]
 
 
 @pytest.mark.parametrize("saved", [{}, {"start": NOW["start"]}, NOW], ids=["oldest", "older", "newest"])

@@ -18,10 +18,10 @@ from m2io_jax.models.policy import Policy
 from m2io_jax.models.sizes import LoraConfig
 from m2io_jax.parallel.mesh import make_mesh, on_mesh
 from m2io_jax.parallel.sharding import batch_sharding, param_shardings, place, place_batch
-from m2io_jax.sampling.rollouts import Sampler
-from m2io_jax.sampling.sampler import SamplingConfig
-from m2io_jax.training.groups import GroupBatch
-from m2io_jax.training.learner import Rates, grpo_update
+from m2io_jax.rl.grpo import grpo_update
+from m2io_jax.rl.learner import Schedules
+from m2io_jax.rl.rollout import GroupBatch
+from m2io_jax.sampling.sampler import Sampler, SamplingConfig
 from m2io_jax.training.optimizer import apply, learning_rate, make_optimizer
 from m2io_jax.training.state import TrainState, gradient_step, state_shardings
 from m2io_jax.training.supervised import supervised_update
@@ -86,8 +86,8 @@ def updates(mesh, config=CONFIG, gather=None, policy=None):
     reference = np.asarray(sampled.log_probs) - 0.1
     rewards, reference = place_batch((rewards, reference), mesh)
     update = compiled(partial(grpo_update, structure, OPTIMIZER, config), batch_sharding(mesh))
-    batch = GroupBatch(prompts, None, sampled, rewards, reference_log_probs=reference)
-    improved = update(state, NOTHING, batch, Rates(RATE, config.grpo.kl_beta))
+    batch = GroupBatch(prompts, None, sampled, rewards, ref_log_probs=reference)
+    improved = update(state, NOTHING, batch, Schedules(RATE, config.grpo.kl_beta))
     return jax.device_get((supervised, sampled, improved))
 
 

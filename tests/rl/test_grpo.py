@@ -14,12 +14,11 @@ from m2io_jax.episodes.batching import stack_prompts
 from m2io_jax.errors import UserError
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import place_batch
-from m2io_jax.training.groups import GroupBatch
-from m2io_jax.training.grpo import GRPO
-from m2io_jax.training.learner import Rates
+from m2io_jax.rl.grpo import GRPO
+from m2io_jax.rl.learner import Schedules
+from m2io_jax.rl.rollout import GroupBatch
 from m2io_jax.training.run import set_up
-from m2io_jax.training.state import begin
-from m2io_jax.training.trained import join
+from m2io_jax.training.state import join
 
 RATE, KEY, TIME = 1e-2, jax.random.key(7), 6
 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
@@ -45,7 +44,7 @@ def started(episodes, **changes):
     config = RunConfig.model_validate(values)
     policy, _, rows = set_up(config.model_copy(update={"mesh": MeshConfig(data=1, tensor=8)}))
     objective = GRPO(config, policy, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
-    state = begin(objective.begin, objective.optimizer, objective.mesh)
+    state = objective.init_state(policy.params)
     taken = islice(rows, config.prompts_a_step)
     return objective, state, [dataclasses.replace(row, task=Odd(row.task)) for row in taken]
 
@@ -71,8 +70,8 @@ def by_parts(objective, state, rows, chosen):
     prompts, rollouts = jax.tree.map(lambda x: x[take], (prompts, rollouts))
     updates = objective.learner.updates[TIME]
     reference = updates.score(objective.reference, prompts, None, rollouts.completions)
-    batch = GroupBatch(prompts, None, rollouts, rewards[take], reference_log_probs=reference)
-    state, *_ = updates.update(state, objective.frozen, batch, Rates(RATE, objective.config.grpo.kl_beta))
+    batch = GroupBatch(prompts, None, rollouts, rewards[take], ref_log_probs=reference)
+    state, *_ = updates.update(state, objective.frozen, batch, Schedules(RATE, objective.config.grpo.kl_beta))
     return jax.device_get(state.params), rewards
 
 

@@ -13,17 +13,18 @@ import yaml
 from m2io_jax.config import GRPOConfig, RunConfig, SingleConfig
 from m2io_jax.models.inputs import Completions
 from m2io_jax.rl.advantages import ADVANTAGES
-from m2io_jax.rl.losses import LOSSES
-from m2io_jax.sampling.sampler import Rollouts
-from m2io_jax.training.objective import (
-    LEAST_RATIO,
-    configured_advantages,
-    configured_kl_weight,
-    configured_loss,
-    configured_objective,
-    remembered,
+from m2io_jax.rl.grpo import (
+    MIN_RATIO,
+    compute_advantages,
+    kl_coef_at,
+    next_entropy_coef,
+    policy_loss,
     sampling_metrics,
 )
+from m2io_jax.rl.learner import Schedules
+from m2io_jax.rl.losses import LOSSES, token_loss
+from m2io_jax.rl.rollout import GroupBatch
+from m2io_jax.sampling.sampler import Rollouts
 
 STOP, ROWS, GROUP, TIME = 2, 2, 3, 5
 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
@@ -47,10 +48,29 @@ def sampled():
     return ours, entropy, rollouts, advantages
 
 
-def objective(settings, log_probs, *rest, **more):
-    given = dict.fromkeys(["own_log_probs", "reference_log_probs", "entropy_coef"])
-    given |= dict(kl_beta=0.0, max_length=TIME, stops=(STOP,)) | more
-    return configured_objective(GRPOConfig(**settings), log_probs, *rest, **given)
+def objective(
+    settings,
+    log_probs,
+    entropy,
+    rollouts,
+    advantages,
+    *,
+    old_log_probs=None,
+    ref_log_probs=None,
+    kl_coef=0.0,
+    entropy_coef=None,
+    shaping=None,
+):
+    config = RunConfig(
+        name="x",
+        objective="grpo",
+        steps=1,
+        grpo=settings | ({"advantage": "none"} if shaping else {}),
+        data={"single": shaping},
+        batch={"completion_length": TIME},
+    )
+    batch = GroupBatch(None, None, rollouts, None, ref_log_probs=ref_log_probs, old_log_probs=old_log_probs)
+    return policy_loss(config, log_probs, entropy, batch, advantages, Schedules(0.0, kl_coef, entropy_coef), (STOP,))
 
 
 def gradient(settings, log_probs, *rest, **more):
@@ -71,7 +91,7 @@ def gradient(settings, log_probs, *rest, **more):
     ids=lambda value: str(value.get("loss", "")),
 )
 def test_a_loss_gets_its_settings(settings, expected):
-    loss = configured_loss(GRPOConfig(**settings))
+    loss = token_loss(GRPOConfig(**settings))
     assert loss.func is LOSSES[settings.get("loss", "clip")] and loss.keywords == expected
 
 
@@ -90,9 +110,9 @@ def test_a_loss_that_takes_no_settings_is_given_none(monkeypatch):
 def test_an_advantage_gets_its_settings():
     rewards = jnp.array([[0.0, 1.0, 5.0], [3.0, 3.5, 3.0]])
     for name, estimate in ADVANTAGES.items():
-        close(configured_advantages(GRPOConfig(advantage=name), rewards), estimate(rewards))
+        close(compute_advantages(GRPOConfig(advantage=name), rewards), estimate(rewards))
     centred = rewards - rewards.mean(1, keepdims=True)
-    close(configured_advantages(GRPOConfig(scale_rewards=False), rewards), centred)
+    close(compute_advantages(GRPOConfig(scale_rewards=False), rewards), centred)
 
 
 def test_without_a_correction_the_trust_region_is_around_the_sampler():
@@ -120,17 +140,17 @@ def test_with_one_it_is_around_the_trainer_and_weights_make_up_for_the_rest(how,
     close(gradient(settings, ours, entropy, rollouts, advantages), -wanted * weights * share)
     # a later update: the trust region and the weights stay where the first one found them
     later = ours + 0.1
-    moved = gradient(settings, later, entropy, rollouts, advantages, own_log_probs=ours)
+    moved = gradient(settings, later, entropy, rollouts, advantages, old_log_probs=ours)
     close(moved, -wanted * weights * share * np.exp(0.1))
 
 
 def test_the_overlong_filter_learns_nothing_from_what_was_cut_off():
     ours, entropy, rollouts, advantages = sampled()
     settings = dict(overlong_filter=True, entropy_coef=0.1, loss_aggregation="token_mean", kl_beta=0.5)
-    more = dict(reference_log_probs=rollouts.log_probs, kl_beta=0.5)
+    more = dict(ref_log_probs=rollouts.log_probs, kl_coef=0.5)
     total, denominator, metrics = objective(settings, ours, entropy, rollouts, advantages, **more)
-    finished = jax.tree.map(lambda x: x[:, :2], (ours, entropy, rollouts, advantages, more["reference_log_probs"]))
-    kept = dict(reference_log_probs=finished[-1], kl_beta=0.5)
+    finished = jax.tree.map(lambda x: x[:, :2], (ours, entropy, rollouts, advantages, more["ref_log_probs"]))
+    kept = dict(ref_log_probs=finished[-1], kl_coef=0.5)
     expected, tokens, _ = objective(settings | {"overlong_filter": False}, *finished[:-1], **kept)
     close(total, expected)
     assert denominator == tokens == 2 + 3 + 5 + 1
@@ -158,20 +178,17 @@ def test_shaped_advantages_weigh_in_every_tokens_loss():
 
 def test_the_kl_weight_follows_its_schedule():
     settings = GRPOConfig(kl_schedule="grpo_d", kl_beta=0.10, kl_beta_min=0.04, kl_turn=0.3)
-    found = [configured_kl_weight(settings, progress) for progress in (0, 0.15, 0.3, 0.65, 1)]
+    found = [kl_coef_at(settings, progress) for progress in (0, 0.15, 0.3, 0.65, 1)]
     assert found == pytest.approx([0.07, 0.055, 0.04, 0.07, 0.10])
-    assert configured_kl_weight(GRPOConfig(kl_beta=0.3), 0.4) == 0.3
+    assert kl_coef_at(GRPOConfig(kl_beta=0.3), 0.4) == 0.3
 
 
 def test_a_bonus_that_adapts_is_remembered_and_weighs_as_much():
     settings = GRPOConfig(entropy_coef=0.01, entropy_target=0.2, entropy_delta=0.03, entropy_coef_max=0.05)
-    memory = remembered(settings)
-    assert memory == {"entropy_coef": 0.01}
-    memory = remembered(settings, memory, 0.1)
-    assert memory == {"entropy_coef": 0.04}
-    assert remembered(settings, memory, 0.1) == {"entropy_coef": 0.05}
-    assert remembered(settings, memory, 0.3) == {"entropy_coef": pytest.approx(0.01)}
-    assert remembered(GRPOConfig(entropy_coef=0.01), {}, 0.1) == {}
+    assert next_entropy_coef(settings, 0.01, 0.1) == 0.04
+    assert next_entropy_coef(settings, 0.04, 0.1) == 0.05
+    assert next_entropy_coef(settings, 0.04, 0.3) == pytest.approx(0.01)
+    assert next_entropy_coef(GRPOConfig(entropy_coef=0.01), None, 0.1) is None
     given = sampled()
     adapted = objective(dict(entropy_coef=0.01), *given, entropy_coef=jnp.float32(0.04))[0]
     close(adapted, objective(dict(entropy_coef=0.04), *given)[0])
@@ -181,7 +198,7 @@ def test_ratios_are_told_as_they_are_before_any_correction():
     mask = jnp.array([[[True, True, True, False]]])
     ratio = jnp.array([[[0.25, 1.0, 4.0, 9.0]]])
     metrics = sampling_metrics(jnp.log(ratio), ratio, mask)
-    assert metrics[LEAST_RATIO] == -0.25
+    assert metrics[MIN_RATIO] == -0.25
     assert metrics["sampling/importance_sampling_ratio/max"] == 4
     assert metrics["sampling/importance_sampling_ratio/mean"] == (5.25, 3)
     close(metrics["sampling/sampling_logp_difference/max"], np.log(4))

@@ -28,17 +28,16 @@ from m2io_jax.models.inserter import Inserter
 from m2io_jax.models.policy import Policy, load_policy
 from m2io_jax.parallel.mesh import make_mesh
 from m2io_jax.parallel.sharding import param_shardings, place
+from m2io_jax.rl.learner import Learner, LearnerInputs, Schedules
+from m2io_jax.rl.ppo import PPO, PPOState
+from m2io_jax.rl.rollout import to_groups
 from m2io_jax.sampling.sampler import Rollouts
 from m2io_jax.training import checks, run
 from m2io_jax.training.checkpoints import Checkpoints
-from m2io_jax.training.groups import as_groups
-from m2io_jax.training.learner import Rates, Start
 from m2io_jax.training.metrics import MetricsLog, read_metrics
 from m2io_jax.training.optimizer import apply, make_optimizer
-from m2io_jax.training.ppo import ActorCritic, PPOState
-from m2io_jax.training.programs import Stopwatch
-from m2io_jax.training.state import begin
-from m2io_jax.training.trained import join, split
+from m2io_jax.training.programs import TimedRunner
+from m2io_jax.training.state import join, new_state, split_trained
 
 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 RATE, BETA, GAMMA, LAMBDA = 0.01, 0.3, 0.9, 0.8
@@ -56,7 +55,7 @@ def config(micro_batches=4) -> RunConfig:
 
 def parts() -> tuple[nnx.State, nnx.State]:
     """The policy's weights that are trained, and those that are not."""
-    return split(small_params(), config())
+    return split_trained(small_params(), config())
 
 
 def critic_params() -> nnx.State:
@@ -76,18 +75,18 @@ def reference_params() -> nnx.State:
     return jax.tree.map(moved, small_params())
 
 
-def learner(config: RunConfig, devices=1, **sizes) -> ActorCritic:
+def learner(config: RunConfig, devices=1, **sizes) -> Learner:
     mesh = make_mesh(MeshConfig(**(sizes or {"data": devices})), jax.devices()[:devices])
     policy, optimizer = Policy(SMALL, small_params(), None), make_optimizer(config.optimizer)
     reference = place(reference_params(), param_shardings(small_params(), mesh))
-    start = Start(config, policy, mesh, optimizer, *parts(), reference)
-    return ActorCritic(start, takes_pictures=False)
+    inputs = LearnerInputs(config, policy, mesh, optimizer, *parts(), reference)
+    return Learner(inputs, PPO.make_updates, takes_pictures=False)
 
 
-def fresh(learner: ActorCritic) -> PPOState:
+def fresh(learner: Learner) -> PPOState:
     """The state that it begins with."""
     optimizer = make_optimizer(learner.config.optimizer)
-    return PPOState(*(begin(params, optimizer, learner.mesh) for params in (parts()[0], critic_params())))
+    return PPOState(*(new_state(params, optimizer, learner.mesh) for params in (parts()[0], critic_params())))
 
 
 @pytest.fixture(scope="module")
@@ -97,18 +96,18 @@ def groups():
     drawn = log_probs(small_params(), stack_prompts(rows), completions)[0]
     rewards = np.random.default_rng(4).uniform(size=(8, 3)).astype(np.float32)
     rewards[2, 1] = np.nan
-    found = as_groups(rows, None, Rollouts(completions, np.asarray(drawn)), 0)
+    found = to_groups(rows, None, Rollouts(completions, np.asarray(drawn)), 0)
     return [dataclasses.replace(group, rewards=row) for group, row in zip(found, rewards, strict=True)]
 
 
-def stepped(learner: ActorCritic, groups):
+def stepped(learner: Learner, groups):
     """Both policy and critic, what was told, and the advantages that are shown, after one step."""
-    state, metrics = learner(Stopwatch(), fresh(learner), groups, Rates(RATE, BETA))
+    state, metrics = learner(TimedRunner(), fresh(learner), groups, Schedules(RATE, BETA))
     return jax.device_get((state.params, state.critic.params)), metrics, learner.advantages()
 
 
 @pytest.fixture(scope="module")
-def trainer() -> ActorCritic:
+def trainer() -> Learner:
     return learner(config())
 
 
@@ -143,7 +142,7 @@ def test_a_critic_begins_as_the_policy_with_a_head_that_expects_nothing_in_place
 
 
 def estimates(groups, trainer):
-    """Advantages before and after they are whitened, returns, values and mask, by the papers' sums in float64."""
+    """Advantages before and after they are whiten, returns, values and mask, by the papers' sums in float64."""
     prompts = stack_prompts([group.prompt for group in groups])
     names = ("tokens", "mask", "log_probs")
     tokens, mask, drawn = (np.stack([getattr(group, name) for group in groups]) for name in names)
@@ -227,7 +226,7 @@ def test_a_critic_learns_what_completions_earn(groups, trainer):
     constant = [dataclasses.replace(group, rewards=np.ones(3, np.float32)) for group in groups]
     state, told = fresh(trainer), []
     for _ in range(40):
-        state, metrics = trainer(Stopwatch(), state, constant, Rates(0.3 * RATE, 0.0))
+        state, metrics = trainer(TimedRunner(), state, constant, Schedules(0.3 * RATE, 0.0))
         told.append(metrics)
     assert told[-1]["loss/value_avg"] < told[0]["loss/value_avg"] / 10
     assert told[-1]["critic/values/mean"] == pytest.approx(told[-1]["critic/returns/mean"], abs=0.05)

@@ -13,11 +13,12 @@ from m2io_jax.config import OptimizerConfig, RunConfig
 from m2io_jax.episodes.batching import stack_prompts
 from m2io_jax.episodes.episode import Episode
 from m2io_jax.models.inputs import Completions
+from m2io_jax.rl.grpo import grpo_update
+from m2io_jax.rl.learner import Schedules
+from m2io_jax.rl.rewards import score_completions
+from m2io_jax.rl.rollout import GroupBatch
 from m2io_jax.sampling.sampler import Rollouts
-from m2io_jax.training.groups import GroupBatch
-from m2io_jax.training.learner import Rates, grpo_update
 from m2io_jax.training.optimizer import make_optimizer
-from m2io_jax.training.scoring import score_completions
 from m2io_jax.training.state import TrainState
 from m2io_jax.verification.pool import Unverified
 
@@ -80,8 +81,8 @@ OPTIMIZER = make_optimizer(CONFIG.optimizer)
 def after_update(params, prompts, rollouts, rewards, reference):
     state = TrainState(params, OPTIMIZER.init(params), np.zeros((), np.int32))
     update = partial(grpo_update, STRUCTURE, OPTIMIZER, CONFIG)
-    batch = GroupBatch(prompts, None, rollouts, rewards, reference_log_probs=reference)
-    state, metrics, _ = update(state, nnx.State({}), batch, Rates(0.1, 0.1))
+    batch = GroupBatch(prompts, None, rollouts, rewards, ref_log_probs=reference)
+    state, metrics, _ = update(state, nnx.State({}), batch, Schedules(0.1, 0.1))
     return state.params, metrics
 
 

@@ -12,13 +12,13 @@ from m2io_jax.episodes.batching import stack_prompts
 from m2io_jax.models.inputs import Completions
 from m2io_jax.parallel.mesh import make_mesh, on_mesh
 from m2io_jax.parallel.sharding import place, place_batch
+from m2io_jax.rl.grpo import grpo_update
+from m2io_jax.rl.learner import Schedules
 from m2io_jax.rl.losses import LOSSES
+from m2io_jax.rl.rollout import GroupBatch
 from m2io_jax.sampling.sampler import Rollouts
-from m2io_jax.training.groups import GroupBatch
-from m2io_jax.training.learner import Rates, grpo_update
 from m2io_jax.training.optimizer import make_optimizer
-from m2io_jax.training.state import TrainState, state_shardings
-from m2io_jax.training.trained import split
+from m2io_jax.training.state import TrainState, split_trained, state_shardings
 
 close = partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5)
 # All that is taken over the whole batch, and all that tells tokens and completions apart.
@@ -68,7 +68,7 @@ def updated(config: RunConfig, devices: dict | None = None, likely: float = -4.2
     sizes = devices or dict(data=1)
     mesh = make_mesh(MeshConfig(**sizes), jax.devices()[: int(np.prod(list(sizes.values())))])
     optimizer = make_optimizer(config.optimizer)
-    params, frozen = split(jax.tree.map(np.asarray, small_params()), config)
+    params, frozen = split_trained(jax.tree.map(np.asarray, small_params()), config)
     moments = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(optimizer.init, params))
     shardings = state_shardings(small_params(), optimizer, mesh)
     state = place(TrainState(params, moments, np.zeros((), np.int32)), shardings)
@@ -79,7 +79,7 @@ def updated(config: RunConfig, devices: dict | None = None, likely: float = -4.2
     update = on_mesh(mesh, partial(grpo_update, STRUCTURE, optimizer, config))
     update = jax.jit(update, out_shardings=(shardings, None, None))
     batch = GroupBatch(prompts, None, rollouts, rewards, None, reference, own)
-    state, metrics, _ = update(state, frozen, batch, Rates(0.1, config.grpo.kl_beta))
+    state, metrics, _ = update(state, frozen, batch, Schedules(0.1, config.grpo.kl_beta))
     return jax.device_get((state.params, metrics))
 
 
@@ -110,10 +110,10 @@ def test_groups_weigh_what_their_weights_say():
     prompts, weights = stack_prompts([*mixed_rows(), *mixed_rows()]), np.arange(8, dtype=np.float32) / 4
     found = []
     for each, weight in ((rewards, weights), (rewards * weights[:, None], np.ones(8, np.float32))):
-        params, frozen = split(jax.tree.map(np.asarray, small_params()), settings)
+        params, frozen = split_trained(jax.tree.map(np.asarray, small_params()), settings)
         state = TrainState(params, optimizer.init(params), np.zeros((), np.int32))
         batch = GroupBatch(prompts, None, rollouts, each, weight)
-        state, metrics, advantages = update(state, frozen, batch, Rates(0.1, 0.0))
+        state, metrics, advantages = update(state, frozen, batch, Schedules(0.1, 0.0))
         np.testing.assert_allclose(advantages, rewards * weights[:, None], rtol=1e-6)
         found.append(jax.device_get((state.params, metrics)))
     jax.tree.map(close, *found)

@@ -13,12 +13,8 @@ from paper_sums import GRADIENTS, TIME, VALUES, rollouts, slopes
 
 from m2io_jax.config import GRPOConfig
 from m2io_jax.rl.advantages import ADVANTAGES
-from m2io_jax.rl.aggregation import Aggregation, aggregate
-from m2io_jax.rl.importance import Correction
-from m2io_jax.rl.kl import KL_ESTIMATORS
-from m2io_jax.rl.losses import LOSSES
-from m2io_jax.rl.objectives import policy_objective
-from m2io_jax.rl.schedules import Schedule
+from m2io_jax.rl.kl import KL_ESTIMATORS, Schedule
+from m2io_jax.rl.losses import LOSSES, Aggregation, Correction, LossInputs, aggregate, policy_objective
 
 AGGREGATIONS = get_args(Aggregation)
 LONGEST = 9
@@ -30,20 +26,18 @@ def in_float64():
         yield
 
 
-def ours(new, data, name, aggregation, reference=None, **more):
-    old, advantages, mask = data
-    loss = partial(LOSSES[name.removesuffix("_dual")], **paper_sums.LOSSES[name][1])
-    return policy_objective(
-        new,
-        old,
-        advantages,
-        mask,
-        loss=loss,
-        aggregation=aggregation,
-        max_length=LONGEST,
-        reference_log_probs=reference,
-        **more,
+KEYS = {"low": "clip_epsilon", "high": "clip_epsilon_high", "dual": "dual_clip", "temperatures": "sapo_temperatures"}
+
+
+def ours(
+    new, data, name, aggregation, reference=None, *, kl_estimator="k3", importance_weights=None, entropy=None, **coefs
+):
+    settings = {KEYS[key]: value for key, value in paper_sums.LOSSES[name][1].items()}
+    config = GRPOConfig(
+        loss=name.removesuffix("_dual"), loss_aggregation=aggregation, kl_estimator=kl_estimator, **settings
     )
+    inputs = LossInputs(new, *data, importance_weights, reference, entropy)
+    return policy_objective(inputs, config, max_length=LONGEST, **coefs)
 
 
 def parts(data):
@@ -111,7 +105,7 @@ def test_the_penalty_its_gradient_the_weights_and_the_bonus(estimator):
     new, rest, reference = parts(data)
     generator = np.random.default_rng(2)
     weights, entropy = generator.uniform(0, 2, new.shape), generator.exponential(size=new.shape)
-    more = dict(importance_weights=weights, kl_beta=0.3, kl_estimator=estimator, entropy_coef=0.2)
+    more = dict(importance_weights=weights, kl_coef=0.3, kl_estimator=estimator, entropy_coef=0.2)
     theirs = dict(weights=weights, kl_beta=0.3, entropy_coef=0.2, entropy=entropy)
 
     def total(new, entropy):
@@ -132,7 +126,7 @@ def test_the_penalty_its_gradient_the_weights_and_the_bonus(estimator):
 def test_metrics_are_means_over_tokens():
     new, rest, reference = parts(rollouts(1))
     old, advantages, mask = rest
-    settings = dict(entropy=np.full(new.shape, 2.0), kl_beta=0.1, kl_estimator="k3")
+    settings = dict(entropy=np.full(new.shape, 2.0), kl_coef=0.1)
     _, _, metrics = ours(new, rest, "clip_dual", "sequence_mean", reference, **settings)
     ratio, wanted = np.exp(new - old)[mask], np.broadcast_to(advantages[..., None], mask.shape)[mask]
     low, high, dual = (ratio < 0.8) & (wanted < 0), (ratio > 1.2) & (wanted > 0), (ratio > 1.3) & (wanted < 0)
@@ -174,7 +168,7 @@ def test_micro_batches_add_up_to_the_batch(name):
             new, rest, reference = parts([each[rows] for each in data])
 
             def loss(x):
-                total, *others = ours(x, rest, name, aggregation, reference, kl_beta=0.1)
+                total, *others = ours(x, rest, name, aggregation, reference, kl_coef=0.1)
                 return total, others
 
             return jax.value_and_grad(loss, has_aux=True)(new)
@@ -192,7 +186,7 @@ def test_two_four_and_eight_devices_change_nothing(name):
 
     def mean(new, old, reference, advantages, mask):
         rest = (old, advantages, mask)
-        total, denominator, _ = ours(new, rest, name, "sequence_mean", reference, kl_beta=0.1)
+        total, denominator, _ = ours(new, rest, name, "sequence_mean", reference, kl_coef=0.1)
         return total / denominator
 
     expected = jax.value_and_grad(mean)(*data)
@@ -207,7 +201,7 @@ def test_two_four_and_eight_devices_change_nothing(name):
 def test_nothing_outside_the_mask_is_looked_at(name, poison):
     data = rollouts()
     new, (old, advantages, mask), reference = parts(data)
-    more = dict(kl_beta=0.3, entropy_coef=0.1)
+    more = dict(kl_coef=0.3, entropy_coef=0.1)
 
     def run(fill):
         spoilt = [np.where(mask, each, fill) for each in (old, reference, np.abs(new), np.exp(new))]
@@ -239,7 +233,7 @@ def test_no_completion_at_all_is_nothing_not_nan(aggregation):
     new, (old, advantages, mask), reference = parts(rollouts())
     for name in paper_sums.LOSSES:
         run = partial(ours, data=(old, advantages, mask & False), name=name, aggregation=aggregation)
-        total, denominator, _ = run(new, reference=reference, kl_beta=0.1)
+        total, denominator, _ = run(new, reference=reference, kl_coef=0.1)
         assert total == 0 and denominator == 0
         assert not jax.grad(lambda x, run=run: run(x)[0])(new).any()
 
@@ -266,10 +260,10 @@ def test_what_is_not_given_cannot_be_weighed():
     new, rest, reference = parts(rollouts())
     assert "kl" not in ours(new, rest, "clip", "token_mean")[2]
     run = partial(ours, new, rest, "clip", "token_mean")
-    with pytest.raises(ValueError, match="no reference"):
-        run(kl_beta=0.1)
+    with pytest.raises(ValueError, match="no ref_log_probs"):
+        run(kl_coef=0.1)
     with pytest.raises(ValueError, match="no entropy"):
         run(entropy_coef=0.1)
-    with pytest.raises(ValueError, match="'k4'"):
-        run(reference, kl_beta=0.1, kl_estimator="k4")
+    with pytest.raises(ValueError, match="'k1', 'k2', 'k3'"):
+        run(reference, kl_coef=0.1, kl_estimator="k4")
     assert TIME < LONGEST
