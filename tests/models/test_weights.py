@@ -63,7 +63,7 @@ def test_all_that_does_not_fit_is_listed_together(tmp_path):
     tensors["model.norm.weight"] = tensors["model.norm.weight"][:5]
     del tensors["visual.blocks.1.attn.qkv.bias"]
     tensors["visual.blocks.1.attn.extra"] = tensors["lm_head.weight"]
-    tensors["model.layers.0.mlp.up_proj.weight"] = np.zeros((48, 32), np.int32)
+    tensors["model.layers.0.mlp.up_proj.weight"] = np.zeros((48, 32), np.int64)
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(UserError) as caught:
         load_weights(tmp_path, config(FAMILY), mesh(data=1))
@@ -71,7 +71,7 @@ def test_all_that_does_not_fit_is_listed_together(tmp_path):
         "model.norm.weight is [5], the model's is [32]",
         "visual.blocks.1.attn.qkv.bias is missing",
         "visual.blocks.1.attn.extra is no tensor of this model",
-        "model.layers.0.mlp.up_proj.weight is I32; one of float32",
+        "model.layers.0.mlp.up_proj.weight is I64; one of float32",
     ):
         assert part in str(caught.value)
 

@@ -29,6 +29,7 @@ from m2io_jax.parallel.hosts import find_place, together
 from m2io_jax.training import run
 from m2io_jax.training.checkpoints import Checkpoints
 from m2io_jax.training.metrics import MetricsLog
+from m2io_jax.training.trainer import TRAINERS, trainer_class
 
 
 def die() -> None:
@@ -55,8 +56,9 @@ def before_step(deed) -> None:
 
         return watched_step
 
-    for trainer in run.OBJECTIVES.values():
-        trainer.step = watched(trainer.step)
+    for trainer in map(trainer_class, TRAINERS):
+        if "step" in vars(trainer):  # others inherit one that is watched
+            trainer.step = watched(trainer.step)
 
 
 def arrange(words: str) -> None:
