@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from m2io_jax.config import DataConfig, RunConfig, load_config, require_resumable, resume_differences
+from m2io_jax.config import DataConfig, GRPOConfig, RunConfig, load_config, require_resumable, resume_differences
 from m2io_jax.errors import UserError, unknown_name
 
 MINIMAL = "name: x\nobjective: grpo\nsteps: 20\n"
@@ -308,3 +308,9 @@ def test_unknown_names_are_met_with_the_nearest():
 def test_checkpoints_lie_with_the_run_or_under_its_name_in_a_folder_that_may_be_a_bucket(write):
     assert load_config(write(MINIMAL)).checkpoints == "runs/x/checkpoints"
     assert load_config(write(MINIMAL), ["checkpoint.folder=gs://bucket/runs/"]).checkpoints == "gs://bucket/runs/x"
+
+
+@pytest.mark.parametrize("loss", ["clip", "gspo", "gmpo", "cispo", "sapo"])
+def test_tokens_are_aggregated_as_in_the_losss_paper_unless_it_is_said(loss):
+    assert GRPOConfig(loss=loss).loss_aggregation == ("token_mean" if loss == "cispo" else "sequence_mean")
+    assert GRPOConfig(loss=loss, loss_aggregation="constant_length").loss_aggregation == "constant_length"
