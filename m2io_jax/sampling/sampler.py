@@ -205,8 +205,9 @@ def decode(
     """
     rows, group = prompts.rows, config.group
     special = model.config.special
-    weights, prompt_cache = model.language.for_decoding(prefilled.cache)
     row_keys = completion_keys(key, prompts.seeds, group)
+    first_logits = jnp.broadcast_to(prefilled.logits, (rows, group, model.config.text.vocab_size))
+    weights, prompt_cache = model.language.for_decoding(prefilled.cache)
 
     def append_token(state: DecodeState, logits) -> DecodeState:
         keys = jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, state.step)))(row_keys)
@@ -240,7 +241,6 @@ def decode(
         )
         return append_token(replace(state, cache=cache), model.next_token_logits(hidden))
 
-    first_logits = jnp.broadcast_to(prefilled.logits, (rows, group, model.config.text.vocab_size))
     state = append_token(_initial_state(model, prompts, config, prompt_cache, constraint), first_logits)
     for size in cache_sizes(config.max_length):
         state = replace(state, cache=_grow(state.cache, size))
