@@ -5,15 +5,13 @@
 """
 
 import hashlib
-import json
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from m2io_jax.corpus.pictures import PictureLimits
 from m2io_jax.corpus.reading import MAX_TEXT_BYTES, Unreadable, load, read_page, read_picture
+from m2io_jax.verification.requests import answer_requests
 
 
 def reply(request: dict[str, Any]) -> dict[str, Any]:
@@ -31,14 +29,7 @@ def reply(request: dict[str, Any]) -> dict[str, Any]:
 
 def main(cpu_seconds: float) -> None:
     """Answer requests, one line of JSON each. The system ends the process where one takes more than `cpu_seconds`."""
-    replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints is no reply
-    print(json.dumps("ready"), file=replies)
-    for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
-        answer = reply(json.loads(line))
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        print(json.dumps(answer), file=replies)
+    answer_requests(reply, cpu_seconds, prepare=lambda: None)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ what math-verify fails at                   ->   {"error": "..."}
 """
 
 import contextlib
-import json
-import os
 import resource
-import signal
 import sys
 from functools import cache
 from itertools import product
 from typing import Any
+
+from m2io_jax.verification.requests import answer_requests
 
 MEMORY = 4 * 2**30  # bytes; a tower of powers would take all there is
 
@@ -66,19 +65,10 @@ def _latex() -> Any:
 
 
 def main(cpu_seconds: float) -> None:
-    """Answer requests. The system itself ends the process where one takes more than `cpu_seconds`, with SIGPROF:
-    nothing in Python could, amid a product of a billion digits, and whoever asked may be gone by then."""
+    """Answer requests, with bounds on memory and CPU time."""
     with contextlib.suppress(ValueError, OSError):  # not every system has this limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints is no reply
-    compare({"gold": "1", "said": "1"})  # imports what there is to import
-    print(json.dumps("ready"), file=replies)
-    for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
-        reply = compare(json.loads(line))
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        print(json.dumps(reply), file=replies)
+    answer_requests(compare, cpu_seconds, prepare=lambda: compare({"gold": "1", "said": "1"}))
 
 
 if __name__ == "__main__":
