@@ -50,8 +50,8 @@ from m2io_jax.training.state import (
     TrainState,
     abstract_state,
     gradient_step,
+    init_train_state,
     join,
-    new_state,
     split_trained,
     to_compute_dtype,
 )
@@ -190,8 +190,7 @@ class GRPO:
 
     def init_state(self, params: nnx.State) -> TrainState:
         """Return the state of step 0 from the policy's weights."""
-        trained, _ = split_trained(place(params, param_shardings(params, self.mesh)), self.config)
-        return new_state(trained, self.optimizer, self.mesh)
+        return init_train_state(params, self.config, self.optimizer, self.mesh)
 
     def abstract_state(self) -> TrainState:
         """Return the shapes and shardings of what `init_state` returns."""

@@ -17,7 +17,7 @@ from jaxtyping import Array, Int
 from m2io_jax.config import RunConfig
 from m2io_jax.errors import UserError
 from m2io_jax.models.lora import is_adapter
-from m2io_jax.parallel.sharding import are_shapes, optimizer_shardings, param_shardings, placed, replicated
+from m2io_jax.parallel.sharding import are_shapes, optimizer_shardings, param_shardings, place, placed, replicated
 from m2io_jax.training.optimizer import apply
 
 T = TypeVar("T")
@@ -65,9 +65,27 @@ def state_shardings(params: nnx.State, optimizer: optax.GradientTransformation, 
 
 
 def split_trained(params: nnx.State, config: RunConfig) -> tuple[nnx.State, nnx.State]:
-    """Split parameters into trained and frozen ones: under LoRA only adapters are trained, else all but `freeze`.
+    """Split parameters into trained and frozen ones, as `select_trained` does, and cast the frozen ones.
 
     Trained parameters keep their dtype (float32 master weights); frozen ones are cast to the compute dtype.
+
+    Raises:
+        UserError: if a pattern of `freeze` matches no parameter, or nothing is left to train.
+    """
+    trained, frozen = select_trained(params, config)
+    return trained, to_compute_dtype(frozen, config)
+
+
+def init_train_state(
+    params: nnx.State, config: RunConfig, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Return the state of step 0 for the weights of `params` that are trained; raises UserError as `split_trained`."""
+    trained, _ = select_trained(place(params, param_shardings(params, mesh)), config)
+    return new_state(trained, optimizer, mesh)
+
+
+def select_trained(params: nnx.State, config: RunConfig) -> tuple[nnx.State, nnx.State]:
+    """Tell trained parameters from frozen ones: under LoRA only adapters are trained, else all but `freeze`.
 
     Raises:
         UserError: if a pattern of `freeze` matches no parameter, or nothing is left to train.
@@ -88,7 +106,7 @@ def split_trained(params: nnx.State, config: RunConfig) -> tuple[nnx.State, nnx.
     if not trained:
         raise UserError("Nothing is left to train.", where="freeze")
     frozen = [(path, param) for path, param in flat if path not in kept]
-    return nnx.from_flat_state(trained), to_compute_dtype(nnx.from_flat_state(frozen), config)
+    return nnx.from_flat_state(trained), nnx.from_flat_state(frozen)
 
 
 def to_compute_dtype(params: nnx.State, config: RunConfig) -> nnx.State:

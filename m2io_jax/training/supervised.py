@@ -31,7 +31,7 @@ from m2io_jax.training.state import (
     TrainState,
     abstract_state,
     gradient_step,
-    new_state,
+    init_train_state,
     split_trained,
     state_shardings,
 )
@@ -68,8 +68,7 @@ class Supervised:
 
     def init_state(self, params: nnx.State) -> TrainState:
         """Return the state of step 0 from the policy's weights."""
-        trained, _ = split_trained(place(params, param_shardings(params, self.mesh)), self.config)
-        return new_state(trained, self.optimizer, self.mesh)
+        return init_train_state(params, self.config, self.optimizer, self.mesh)
 
     def abstract_state(self) -> TrainState:
         """Return the shapes and shardings of what `init_state` returns."""
